@@ -6,9 +6,9 @@
 use crate::clock::{Clock, Time};
 use bourdon_port::{Port, PortError, To};
 use bourdon_protocol::{
-    CallId, Claim, Config, Coordination, CoordinationRefusal, Coordinator, Counters, Delivery, Destination,
-    DirectMessage, DirectOutcome, DirectRefusal, Event, FromCoordinator, Leadership, LockId, LockStanding, Outgoing,
-    Participation, Patience, Process, Refusal, Satisfied, ToCoordinator,
+    CallId, Claim, Config, Coordination, CoordinationRefusal, ControlPlane, Counters, Delivery, Destination,
+    DirectMessage, DirectOutcome, DirectRefusal, Event, FromControl, Leadership, LockId, LockStanding, Outgoing,
+    Participation, Patience, Process, Refusal, Satisfied, ToControl,
 };
 use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
 use std::time::Duration;
@@ -417,24 +417,24 @@ impl<P: Port, C: Time> Engine<P, C> {
         asked
     }
 
-    /// Takes the coordinator out, for a thread of its own: see [`Process::release_coordinator`].
-    pub(crate) fn release_coordinator(&mut self) -> Box<Coordinator> {
-        self.process.release_coordinator()
+    /// Takes the control plane out, for a thread of its own: see [`Process::release_control`].
+    pub(crate) fn release_control(&mut self) -> Box<ControlPlane> {
+        self.process.release_control()
     }
 
     /// The next value for that coordinator.
     #[inline]
-    pub(crate) fn poll_report(&mut self) -> Option<ToCoordinator> {
+    pub(crate) fn poll_report(&mut self) -> Option<ToControl> {
         self.process.poll_report()
     }
 
     /// Gives a value back that found no room.
-    pub(crate) fn return_report(&mut self, report: ToCoordinator) {
+    pub(crate) fn return_report(&mut self, report: ToControl) {
         self.process.return_report(report);
     }
 
     /// Does what the coordinator gives.
-    pub(crate) fn obey(&mut self, order: FromCoordinator) {
+    pub(crate) fn obey(&mut self, order: FromControl) {
         self.owes = true;
         self.process.obey(self.now, order);
     }

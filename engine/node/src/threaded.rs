@@ -49,7 +49,7 @@ use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell, watermark};
 use bourdon_ring::spsc;
 use commands::{COMMANDS_MAX, Command, Commands, Reply};
-use control::{ControlThread, DataEnd, FromData, ToControl};
+use control::{ControlThread, DataEnd, FromData, WayToControl};
 use direct::{DirectCommand, NEWS_MAX, Post};
 use events::EVENTS_MAX;
 use handles::Inlet;
@@ -130,7 +130,7 @@ struct Given {
     listeners: [Sender<NodeEvent>; 2],
     replies: Sender<Reply>,
     news: Sender<DirectNews>,
-    control: ToControl,
+    control: WayToControl,
     held_up: cells::Writer,
     sleeper: Sleeper,
     /// Of the sleeper, for senders of commands.
@@ -416,7 +416,7 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
     let suspect_after_ns = node.process().config().timing.detector.suspect_after_ns;
     let (control, orders) = DataEnd::new(given.control, node.now(), ring());
     let from_data =
-        FromData { coordinator: node.release_coordinator(), orders, suspect_after_ns, waker: waker.clone() };
+        FromData { plane: node.release_control(), orders, suspect_after_ns, waker: waker.clone() };
     let cells = counters.reader();
     let standing = Ready { info, waker, commands: sender, counters: file, cells, from_data };
     if ready.send(standing).is_err() {

@@ -1,5 +1,9 @@
 //! The control plane: rare decisions. It meets the data plane only in `process.rs`.
+//!
+//! What decides about views, locks and elections is one machine, [`ControlPlane`], that takes and gives values. An
+//! inline node runs it in the same poll as the data plane; a threaded node on a thread of its own.
 
+pub mod agreement;
 pub(crate) mod clients;
 pub(crate) mod clock_sync;
 pub(crate) mod cookie;
@@ -18,3 +22,87 @@ pub(crate) mod presence;
 pub mod quorum;
 pub(crate) mod state_transfer;
 pub mod view_change;
+
+use crate::config::Config;
+use crate::view::Member;
+use agreement::{Agreement, FromAgreement, ToAgreement};
+use bourdon_wire::Instant;
+use coordinator::{Coordinator, FromCoordinator, ToCoordinator};
+
+/// From the data plane.
+#[derive(Clone, Debug)]
+pub enum ToControl {
+    /// About views.
+    Agreement(ToAgreement),
+    /// About locks and elections.
+    Coordinator(ToCoordinator),
+}
+
+/// From the control plane.
+#[derive(Clone, Debug)]
+pub enum FromControl {
+    /// About views.
+    Agreement(FromAgreement),
+    /// About locks and elections.
+    Coordinator(FromCoordinator),
+}
+
+/// All that a process decides about views, locks and elections.
+#[derive(Debug)]
+pub struct ControlPlane {
+    agreement: Agreement,
+    /// Locks and elections, for the application.
+    pub coordinator: Coordinator,
+}
+
+impl ControlPlane {
+    /// Of a process with this configuration.
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { agreement: Agreement::new(config), coordinator: Coordinator::new(config) }
+    }
+
+    /// Takes the next value from the data plane.
+    pub fn take(&mut self, now: Instant, value: ToControl) {
+        match value {
+            ToControl::Agreement(value) => self.agreement.take(value),
+            ToControl::Coordinator(value) => self.coordinator.take(now, value),
+        }
+    }
+
+    /// Gives what the data plane must do at once.
+    #[inline]
+    pub(crate) fn poll_order(&mut self) -> Option<FromControl> {
+        let table = || self.coordinator.poll_table().map(FromControl::Coordinator);
+        self.agreement.poll_order().map(FromControl::Agreement).or_else(table)
+    }
+
+    /// Gives what the data plane must do now.
+    pub fn transmit(&mut self, now: Instant, mut give: impl FnMut(FromControl)) {
+        while let Some(order) = self.poll_order() {
+            give(order);
+        }
+        self.coordinator.transmit(now, |order| give(FromControl::Coordinator(order)));
+    }
+
+    /// When to call [`ControlPlane::tend`], at the latest. Views have no time here: the data plane looks.
+    #[inline]
+    pub fn due(&self) -> Instant {
+        self.coordinator.due()
+    }
+
+    /// Does what is due.
+    pub fn tend(&mut self, now: Instant) {
+        self.coordinator.tend(now);
+    }
+
+    /// The members of the view that this process has accepted as the successor of its view: a proposer must choose that
+    /// view, if no other view was accepted in a higher ballot.
+    pub fn accepted_members(&self) -> Option<&[Member]> {
+        self.agreement.accepted_members()
+    }
+
+    /// The number of entries kept.
+    pub(crate) fn held(&self) -> usize {
+        self.agreement.held() + self.coordinator.held()
+    }
+}

@@ -134,6 +134,8 @@ pub enum Mutant {
     LateLinkSent,
     /// A command that the coordinator gave before this process was removed is published after it.
     LateCommandPublished,
+    /// Carries out an order of the agreement that was given for an earlier view.
+    LateOrderObeyed,
     /// Frames of another instance of the group are accepted as frames of this instance.
     OtherInstanceBelieved,
     /// An observer that has crashed is waited for, for ever.
@@ -150,7 +152,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 69] = [
+    pub const ALL: [Self; 70] = [
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
         Self::GateNeverEnds,
@@ -217,6 +219,7 @@ impl Mutant {
         Self::GrantBeforeReported,
         Self::LateLinkSent,
         Self::LateCommandPublished,
+        Self::LateOrderObeyed,
         Self::WedgedUniform,
         Self::ShortRuns,
         Self::AskTwice,
@@ -306,6 +309,7 @@ impl Mutant {
             Self::GrantBeforeReported => "grant-before-reported",
             Self::LateLinkSent => "late-link-sent",
             Self::LateCommandPublished => "late-command-published",
+            Self::LateOrderObeyed => "late-order-obeyed",
             _ => panic!("a mutant without a name"),
         }
     }

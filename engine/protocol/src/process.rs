@@ -9,7 +9,7 @@
 //! `acks.rs`, `retransmit.rs` and `pings.rs` keep a view going, `gates.rs` waits for observers, `forming.rs`,
 //! `member.rs`, `follower.rs` and `gone.rs` act in one standing (`standing.rs`), `change.rs` drives the change from one
 //! view to the next and `install.rs` enters it, `discovery.rs` and `views.rs` find the group, `retention.rs` retains
-//! the epochs that have ended, `transfer.rs` moves state, `coordinate.rs` drives locks and elections, `direct.rs` sends
+//! the epochs that have ended, `transfer.rs` moves state, `control_end.rs` meets the control plane, `coordinate.rs` drives locks and elections, `direct.rs` sends
 //! and receives direct messages, `client_requests.rs` publishes for clients, `trust.rs` decides what is believed and
 //! which addresses get long answers.
 
@@ -20,6 +20,7 @@ mod application;
 mod change;
 mod client_requests;
 mod context;
+mod control_end;
 mod coordinate;
 mod delivery;
 mod direct;
@@ -87,7 +88,8 @@ pub struct Process {
     /// The epochs that have ended.
     past: retention::Retention,
     entry: install::Entry,
-    clock: change::Clock,
+    /// When to look again whether the view should change.
+    look_due: Instant,
     detector: Detector,
     wishes: application::Wishes,
     rejoin: RejoinDelay,
@@ -104,6 +106,7 @@ pub struct Process {
     clients: Clients,
     direct: Direct,
     coordination: coordinate::Coordinating,
+    control: control_end::ControlEnd,
     /// Datagrams received of the next view.
     ahead: ahead::Ahead,
     /// The observers that this member waits for.
@@ -127,7 +130,7 @@ impl Process {
             data: Pipeline::idle(config.clone(), Epoch(0)),
             past: retention::Retention::default(),
             entry: install::Entry::new(config.sequencer),
-            clock: change::Clock::default(),
+            look_due: Instant::NEVER,
             detector: Detector::new(now, config.rank(), 0, &config.timing.detector),
             wishes: application::Wishes::default(),
             rejoin: RejoinDelay::new(),
@@ -142,6 +145,7 @@ impl Process {
             clients: Clients::default(),
             direct: direct::begin(&config),
             coordination: coordinate::Coordinating::new(&config),
+            control: control_end::ControlEnd::new(&config),
             ahead: ahead::Ahead::default(),
             gates: Gates::default(),
             pacer: pacing::pacer(now, &config),
@@ -271,7 +275,7 @@ impl Process {
         !self.cx.outbox.is_empty()
             || !self.unsettled.is_empty()
             || self.data.has_to_send()
-            || self.coordination.is_due()
+            || self.coordination_due()
     }
 
     /// Passes to `send` what must go to the network, in runs of datagrams of the given length (the last of a run may be
@@ -296,7 +300,7 @@ impl Process {
         if !self.unsettled.is_empty() {
             self.resubmit(now);
         }
-        if self.coordination.is_due() {
+        if self.coordination_due() {
             self.coordinate(now);
         }
         if self.data.sequence(wall_ns, &mut self.cx.counters) == Sequenced::WindowFull {

@@ -2,7 +2,7 @@
 
 use crate::common::{Bench, Effect, Step, Value, data, row, run};
 use bourdon_protocol::{
-    Coordination, CoordinationRefusal, Coordinator, Event, FromCoordinator, LockNews, Loss, MutexKind, Order,
+    Coordination, CoordinationRefusal, ControlPlane, Event, FromControl, LockNews, Loss, MutexKind, Order,
     Participation, Patience, Role,
 };
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE};
@@ -15,7 +15,7 @@ fn name() -> TopicName {
 /// A member, and its coordinator apart from it.
 struct Apart {
     bench: Bench,
-    coordinator: Box<Coordinator>,
+    control: Box<ControlPlane>,
 }
 
 impl Apart {
@@ -32,30 +32,48 @@ impl Apart {
             bench.take(&bench.heartbeat(other, |beat| beat.heard_from = ((1 << members) - 1).into()));
         }
         bench.settle();
-        let coordinator = bench.process.release_coordinator();
-        Self { bench, coordinator }
+        let control = bench.process.release_control();
+        Self { bench, control }
     }
 
     /// The coordinator takes what the process has reported.
     fn report(&mut self) {
         while let Some(report) = self.bench.process.poll_report() {
-            self.coordinator.take(self.bench.now, report);
+            self.control.take(self.bench.now, report);
         }
     }
 
     /// What the coordinator gives.
-    fn orders(&mut self) -> Vec<FromCoordinator> {
+    fn orders(&mut self) -> Vec<FromControl> {
         let mut orders = Vec::new();
-        self.coordinator.transmit(self.bench.now, |order| orders.push(order));
+        self.control.transmit(self.bench.now, |order| orders.push(order));
         orders
     }
 
-    fn obey(&mut self, orders: Vec<FromCoordinator>) {
+    fn obey(&mut self, orders: Vec<FromControl>) {
         orders.into_iter().for_each(|order| self.bench.process.obey(self.bench.now, order));
     }
 
+    /// Everything that either side gives reaches the other, until there is nothing more.
+    fn exchange(&mut self) {
+        loop {
+            self.report();
+            let orders = self.orders();
+            if orders.is_empty() {
+                return;
+            }
+            self.obey(orders);
+        }
+    }
+
+    /// The process receives a datagram, and what both sides make of it reaches the other.
+    fn take(&mut self, bytes: &[u8]) {
+        self.bench.take(bytes);
+        self.exchange();
+    }
+
     fn news(&mut self) -> Vec<Coordination> {
-        std::iter::from_fn(|| self.coordinator.poll_news()).collect()
+        std::iter::from_fn(|| self.control.coordinator.poll_news()).collect()
     }
 
     fn links_sent(&mut self) -> usize {
@@ -66,8 +84,8 @@ impl Apart {
     /// All go on to the next view.
     fn change_view(&mut self) {
         let epoch = self.bench.process.view().epoch;
-        self.bench.take(&Step::of(PREPARE, (1, 0)).from(0));
-        self.bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 1, 2], 0, &[0, 0, 0])).from(0));
+        self.take(&Step::of(PREPARE, (1, 0)).from(0));
+        self.take(&Step::with(DECIDE, (1, 0), Value(&[0, 1, 2], 0, &[0, 0, 0])).from(0));
         self.bench.effects();
         assert_eq!(self.bench.process.view().epoch, epoch.next());
     }
@@ -76,7 +94,7 @@ impl Apart {
 #[test]
 fn a_link_message_of_an_earlier_view_is_not_sent() {
     let mut apart = Apart::new(Order::Fifo, 3, MutexKind::Central);
-    apart.coordinator.tend(apart.bench.now + 1_000_000_000);
+    apart.control.tend(apart.bench.now + 1_000_000_000);
     let late = apart.orders();
     assert!(!late.is_empty(), "what it announces is repeated until it is acknowledged");
     apart.change_view();
@@ -92,7 +110,7 @@ fn a_link_message_of_an_earlier_view_is_not_sent() {
 #[test]
 fn a_grant_waits_until_a_quorum_is_reported() {
     let mut apart = Apart::new(Order::Total, 5, MutexKind::Replicated);
-    let id = apart.coordinator.lock(name(), Patience::Forever).unwrap();
+    let id = apart.control.coordinator.lock(name(), Patience::Forever).unwrap();
     let orders = apart.orders();
     apart.obey(orders);
     apart.bench.effects();
@@ -110,10 +128,10 @@ fn a_grant_waits_until_a_quorum_is_reported() {
 #[test]
 fn a_command_given_before_the_removal_is_not_published_after_it() {
     let mut apart = Apart::new(Order::Total, 3, MutexKind::Replicated);
-    apart.coordinator.lock(name(), Patience::Forever).unwrap();
+    apart.control.coordinator.lock(name(), Patience::Forever).unwrap();
     let late = apart.orders();
-    apart.bench.take(&Step::of(PREPARE, (1, 0)).from(0));
-    apart.bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 2], 0, &[0, 0, 0])).from(0));
+    apart.take(&Step::of(PREPARE, (1, 0)).from(0));
+    apart.take(&Step::with(DECIDE, (1, 0), Value(&[0, 2], 0, &[0, 0, 0])).from(0));
     apart.bench.effects();
     apart.obey(late);
     assert!(!apart.bench.process.has_to_send(), "this incarnation publishes nothing any more");
@@ -127,12 +145,14 @@ fn a_process_that_has_left_reports_it() {
     let mut apart = Apart::of_rank(0, Order::Total, 1, MutexKind::Replicated);
     apart.report();
     apart.bench.process.leave(apart.bench.now);
-    apart.bench.wait(1_000_000_000);
-    apart.bench.wait(1_000_000_000);
+    for _ in 0..3 {
+        apart.exchange();
+        apart.bench.wait(1_000_000_000);
+    }
     let effects = apart.bench.effects();
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Event(Event::Left(_)))), "{effects:?}");
     apart.report();
-    assert!(apart.coordinator.has_left(), "no timer runs any more, and callers wait for this");
+    assert!(apart.control.coordinator.has_left(), "no timer runs any more, and callers wait for this");
 }
 
 /// Its data plane stood still for a moment, and no other member has suspected it.
@@ -140,24 +160,24 @@ fn a_process_that_has_left_reports_it() {
 fn a_leader_leads_again_after_a_silence() {
     let mut apart = Apart::of_rank(0, Order::Total, 1, MutexKind::Replicated);
     apart.report();
-    apart.coordinator.elect(name(), Participation::Campaign).unwrap();
-    assert!(apart.coordinator.leader(&name()).is_some());
+    apart.control.coordinator.elect(name(), Participation::Campaign).unwrap();
+    assert!(apart.control.coordinator.leader(&name()).is_some());
     apart.news();
-    apart.coordinator.note_silence(true);
-    assert_eq!(apart.coordinator.leader(&name()), None);
-    apart.coordinator.note_silence(false);
-    assert!(apart.coordinator.leader(&name()).is_some());
+    apart.control.coordinator.note_silence(true);
+    assert_eq!(apart.control.coordinator.leader(&name()), None);
+    apart.control.coordinator.note_silence(false);
+    assert!(apart.control.coordinator.leader(&name()).is_some());
 }
 
 #[test]
 fn a_silent_data_plane_fences() {
     let mut apart = Apart::new(Order::Total, 3, MutexKind::Replicated);
-    let id = apart.coordinator.lock(name(), Patience::Forever).unwrap();
-    apart.coordinator.note_silence(true);
+    let id = apart.control.coordinator.lock(name(), Patience::Forever).unwrap();
+    apart.control.coordinator.note_silence(true);
     let lost = Coordination::Lock(id, LockNews::Lost(Loss::Stalled));
     assert_eq!(apart.news(), [lost]);
-    let refused = apart.coordinator.lock(name(), Patience::Forever);
+    let refused = apart.control.coordinator.lock(name(), Patience::Forever);
     assert_eq!(refused.err(), Some(CoordinationRefusal::NoMajority));
-    apart.coordinator.note_silence(false);
-    assert!(apart.coordinator.lock(name(), Patience::Forever).is_ok(), "it is heard again");
+    apart.control.coordinator.note_silence(false);
+    assert!(apart.control.coordinator.lock(name(), Patience::Forever).is_ok(), "it is heard again");
 }

@@ -1,9 +1,9 @@
-//! A simulated control thread: a member's coordinator beside its process.
+//! A simulated control thread: a member's control plane beside its process.
 //!
 //! It runs what the node's control thread runs (`engine/node/src/threaded/control.rs`), and when it likes: what the two
 //! threads hand over is on its way for a drawn time. Invariant: each way keeps the order.
 
-use bourdon_protocol::{Coordinator, FromCoordinator, ToCoordinator};
+use bourdon_protocol::{ControlPlane, FromControl, ToControl};
 use bourdon_wire::Instant;
 use std::collections::VecDeque;
 
@@ -16,8 +16,8 @@ const LOOKS: u64 = 4;
 /// From the process.
 #[derive(Debug)]
 pub(crate) enum Mail {
-    /// For the coordinator.
-    Report(ToCoordinator),
+    /// For the control plane.
+    Report(ToControl),
     /// For the checkers: whether the process may hold locks and lead from here on.
     MayHold(bool),
 }
@@ -28,9 +28,9 @@ pub(crate) struct Way<T>(VecDeque<(u64, T)>);
 
 #[derive(Debug)]
 pub(crate) struct Control {
-    pub(crate) coordinator: Box<Coordinator>,
+    pub(crate) plane: Box<ControlPlane>,
     pub(crate) mail: Way<Mail>,
-    pub(crate) orders: Way<FromCoordinator>,
+    pub(crate) orders: Way<FromControl>,
     /// When the process last ran: the threads share it.
     pub(crate) ran_at: Instant,
     /// When this thread last looked at that, and since when the process counts as silent.
@@ -66,9 +66,9 @@ impl<T> Way<T> {
 }
 
 impl Control {
-    pub(crate) fn new(coordinator: Box<Coordinator>, now: Instant, suspect_after_ns: u64) -> Self {
+    pub(crate) fn new(plane: Box<ControlPlane>, now: Instant, suspect_after_ns: u64) -> Self {
         Self {
-            coordinator,
+            plane,
             mail: Way(VecDeque::new()),
             orders: Way(VecDeque::new()),
             ran_at: now,
@@ -88,7 +88,7 @@ impl Control {
         let stood_still = now.since(self.looked_at) > 2 * self.silence_max_ns / LOOKS;
         self.silent_since = if stood_still { now } else { self.silent_since.max(self.ran_at) };
         self.looked_at = now;
-        self.coordinator.note_silence(self.is_silent());
+        self.plane.coordinator.note_silence(self.is_silent());
     }
 
     /// Whether the process had been silent for longer than the group waits for it when this thread looked.
@@ -99,6 +99,6 @@ impl Control {
     /// When something is due by the process's clock.
     pub(crate) fn due(&self) -> Instant {
         let look_at = self.looked_at + self.silence_max_ns / LOOKS;
-        self.coordinator.due().min(if self.coordinator.is_engaged() { look_at } else { Instant::NEVER })
+        self.plane.due().min(if self.plane.coordinator.is_engaged() { look_at } else { Instant::NEVER })
     }
 }

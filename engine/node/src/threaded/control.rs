@@ -20,7 +20,7 @@ use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::threaded::locks::broker::Broker;
 use crate::threaded::locks::commands::{COMMANDS_MAX, LockCommand, LockCommands};
 use bourdon_port::Waker;
-use bourdon_protocol::{Coordinator, FromCoordinator, ToCoordinator};
+use bourdon_protocol::{ControlPlane, FromControl, ToControl};
 use bourdon_ring::signal::{Flag, Sleeper, WatermarkReader, WatermarkWriter, doorbell, watermark};
 use bourdon_wire::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -57,8 +57,8 @@ const SLEEP_MIN_NS: u64 = 1_000_000;
 /// From the data agent.
 #[derive(Debug)]
 enum Mail {
-    /// For the coordinator.
-    Report(ToCoordinator),
+    /// For the control plane.
+    Report(ToControl),
     /// To be taken.
     Probe,
     /// The node is being stopped: settle what was asked for before.
@@ -82,13 +82,13 @@ pub(crate) struct Ways {
     /// For the application's threads.
     pub(crate) commands: LockCommands,
     /// For the data agent.
-    pub(crate) data: ToControl,
+    pub(crate) data: WayToControl,
     /// Wakes it.
     pub(crate) waker: Waker,
 }
 
 /// The data agent's way.
-pub(crate) struct ToControl {
+pub(crate) struct WayToControl {
     mail: Sender<Mail>,
     taken: WatermarkReader,
     /// When the data agent last ran.
@@ -99,8 +99,8 @@ pub(crate) struct ToControl {
 
 /// What the control thread needs of a data agent that runs.
 pub(crate) struct FromData {
-    pub(crate) coordinator: Box<Coordinator>,
-    pub(crate) orders: Sender<FromCoordinator>,
+    pub(crate) plane: Box<ControlPlane>,
+    pub(crate) orders: Sender<FromControl>,
     /// After so long without a sign of it, the other members suspect this one.
     pub(crate) suspect_after_ns: u64,
     /// Wakes the data agent.
@@ -123,15 +123,15 @@ pub(crate) fn prepare() -> std::io::Result<(Prepared, Ways)> {
     let (taken, taken_by) = watermark(0);
     let (ran_at, ran_at_by) = watermark(0);
     let (settled, gone) = (Flag::new(), Flag::new());
-    let data = ToControl { mail: to_mail, taken: taken_by, ran_at, settled: settled.clone(), gone: gone.clone() };
+    let data = WayToControl { mail: to_mail, taken: taken_by, ran_at, settled: settled.clone(), gone: gone.clone() };
     let ways = Ways { commands: to_broker, data, waker: waker.clone() };
     Ok((Prepared { mail, taken, ran_at: ran_at_by, settled, gone, commands, sleeper, waker }, ways))
 }
 
 /// The data agent's end.
 pub(crate) struct DataEnd {
-    control: ToControl,
-    orders: Receiver<FromCoordinator>,
+    control: WayToControl,
+    orders: Receiver<FromControl>,
     sent: u64,
     /// How much was sent when the control thread had last taken all of an earlier mark, and when that was.
     mark: (u64, Instant),
@@ -146,10 +146,10 @@ pub(crate) struct DataEnd {
 impl DataEnd {
     /// Its end, and the control thread's way back; `ring` wakes the data agent.
     pub(crate) fn new(
-        mut control: ToControl,
+        mut control: WayToControl,
         now: Instant,
         ring: impl FnMut() + Send + 'static,
-    ) -> (Self, Sender<FromCoordinator>) {
+    ) -> (Self, Sender<FromControl>) {
         let (sender, orders) = mailbox(TO_DATA_MAX, ring);
         control.ran_at.advance(now.0);
         let (mark, is_stopping) = ((0, now), false);
@@ -292,7 +292,7 @@ struct ControlAgent {
     /// Commands taken that wait until all mail before them has been taken.
     asked: Vec<LockCommand>,
     /// What the data agent had no room for. The coordinator gives nothing more until this is gone.
-    backlog: VecDeque<FromCoordinator>,
+    backlog: VecDeque<FromControl>,
     is_stopping: bool,
     clock: Clock,
     /// When this thread last looked whether the data agent runs.
@@ -340,13 +340,13 @@ impl ControlAgent {
         if count < MAIL_A_ROUND {
             count += self.asked.len();
             for command in self.asked.drain(..) {
-                self.broker.carry_out(&mut self.data.coordinator, now, command);
+                self.broker.carry_out(&mut self.data.plane.coordinator, now, command);
             }
         }
-        if now >= self.data.coordinator.due() {
-            self.data.coordinator.tend(now);
+        if now >= self.data.plane.due() {
+            self.data.plane.tend(now);
         }
-        count += self.broker.work(&mut self.data.coordinator, now);
+        count += self.broker.work(&mut self.data.plane.coordinator, now);
         count += self.give(now);
         if self.is_stopping && count == 0 && self.backlog.is_empty() && !self.ways.settled.is_set() {
             self.ways.settled.set();
@@ -362,7 +362,7 @@ impl ControlAgent {
         {
             count += 1;
             match mail {
-                Mail::Report(report) => self.data.coordinator.take(now, report),
+                Mail::Report(report) => self.data.plane.take(now, report),
                 Mail::Probe => {}
                 Mail::Stopping => self.is_stopping = true,
             }
@@ -378,14 +378,14 @@ impl ControlAgent {
         let stood_still = now.since(self.looked_at) > 2 * self.silence_max_ns / LOOKS;
         self.silent_since = if stood_still { now } else { self.silent_since.max(ran_at) };
         self.looked_at = now;
-        self.data.coordinator.note_silence(now.since(self.silent_since) > self.silence_max_ns);
+        self.data.plane.coordinator.note_silence(now.since(self.silent_since) > self.silence_max_ns);
     }
 
     /// Gives the data agent what the coordinator has for it. Returns how much found room.
     fn give(&mut self, now: Instant) -> usize {
         if self.backlog.is_empty() {
             let backlog = &mut self.backlog;
-            self.data.coordinator.transmit(now, |order| backlog.push_back(order));
+            self.data.plane.transmit(now, |order| backlog.push_back(order));
         }
         let mut count = 0;
         while let Some(order) = self.backlog.pop_front() {
@@ -401,8 +401,8 @@ impl ControlAgent {
     /// Sleeps until there is mail or a command, or something is due.
     fn sleep(&mut self) {
         let now = self.clock.now();
-        let mut due = self.data.coordinator.due().min(self.broker.due());
-        if self.data.coordinator.is_engaged() {
+        let mut due = self.data.plane.due().min(self.broker.due());
+        if self.data.plane.coordinator.is_engaged() {
             due = due.min(now + self.silence_max_ns / LOOKS);
         }
         let is_held_up = !self.backlog.is_empty() || now >= due;

@@ -35,7 +35,7 @@ use bourdon_wire::{Instant, Rank};
 use clique::bits;
 
 /// As many members as a bitmap of 64 bits can name.
-const MEMBERS_MAX: usize = Rank::MAX.index() + 1;
+pub(crate) const MEMBERS_MAX: usize = Rank::MAX.index() + 1;
 const _: () = assert!(MEMBERS_MAX <= u64::BITS as usize);
 
 /// How long a choice must stand before a member acts on it.

@@ -22,7 +22,7 @@ use super::unordered::{deliver_early, early_ranges};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
 use crate::values::cut::{Cut, Range};
-use crate::values::handover::{BallotNumber, ToControl, ToData};
+use crate::values::handover::{BallotNumber, EndReport, EndOrder};
 use crate::view::{Beginning, bit};
 use alloc::vec::Vec;
 use bourdon_wire::{
@@ -47,17 +47,17 @@ pub(crate) struct Void {
 
 impl Pipeline {
     /// Does what the control plane orders, and reports what is done at once.
-    pub(crate) fn obey(&mut self, now: Instant, wall_ns: u64, order: ToData) -> Option<ToControl> {
+    pub(crate) fn obey(&mut self, now: Instant, wall_ns: u64, order: EndOrder) -> Option<EndReport> {
         match order {
-            ToData::Wedge(ballot) => {
+            EndOrder::Wedge(ballot) => {
                 self.wedge(wall_ns);
-                Some(ToControl::Wedged(ballot, self.held()))
+                Some(EndReport::Wedged(ballot, self.held()))
             }
-            ToData::FetchCut(ballot, cut, stay) => {
+            EndOrder::FetchCut(ballot, cut, stay) => {
                 self.fetch(now, ballot, &cut, stay);
                 self.report_cut()
             }
-            ToData::Conclude(cut, stay) => {
+            EndOrder::Conclude(cut, stay) => {
                 self.wedge(wall_ns);
                 self.conclude(now, &cut, stay);
                 None
@@ -66,12 +66,12 @@ impl Pipeline {
     }
 
     /// Reports once that the cut to be fetched is held.
-    pub(crate) fn report_cut(&mut self) -> Option<ToControl> {
+    pub(crate) fn report_cut(&mut self) -> Option<EndReport> {
         let EpochState::Fetching(ballot, cut) = &self.end else { return None };
         let early = self.config.mutant == Some(Mutant::AcceptBeforeFetch);
         let ballot = (early || self.holds_cut(cut)).then_some(*ballot)?;
         self.end = EpochState::Wedged; // nothing more to do here until the decision, or the next ballot
-        Some(ToControl::CutHeld(ballot))
+        Some(EndReport::CutHeld(ballot))
     }
 
     /// Stops everything for good, as a promise requires. The open datagram is sealed, so that its messages count as

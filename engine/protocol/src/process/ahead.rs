@@ -59,7 +59,7 @@ impl Process {
 
     /// Whether the first view of this instance is about to begin: the decided value names the instance.
     fn is_first_of(&self, instance: InstanceId) -> bool {
-        let decided = self.state.driver().and_then(|driver| driver.ballots().decided());
+        let decided = self.state.decided();
         self.data.view.instance == InstanceId::NONE && decided.is_some_and(|value| value.instance == instance)
     }
 

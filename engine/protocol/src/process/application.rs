@@ -5,6 +5,7 @@
 
 use super::{Process, Standing};
 use crate::config::Role;
+use crate::control::agreement::ToAgreement;
 use crate::counters::Counter;
 use crate::data::pack::{Claim, Outgoing};
 use crate::event::Refusal;
@@ -18,8 +19,6 @@ pub(super) const LEAVE_WAIT_NS: u64 = 5_000_000_000;
 /// What the application wants of the group.
 #[derive(Debug, Default)]
 pub(super) struct Wishes {
-    /// The member that is to become the sequencer.
-    pub(super) hand_over: Option<Rank>,
     pub(super) leave: Option<Leave>,
 }
 
@@ -155,7 +154,7 @@ impl Process {
     pub fn leave(&mut self, now: Instant) {
         self.wishes.leave.get_or_insert(Leave { by: now + LEAVE_WAIT_NS, closes_at: None });
         self.heartbeat.due = now;
-        self.clock.look_due = now;
+        self.look_due = now;
         if self.standing() != Standing::Member && !self.may_be_in_the_first_view() {
             self.go();
         }
@@ -164,15 +163,15 @@ impl Process {
     /// Makes another member the sequencer, for instance the member that publishes most: a view change with the same
     /// members. Only the oldest member acts on it; call it there or everywhere.
     pub fn hand_over(&mut self, now: Instant, to: Rank) {
-        self.wishes.hand_over = Some(to);
-        self.clock.look_due = now;
+        self.report_to_agreement(now, ToAgreement::HandOver(to));
+        self.look_due = now;
     }
 
     /// Hard evidence from outside: this incarnation of a process has ended, its connections were reset.
     pub fn on_evidence(&mut self, now: Instant, rank: Rank, incarnation: Incarnation) {
         if self.standing() == Standing::Member && self.data.view.incarnation(rank) == Some(incarnation) {
             self.detector.evidence(rank, now);
-            self.clock.look_due = now;
+            self.look_due = now;
         }
     }
 

@@ -1,8 +1,7 @@
 //! Locks and elections of a process: where the data plane meets the coordinator (`control/coordinator.rs`).
 //!
 //! The process reports views, suspicions, link messages and commands of locks in their place in the order, and does
-//! what the coordinator gives. Usually it holds the coordinator itself, and hands each value over at once. A node that
-//! runs the coordinator on another thread takes it out ([`Process::release_coordinator`]) and carries the values.
+//! what the coordinator gives.
 //!
 //! A command is reported when it is delivered; the commands of one delivery are a batch. Once a quorum holds everything
 //! that was delivered up to a batch, that is reported too, and the coordinator may report the grants of the batch.
@@ -13,7 +12,9 @@ use crate::control::coordination::{
     Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, MutexKind, Participation,
     Patience,
 };
-use crate::control::coordinator::{Coordinator, FromCoordinator, LinkFrame, ToCoordinator};
+use super::control_end::ControlEnd;
+use crate::control::ToControl;
+use crate::control::coordinator::{FromCoordinator, LinkFrame, ToCoordinator};
 use crate::control::mutex::replicated::{Command, Grant, Replicated};
 use crate::counters::Counter;
 use crate::data::pack::Outgoing;
@@ -21,7 +22,6 @@ use crate::event::Delivery;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::bit;
-use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use bourdon_wire::records::Link;
@@ -31,10 +31,6 @@ use zerocopy::IntoBytes;
 /// The process's end of what it exchanges with the coordinator.
 #[derive(Debug)]
 pub(super) struct Coordinating {
-    /// The coordinator, unless another thread has it.
-    here: Option<Box<Coordinator>>,
-    /// What the coordinator has not taken.
-    reports: VecDeque<ToCoordinator>,
     /// An observer's coordinator has nothing to decide.
     is_observer: bool,
     /// The birth of the group's instance.
@@ -61,8 +57,6 @@ pub(super) struct Coordinating {
 impl Coordinating {
     pub(super) fn new(config: &Config) -> Self {
         Self {
-            here: Some(Box::new(Coordinator::new(config))),
-            reports: VecDeque::new(),
             is_observer: config.rank().is_none(),
             birth: 0,
             tenure: 0,
@@ -77,29 +71,15 @@ impl Coordinating {
         }
     }
 
-    /// Whether there is something to send.
+    /// Whether commands wait to be published.
     #[inline]
-    pub(super) fn is_due(&self) -> bool {
-        !self.commands.is_empty() || self.here.as_ref().is_some_and(|coordinator| coordinator.is_due())
-    }
-
-    #[inline]
-    pub(super) fn has_reports(&self) -> bool {
-        !self.reports.is_empty()
-    }
-
-    #[inline]
-    pub(super) fn due(&self) -> Instant {
-        self.here.as_ref().map_or(Instant::NEVER, |coordinator| coordinator.due())
-    }
-
-    pub(super) fn tend(&mut self, now: Instant) {
-        self.here.iter_mut().for_each(|coordinator| coordinator.tend(now));
+    pub(super) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
     }
 
     /// Whether this takes the message: the group's own messages are for the coordinator only, not for the application.
     #[cold]
-    pub(super) fn takes(&mut self, tag: ClientTag, delivery: &Delivery<'_>) -> bool {
+    pub(super) fn takes(&mut self, tag: ClientTag, delivery: &Delivery<'_>, control: &mut ControlEnd) -> bool {
         if tag.client() != ClientId::GROUP {
             return false;
         }
@@ -108,64 +88,28 @@ impl Coordinating {
         {
             self.owes_row = true;
             let at = FencingToken { birth: self.birth, epoch: delivery.epoch, number: order.0 };
-            self.reports.push_back(ToCoordinator::Ordered { sender: delivery.sender, at, command, batch: self.batch });
+            control.push(ToCoordinator::Ordered { sender: delivery.sender, at, command, batch: self.batch });
         }
         true
     }
 
     pub(super) fn held(&self) -> usize {
-        let here = self.here.as_ref().map_or(0, |coordinator| coordinator.held());
-        here + self.reports.len() + self.commands.len() + self.unheld.len()
-    }
-
-    /// # Panics
-    /// If the coordinator runs on another thread: the node asks it there.
-    fn coordinator(&self) -> &Coordinator {
-        self.here.as_ref().expect("this process holds its coordinator")
-    }
-
-    fn coordinator_mut(&mut self) -> &mut Coordinator {
-        self.here.as_mut().expect("this process holds its coordinator")
+        self.commands.len() + self.unheld.len()
     }
 }
 
 impl Process {
-    // ---- a coordinator on another thread --------------------------------------------------------------------------
+    // ---- the control plane ----------------------------------------------------------------------------------------
 
-    /// Takes the coordinator out. From then on the caller hands it what [`Process::poll_report`] gives, in that order,
-    /// and hands the process, through [`Process::obey`], what the coordinator transmits.
-    ///
-    /// # Panics
-    /// If it was taken out before.
-    pub fn release_coordinator(&mut self) -> Box<Coordinator> {
-        let mut coordinator = self.coordination.here.take().expect("a coordinator is taken out once");
+    /// The coordinator will be on another thread: whether locks may be requested is reported from now on.
+    pub(super) fn release_coordinator(&mut self) -> Result<(), CoordinationRefusal> {
         let may = self.may_coordinate();
         self.coordination.may = Some((may, false));
-        coordinator.note_may(may);
-        coordinator
-    }
-
-    /// The next value for a coordinator on another thread.
-    #[inline]
-    pub fn poll_report(&mut self) -> Option<ToCoordinator> {
-        if self.coordination.reports.is_empty() {
-            self.report_standing();
-        }
-        self.coordination.reports.pop_front()
-    }
-
-    /// Gives a value back for which there is no room; [`Process::poll_report`] returns it first.
-    pub fn return_report(&mut self, report: ToCoordinator) {
-        self.coordination.reports.push_front(report);
-    }
-
-    /// How many values the coordinator on another thread has not taken.
-    pub fn reports_waiting(&self) -> usize {
-        self.coordination.reports.len()
+        may
     }
 
     /// Does what the coordinator gives.
-    pub fn obey(&mut self, now: Instant, order: FromCoordinator) {
+    pub(super) fn obey_coordinator(&mut self, now: Instant, order: FromCoordinator) {
         match order {
             FromCoordinator::Publish { term, command } => {
                 let is_late = term != self.coordination.term;
@@ -204,34 +148,15 @@ impl Process {
         self.cx.send(now, Destination::Peer(address), Kind::Link, [frame.record.as_bytes(), &space[..length]]);
     }
 
-    /// Reports to the coordinator, and hands the report over if the coordinator is here.
-    fn report(&mut self, now: Instant, report: ToCoordinator) {
-        self.coordination.reports.push_back(report);
-        self.pass_reports(now);
-    }
-
-    /// Hands over what waits, if the coordinator is here.
-    #[cold]
-    pub(super) fn pass_reports(&mut self, now: Instant) {
-        let Some(mut coordinator) = self.coordination.here.take() else { return };
-        while let Some(report) = self.coordination.reports.pop_front() {
-            coordinator.take(now, report);
-            while let Some(table) = coordinator.poll_table() {
-                self.obey(now, table);
-            }
-        }
-        self.coordination.here = Some(coordinator);
-    }
-
     /// Reports to a coordinator on another thread whether locks may be requested, when that has changed.
     pub(super) fn report_standing(&mut self) {
-        if self.coordination.here.is_none() {
+        if self.control.is_apart {
             let (may, has_left) = (self.may_coordinate(), self.standing() == Standing::Gone);
             if self.coordination.may != Some((may, has_left)) {
                 self.coordination.may = Some((may, has_left));
-                self.coordination.reports.push_back(ToCoordinator::May(may));
+                self.control.push(ToCoordinator::May(may));
                 if has_left {
-                    self.coordination.reports.push_back(ToCoordinator::Left);
+                    self.control.push(ToCoordinator::Left);
                 }
             }
         }
@@ -248,7 +173,7 @@ impl Process {
     /// As all calls about locks and elections, if the coordinator was taken out.
     pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
         let may = self.may_coordinate();
-        let coordinator = self.coordination.coordinator_mut();
+        let coordinator = self.control.coordinator_mut();
         coordinator.note_may(may);
         coordinator.lock(name, patience)
     }
@@ -256,12 +181,12 @@ impl Process {
     /// Releases a lock, or no longer waits for it; returns whether there was such a request. No further news of it
     /// follows.
     pub fn unlock(&mut self, id: LockId) -> bool {
-        self.coordination.coordinator_mut().unlock(id)
+        self.control.coordinator_mut().unlock(id)
     }
 
     /// The state of a request for a lock; `None` once it is over.
     pub fn lock_standing(&self, id: LockId) -> Option<LockStanding> {
-        self.coordination.coordinator().lock_standing(id)
+        self.control.coordinator().lock_standing(id)
     }
 
     /// Takes part in an election; [`Process::poll_coordination`] reports the leader, now and whenever it changes.
@@ -270,30 +195,30 @@ impl Process {
     /// If this process can't take part in it now.
     pub fn elect(&mut self, name: TopicName, participation: Participation) -> Result<(), CoordinationRefusal> {
         let may = self.may_coordinate();
-        let coordinator = self.coordination.coordinator_mut();
+        let coordinator = self.control.coordinator_mut();
         coordinator.note_may(may);
         coordinator.elect(name, participation)
     }
 
     /// Gives up leadership and candidacy; the process still receives news of the leader.
     pub fn resign(&mut self, name: TopicName) {
-        self.coordination.coordinator_mut().resign(name);
+        self.control.coordinator_mut().resign(name);
     }
 
     /// Resigns, and receives no more news of an election.
     pub fn leave_election(&mut self, name: TopicName) {
-        self.coordination.coordinator_mut().leave_election(name);
+        self.control.coordinator_mut().leave_election(name);
     }
 
     /// The leader of an election that this process takes part in, if there is one.
     pub fn leader(&self, name: &TopicName) -> Option<Leadership> {
-        self.coordination.coordinator().leader(name)
+        self.control.coordinator().leader(name)
     }
 
     /// The next news of locks and elections, if there is any.
     #[inline]
     pub fn poll_coordination(&mut self) -> Option<Coordination> {
-        self.coordination.here.as_mut()?.poll_news()
+        self.control.here.as_mut()?.coordinator.poll_news()
     }
 
     fn may_coordinate(&self) -> Result<(), CoordinationRefusal> {
@@ -311,37 +236,37 @@ impl Process {
 
     /// The locks this process holds.
     pub fn locks_held(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
-        self.coordination.coordinator().locks_held()
+        self.control.coordinator().locks_held()
     }
 
     /// Whether any request of this process for a lock is pending or granted.
     pub fn has_lock_requests(&self) -> bool {
-        self.coordination.coordinator().has_lock_requests()
+        self.control.coordinator().has_lock_requests()
     }
 
     /// The elections this process leads.
     pub fn leads(&self) -> impl Iterator<Item = (&TopicName, FencingToken)> {
-        self.coordination.coordinator().leads()
+        self.control.coordinator().leads()
     }
 
     /// The elections that this process takes part in, and their leaders.
     pub fn elections(&self) -> impl Iterator<Item = (&TopicName, Option<Leadership>)> {
-        self.coordination.coordinator().elections()
+        self.control.coordinator().elections()
     }
 
     /// The latest grants of replicated locks to any member, the newest last.
     pub fn lock_grants(&self) -> impl Iterator<Item = &Grant> {
-        self.coordination.coordinator().lock_grants()
+        self.control.coordinator().lock_grants()
     }
 
     /// How many messages of a kind (`link_steps`) this process has sent to others about locks and elections.
     pub fn link_messages_sent(&self, step: u16) -> u64 {
-        self.coordination.coordinator().link_messages_sent(step)
+        self.control.coordinator().link_messages_sent(step)
     }
 
     /// How many commands of replicated locks it has published.
     pub fn lock_commands(&self) -> u64 {
-        self.coordination.coordinator().lock_commands()
+        self.control.coordinator().lock_commands()
     }
 
     // ---- the view -------------------------------------------------------------------------------------------------
@@ -352,7 +277,7 @@ impl Process {
         self.coordination.birth = self.data.view.birth;
         self.coordination.tenure += 1;
         self.coordination.unheld.clear(); // what the previous view delivered is in the cut
-        self.report(now, ToCoordinator::Entered { view: self.data.view.clone(), order, is_member });
+        self.report(now, ToControl::Coordinator(ToCoordinator::Entered { view: self.data.view.clone(), order, is_member }));
         self.report_standing();
         self.note_suspects(now);
     }
@@ -365,7 +290,7 @@ impl Process {
         self.coordination.unheld.clear();
         self.coordination.requests.clear();
         self.coordination.may = None;
-        self.report(now, ToCoordinator::Ended);
+        self.report(now, ToControl::Coordinator(ToCoordinator::Ended));
     }
 
     /// Whether a quorum of the view is not suspected.
@@ -381,7 +306,7 @@ impl Process {
             let is_cut = self.state.lacks_majority() || !self.reaches_quorum();
             // First: what is requested after the fence is refused.
             self.report_standing();
-            self.report(now, ToCoordinator::Suspects { suspects: self.detector.suspects(), is_cut });
+            self.report(now, ToControl::Coordinator(ToCoordinator::Suspects { suspects: self.detector.suspects(), is_cut }));
         }
     }
 
@@ -391,7 +316,7 @@ impl Process {
     pub(super) fn want_table(&mut self) -> u64 {
         self.coordination.tickets += 1;
         let ticket = self.coordination.tickets;
-        self.coordination.reports.push_back(ToCoordinator::TableWanted { ticket });
+        self.control.push(ToCoordinator::TableWanted { ticket });
         ticket
     }
 
@@ -403,7 +328,7 @@ impl Process {
     /// Starts with another member's table.
     pub(super) fn take_table_over(&mut self, now: Instant, table: Vec<u8>) {
         self.coordination.commands.clear();
-        self.report(now, ToCoordinator::TakeOver { table });
+        self.report(now, ToControl::Coordinator(ToCoordinator::TakeOver { table }));
     }
 
     // ---- other members --------------------------------------------------------------------------------------------
@@ -420,15 +345,15 @@ impl Process {
             return self.cx.count(Counter::DiscardedImplausible);
         }
         let name = name.and_then(|name| TopicName::new(name).ok());
-        self.report(now, ToCoordinator::Link { from, frame: LinkFrame { record: *record, name } });
+        self.report(now, ToControl::Coordinator(ToCoordinator::Link { from, frame: LinkFrame { record: *record, name } }));
     }
 
     /// Sends what is due.
     #[cold]
     pub(super) fn coordinate(&mut self, now: Instant) {
-        if let Some(mut coordinator) = self.coordination.here.take() {
-            coordinator.transmit(now, |order| self.obey(now, order));
-            self.coordination.here = Some(coordinator);
+        if let Some(mut control) = self.control.here.take() {
+            control.transmit(now, |order| self.obey(now, order));
+            self.control.here = Some(control);
         }
         while let Some(command) = self.coordination.commands.front().copied() {
             let bytes = command.write();
@@ -467,8 +392,8 @@ impl Process {
         }
         let marks = self.data.marks();
         self.data.note_sequencer_holds(&marks);
-        let may_wait = match &self.coordination.here {
-            Some(coordinator) => coordinator.awaits(batch),
+        let may_wait = match &self.control.here {
+            Some(control) => control.coordinator.awaits(batch),
             None => !self.coordination.requests.is_empty(),
         };
         if may_wait {
@@ -496,7 +421,7 @@ impl Process {
             self.coordination.unheld.pop_front();
         }
         if let Some(batch) = last {
-            self.report(now, ToCoordinator::Held { batch });
+            self.report(now, ToControl::Coordinator(ToCoordinator::Held { batch }));
         }
     }
 }

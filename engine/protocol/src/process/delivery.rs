@@ -3,6 +3,8 @@
 //! The group's own commands (locks) travel in the streams as well and are taken out here. Where an epoch ends, delivery
 //! goes up to its cut and the next view begins.
 
+use super::control_end::ControlEnd;
+use super::coordinate::Coordinating;
 use super::{Process, Standing};
 use crate::control::clients::Clients;
 use crate::counters::Counter;
@@ -13,7 +15,7 @@ use crate::mutant::Mutant;
 use bourdon_wire::Instant;
 
 /// The parts that a message may be for besides the application.
-pub(super) type Own<'a> = (&'a mut Clients, &'a mut super::coordinate::Coordinating);
+pub(super) type Own<'a> = (&'a mut Clients, &'a mut Coordinating, &'a mut ControlEnd);
 
 impl Process {
     /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many, or 1 for a
@@ -42,7 +44,7 @@ impl Process {
             return 1;
         }
         self.set_clock(now);
-        let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.cx.counters);
+        let (mut own, counters) = ((&mut self.clients, &mut self.coordination, &mut self.control), &mut self.cx.counters);
         let mut count =
             self.data.deliver(now, limit, passed, counters, &mut |delivery| show(&mut own, delivery, &mut emit));
         if count > 0 {
@@ -51,14 +53,14 @@ impl Process {
         }
         // Messages behind a hole are due as soon as the hole has been crossed.
         while self.crosses(now) && count < limit {
-            let (mut own, counters) = ((&mut self.clients, &mut self.coordination), &mut self.cx.counters);
+            let (mut own, counters) = ((&mut self.clients, &mut self.coordination, &mut self.control), &mut self.cx.counters);
             let emit = &mut |delivery: Delivery<'_>| show(&mut own, delivery, &mut emit);
             count += self.data.deliver(now, limit - count, passed, counters, emit);
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
             count += self.deliver_ends(now, limit - count.min(limit), count == 0, &mut emit);
         }
-        if self.coordination.has_reports() {
+        if self.control.has_reports() {
             self.pass_reports(now);
         }
         count
@@ -84,7 +86,7 @@ impl Process {
         if count == 0 && limit > 0 && matches!(self.data.end, EpochState::Decided(_)) {
             count += self.deliver_rest(now, emit);
             if count == 0 && !core::mem::replace(&mut self.entry.is_awaited, true) {
-                self.clock.look_due = now; // nothing is left to deliver: the next step of time ends the epoch
+                self.look_due = now; // nothing is left to deliver: the next step of time ends the epoch
             }
         }
         count
@@ -96,7 +98,7 @@ impl Process {
             return 0;
         }
         let follows = self.standing() == Standing::Following;
-        let mut own = (&mut self.clients, &mut self.coordination);
+        let mut own = (&mut self.clients, &mut self.coordination, &mut self.control);
         let mut emit = |delivery: Delivery<'_>| show(&mut own, delivery, emit);
         let mut count = self.data.deliver_ranges(now, &mut emit);
         if count == 0 && !follows && matches!(self.cx.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut))
@@ -145,9 +147,13 @@ impl Process {
 /// Delivers a message to the application, unless it is the group's own, or a client's that was delivered before through
 /// another member.
 #[inline]
-pub(super) fn show((clients, coordination): &mut Own<'_>, delivery: Delivery<'_>, emit: &mut impl FnMut(Delivery<'_>)) {
+pub(super) fn show(
+    (clients, coordination, control): &mut Own<'_>,
+    delivery: Delivery<'_>,
+    emit: &mut impl FnMut(Delivery<'_>),
+) {
     if let Some(tag) = delivery.client
-        && (coordination.takes(tag, &delivery) || !clients.deliver(tag))
+        && (coordination.takes(tag, &delivery, control) || !clients.deliver(tag))
     {
         return;
     }

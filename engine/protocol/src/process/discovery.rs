@@ -33,7 +33,7 @@ impl Process {
     pub(super) fn search_again(&mut self, not_before: Instant) {
         let Search { formed_at, older_since, .. } = self.search;
         self.search = Search { formed_at, older_since, ..Search::default() };
-        self.state = State::Outside(Outside { not_before });
+        self.change_standing(State::Outside(Outside { not_before }));
         self.transfer.forget();
     }
 

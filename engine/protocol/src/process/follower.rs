@@ -74,7 +74,7 @@ impl Process {
     pub(super) fn note_next_view(&mut self, view: View, beginning: Beginning) {
         if let Some(following) = self.state.following_mut() {
             following.next = Some((view, beginning));
-            self.clock.look_due = Instant(0);
+            self.look_due = Instant(0);
         }
     }
 

@@ -3,10 +3,9 @@
 //! The lowest rank proposes all of them once it has heard all others. A step of a ballot carries the name of the
 //! instance that its proposer would found.
 
-use super::change::own_driver;
-use super::standing::{Forming, State};
+use super::standing::{Ending, Forming, State};
 use super::{Process, Standing};
-use crate::control::view_change::driver::Driver;
+use crate::control::agreement::ToAgreement;
 use crate::control::view_change::{Proposal, Step};
 use crate::view::View;
 use alloc::boxed::Box;
@@ -15,49 +14,46 @@ use bourdon_wire::{InstanceId, Instant, Rank};
 impl Process {
     /// Prepares for the first view.
     pub(super) fn begin_forming(&mut self) {
-        if let Some(driver) = self.forming_driver() {
-            self.state = State::Forming(Box::new(Forming { driver, candidate: InstanceId::NONE }));
+        self.change_standing(State::Forming(Box::new(Forming {
+            ending: Ending::default(),
+            candidate: InstanceId::NONE,
+        })));
+        self.begin_forming_part();
+    }
+
+    fn begin_forming_part(&mut self) {
+        if let Some(own) = self.cx.own_member() {
+            let view = View::forming(self.cx.config.members, self.cx.config.sequencer);
+            self.control.push_part(ToAgreement::Begun { own, view });
         }
     }
 
-    fn forming_driver(&self) -> Option<Driver> {
-        let view = View::forming(self.cx.config.members, self.cx.config.sequencer);
-        Some(own_driver(&self.cx.config, self.cx.own_member()?, view))
+    /// Before the first view the lowest rank proposes all, once it has heard all others.
+    pub(super) fn look_forming(&mut self, now: Instant) {
+        if self.wishes.leave.is_some() {
+            self.look_due = self.wishes.leave_by();
+        }
+        if self.cx.config.rank() == Some(Rank(0)) {
+            let all_heard = self.missing().next().is_none();
+            let (moment, proposal) = (self.moment(now), all_heard.then(|| self.first_proposal(now)));
+            self.report_to_agreement(now, ToAgreement::Birth(self.cx.config.birth_floor));
+            self.report_to_agreement(now, ToAgreement::LookForming(moment, proposal));
+        }
     }
 
-    pub(super) fn lead_forming(&mut self, now: Instant) {
+    fn first_proposal(&self, now: Instant) -> Proposal {
         let keep = View::forming(self.cx.config.members, self.cx.config.sequencer).bits();
         assert!(keep & 1 != 0, "the lowest rank proposes the first view, with itself");
         let origin = Some((self.cx.config.instance_candidate, self.cx.wall(now) / 1_000_000));
-        if let State::Forming(forming) = &mut self.state {
-            forming.candidate = self.cx.config.instance_candidate;
-            forming.driver.note_birth(self.cx.config.birth_floor);
-        }
-        self.lead(now, Proposal { keep, sequencer: Some(self.cx.config.sequencer), origin, ..Proposal::default() });
-    }
-
-    /// Before the first view the lowest rank proposes, once it has heard all others.
-    pub(super) fn tend_forming(&mut self, now: Instant, repeats: bool) {
-        if self.wishes.leave.is_some() {
-            self.clock.look_due = self.wishes.leave_by();
-        }
-        let first = self.cx.config.rank() == Some(Rank(0));
-        let Some(change) = self.state.driver() else { return };
-        if !first || self.missing().next().is_some() {
-            return;
-        }
-        match change.ballots().leads() {
-            None => self.lead_forming(now),
-            Some(_) => self.tend_ballot(now, repeats),
-        }
+        Proposal { keep, sequencer: Some(self.cx.config.sequencer), origin, ..Proposal::default() }
     }
 
     /// Another incarnation draws another name, and starts forming again if it was forming.
     pub(super) fn renew_incarnation(&mut self) {
         self.bump_incarnation();
-        let driver = self.forming_driver();
-        if let (State::Forming(forming), Some(driver)) = (&mut self.state, driver) {
-            forming.driver = driver;
+        if let State::Forming(forming) = &mut self.state {
+            forming.ending = Ending::default();
+            self.begin_forming_part();
         }
     }
 
@@ -68,23 +64,29 @@ impl Process {
             self.lose_view();
             self.search.formed_at = now;
             self.begin_forming();
-            self.clock.look_due = now;
+            self.look_due = now;
         }
     }
 
     /// Whether the first view may have been decided with this process in it. If so it leaves as a member, because a
     /// majority that leaves without a view change leaves the others without a quorum.
     pub(super) fn may_be_in_the_first_view(&self) -> bool {
-        let accepted = self.state.driver().and_then(|change| change.ballots().accepted());
-        self.standing() == Standing::Forming && accepted.is_some()
+        let ending = self.state.ending();
+        self.standing() == Standing::Forming && ending.is_some_and(|ending| ending.may_have_accepted)
     }
 
     /// Before the first view: whether a step belongs to this forming. A proposer's steps carry its candidate, which the
     /// answers repeat, so that an answer to a ballot of an earlier forming does not count for this ballot.
-    pub(super) fn is_of_this_forming(&mut self, candidate: InstanceId, demands: bool, step: &Step) -> bool {
+    pub(super) fn is_of_this_forming(
+        &mut self,
+        now: Instant,
+        candidate: InstanceId,
+        demands: bool,
+        step: &Step,
+    ) -> bool {
         if demands && let State::Forming(forming) = &mut self.state {
             forming.candidate = candidate;
-            forming.driver.note_birth(self.cx.config.birth_floor);
+            self.report_to_agreement(now, ToAgreement::Birth(self.cx.config.birth_floor));
         }
         let decides = matches!(step, Step::Decide(_));
         candidate != InstanceId::NONE && (demands || decides || candidate == self.cx.config.instance_candidate)

@@ -16,7 +16,7 @@ impl Process {
     pub(super) fn go(&mut self) {
         self.data = Pipeline::idle(self.cx.config.clone(), Epoch(0));
         self.search_again(Instant(0));
-        self.state = State::Gone(Gone::new(None));
+        self.change_standing(State::Gone(Gone::new(None)));
     }
 
     /// It has left: a quorum has gone on without it, the wait is over, or it knows no decision to pass on.

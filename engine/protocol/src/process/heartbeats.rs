@@ -4,6 +4,7 @@ use super::discovery::LOST_NS;
 use super::retransmit::oldest_retained;
 use super::{Process, Standing};
 use crate::config::Start;
+use crate::control::agreement::ToAgreement;
 use crate::control::detector::Path;
 use crate::counters::Counter;
 use crate::data::epoch_state::EpochState;
@@ -178,10 +179,10 @@ impl Process {
             // The group has formed: with this process, if it missed the decision, or without it.
             Standing::Forming if formed => {}
             Standing::Forming if epoch == Epoch(0) => {
-                if other && let Some(change) = self.state.driver_mut() {
-                    change.replace(from);
+                if other {
+                    self.report_to_agreement(now, ToAgreement::Replaced(from));
                 }
-                self.clock.look_due = now;
+                self.look_due = now;
             }
             Standing::Following if epoch > self.data.view.epoch && formed => {
                 self.request_chain(now, rank, heartbeat.address)
@@ -215,7 +216,7 @@ impl Process {
         self.cx.presence.hear(now, from, epoch, heartbeat);
         self.note_rival(now, heartbeat.heard_from.get());
         if before != Some((heartbeat.heard_from.get(), heartbeat.flags.get(), epoch)) {
-            self.clock.look_due = now;
+            self.look_due = now;
         }
         // A joiner that knows how this view ends may be the only process left that does.
         let wedged = heartbeat.flags.get() & heartbeat_flags::WEDGED != 0 && heartbeat.address.is_reachable();
@@ -280,7 +281,7 @@ impl Process {
             self.detector.heard(from.rank, now, Path::Multicast);
         }
         if (epoch == Epoch(0) || epoch == self.data.view.epoch) && !self.data.view.contains(from) {
-            self.clock.look_due = now; // it may be ready to come in
+            self.look_due = now; // it may be ready to come in
             return;
         }
         // All members hear this. A process that they do not know asks a single member, with a cookie.

@@ -79,10 +79,9 @@ impl Process {
         self.state.farewell().is_some()
     }
 
-    /// The members of the view that it has accepted as the successor of this one: a proposer must choose that view, if
-    /// no other view was accepted in a higher ballot.
+    /// As [`crate::ControlPlane::accepted_members`], of a process that holds its control plane.
     pub fn accepted_members(&self) -> Option<&[Member]> {
-        self.state.driver().and_then(|change| change.ballots().accepted()).map(|value| &value.members[..])
+        self.control.here.as_ref()?.accepted_members()
     }
 
     /// Whether it is in a view, or follows one, and has heard every member of it.
@@ -232,7 +231,7 @@ impl Process {
             snapshot_bytes: self.transfer.held_bytes(),
             direct_messages: self.direct.held(),
             ahead_bytes: self.ahead.held_bytes(),
-            coordination: self.coordination.held(),
+            coordination: self.coordination.held() + self.control.held(),
             retained_bytes: self.past.bytes(),
             retained_epochs,
             decisions,

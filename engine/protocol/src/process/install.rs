@@ -5,11 +5,11 @@
 //! followers alike.
 
 use super::application::LEAVE_WAIT_NS;
-use super::change::{Clock, own_driver};
 use super::instances::Doubt;
-use super::standing::{Gone, Joined, State};
+use super::standing::{Gone, State};
 use super::{Process, Standing};
 use crate::config::Role;
+use crate::control::agreement::ToAgreement;
 use crate::control::view_change::Value;
 use crate::counters::Counter;
 use crate::data::barrier::BarrierProgress;
@@ -104,17 +104,17 @@ impl Process {
         let holds = self.holds_end();
         if self.standing() == Standing::Following {
             self.follow_on(now, holds);
-        } else if holds && self.state.driver().is_some_and(|driver| driver.ballots().decided().is_some()) {
-            self.drive(now, |driver, _, out| driver.on_concluded(out));
+        } else if holds && let Some(decided) = self.state.ending_mut().and_then(|ending| ending.decided.take()) {
+            self.install(now, decided);
         }
         if matches!(self.data.end, EpochState::Decided(_)) {
-            self.clock.look_due = now + LOOK_AGAIN_NS; // something is missing
+            self.look_due = now + LOOK_AGAIN_NS; // something is missing
         }
     }
 
-    pub(super) fn install(&mut self, now: Instant, value: Value) {
-        let sound = self.state.driver().is_some_and(|driver| driver.may_install(&value));
-        assert!(sound, "no quorum continues: {value:?} is to follow {:?}", self.data.view);
+    /// Enters the view that was decided, or finds that it goes on without this process. `leads`: this process
+    /// announces it.
+    fn install(&mut self, now: Instant, (value, leads): (Value, bool)) {
         if !self.data.publishes_again()
             && let Some((sender, from, to)) = self.data.abandon_own()
         {
@@ -139,7 +139,6 @@ impl Process {
             self.unsettled.extend(self.data.unsettled());
         }
         self.unsettled.extend(later);
-        let leads = self.state.driver().is_some_and(|change| change.ballots().leads().is_some());
         self.retire(now, Some(value));
         self.enter(now, view, &beginning);
         self.data.barrier.ask_again(asked);
@@ -183,12 +182,14 @@ impl Process {
         let beginning = &ahead;
         self.data = Pipeline::new(self.cx.config.clone(), view.clone(), rank, beginning, &mut self.past.spare);
         self.begin_time(now);
-        self.state = match own {
-            Some(own) => State::Member(Box::new(Joined::new(own_driver(&self.cx.config, own, view.clone())))),
+        self.change_standing(match own {
+            Some(_) => State::Member(Box::default()),
             None => State::Following(Box::default()),
-        };
-        self.clock = Clock::default();
-        self.clock.look_due = now;
+        });
+        if let Some(own) = own {
+            self.control.push_part(ToAgreement::Begun { own, view: view.clone() });
+        }
+        self.look_due = now;
         self.cx.outbox.enter(self.cx.header(view.instance, view.epoch));
         self.trust.enter(now, &before, &view);
         for rank in (0..self.cx.config.members).map(Rank) {
@@ -249,11 +250,11 @@ impl Process {
         let value = value.filter(|_| self.cx.config.mutant != Some(Mutant::DecisionForgotten));
         let knows = value.is_some();
         self.retire(now, value);
-        self.clock = Clock::default();
+        self.look_due = Instant::NEVER;
         (0..self.cx.config.members).for_each(|rank| self.detector.left(Rank(rank)));
         if self.wishes.leave.is_some() {
             let wait_ns = if knows { LEAVE_WAIT_NS } else { 0 };
-            self.state = State::Gone(Gone::new(Some((epoch, now + wait_ns))));
+            self.change_standing(State::Gone(Gone::new(Some((epoch, now + wait_ns)))));
             if !knows {
                 self.part();
             }

@@ -204,7 +204,7 @@ impl Process {
             self.end_coordination(now);
             (0..self.cx.config.members).for_each(|rank| self.detector.left(Rank(rank)));
             self.identity.doubt = None;
-            self.clock = Default::default();
+            self.look_due = Instant::NEVER;
             debug_assert!(epoch != Epoch(0));
         }
         self.past.forget();

@@ -13,7 +13,6 @@ pub(super) use gone::Gone;
 pub(super) use member::Joined;
 
 use crate::control::view_change::Value;
-use crate::control::view_change::driver::Driver;
 use alloc::boxed::Box;
 use bourdon_wire::{Epoch, Instant};
 
@@ -49,6 +48,15 @@ pub(super) struct Outside {
     pub(super) not_before: Instant,
 }
 
+/// How the current epoch ends, as far as the control plane has said.
+#[derive(Debug, Default)]
+pub(super) struct Ending {
+    /// What was decided, and whether this process announces it.
+    pub(super) decided: Option<(Value, bool)>,
+    /// This process has reported that it holds a proposed cut, and may have accepted it.
+    pub(super) may_have_accepted: bool,
+}
+
 impl State {
     #[inline]
     pub(super) fn standing(&self) -> Standing {
@@ -61,21 +69,31 @@ impl State {
         }
     }
 
+    /// Whether this process takes part in the decision that ends the current epoch.
+    pub(super) fn takes_part(&self) -> bool {
+        matches!(self, Self::Forming(_) | Self::Member(_))
+    }
+
     /// How the current epoch ends, for a process that takes part in that decision.
-    pub(super) fn driver(&self) -> Option<&Driver> {
+    pub(super) fn ending(&self) -> Option<&Ending> {
         match self {
-            Self::Forming(forming) => Some(&forming.driver),
-            Self::Member(joined) => Some(&joined.driver),
+            Self::Forming(forming) => Some(&forming.ending),
+            Self::Member(joined) => Some(&joined.ending),
             _ => None,
         }
     }
 
-    pub(super) fn driver_mut(&mut self) -> Option<&mut Driver> {
+    pub(super) fn ending_mut(&mut self) -> Option<&mut Ending> {
         match self {
-            Self::Forming(forming) => Some(&mut forming.driver),
-            Self::Member(joined) => Some(&mut joined.driver),
+            Self::Forming(forming) => Some(&mut forming.ending),
+            Self::Member(joined) => Some(&mut joined.ending),
             _ => None,
         }
+    }
+
+    /// What was decided to end the current epoch, if this process takes part in that decision.
+    pub(super) fn decided(&self) -> Option<&Value> {
+        self.ending()?.decided.as_ref().map(|(value, _)| value)
     }
 
     pub(super) fn following(&self) -> Option<&Following> {

@@ -10,7 +10,7 @@ impl Process {
     pub fn next_deadline(&self) -> Instant {
         let mut deadline =
             self.change_due().min(self.transfer.due()).min(self.cx.clock_sync.due).min(self.direct.due());
-        deadline = deadline.min(self.coordination.due());
+        deadline = deadline.min(self.control.due());
         if self.speaks() {
             deadline = deadline.min(self.heartbeat.due);
         }
@@ -61,8 +61,8 @@ impl Process {
         if now >= self.cx.clock_sync.due {
             self.ask_the_time(now);
         }
-        if now >= self.coordination.due() {
-            self.coordination.tend(now);
+        if now >= self.control.due() {
+            self.control.tend(now);
         }
         if self.speaks() && now >= self.heartbeat.due {
             self.beat(now);

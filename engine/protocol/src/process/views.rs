@@ -106,7 +106,7 @@ impl Process {
             // The decision that makes it a member comes together with this.
             Standing::Forming if self.is_in(&view) => {}
             Standing::Forming => {
-                self.state = State::Outside(Outside::default());
+                self.change_standing(State::Outside(Outside::default()));
                 self.bump_incarnation(); // it may have been in the first view, and out of it, without hearing of it
                 self.found(now, view, late);
             }

@@ -11,7 +11,7 @@ pub(crate) struct BallotNumber(pub(crate) u64);
 
 /// From the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ToData {
+pub(crate) enum EndOrder {
     /// Stop for good, as the promise of this ballot requires: after the report nothing of this epoch is sent, ordered,
     /// acknowledged or delivered.
     Wedge(BallotNumber),
@@ -23,7 +23,7 @@ pub(crate) enum ToData {
 
 /// From the data plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ToControl {
+pub(crate) enum EndReport {
     /// It has stopped, and holds this: a promise is sent only after this report.
     Wedged(BallotNumber, Cut),
     /// It holds all of the cut that was proposed in this ballot: a cut is accepted only after this report.

@@ -48,7 +48,8 @@ pub(crate) fn is_lost(
     // What a member has accepted to follow it may have been decided, and has to go on as well.
     let next = nodes[..members].iter().filter_map(|node| {
         let process = node.process.as_ref().filter(|process| process.view().epoch == latest.view.epoch)?;
-        let members = process.accepted_members()?.to_vec();
+        let apart = node.control.as_ref().map(|control| control.plane.accepted_members());
+        let members = apart.unwrap_or_else(|| process.accepted_members())?.to_vec();
         Some(View { members, ..latest.view.clone() })
     });
     let continues = |member: &Member| latest.view.contains(*member) && lives(member);

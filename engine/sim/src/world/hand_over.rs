@@ -9,7 +9,7 @@ use crate::network::hits;
 use crate::options::Mode;
 use crate::plan::HandOverPlan;
 use crate::violation::{Verdict, Violation};
-use bourdon_protocol::{Member, ToCoordinator};
+use bourdon_protocol::{Member, ToControl, ToCoordinator};
 use bourdon_wire::Rank;
 use fastrand::Rng;
 
@@ -48,7 +48,7 @@ impl World<'_> {
         let now = node.clock.read(self.now_ns);
         let Some(process) = &mut node.process else { return };
         let suspect_after_ns = process.config().timing.detector.suspect_after_ns;
-        node.control = Some(Control::new(process.release_coordinator(), now, suspect_after_ns));
+        node.control = Some(Control::new(process.release_control(), now, suspect_after_ns));
         self.wake_control(index, self.now_ns);
     }
 
@@ -150,8 +150,8 @@ impl World<'_> {
         let node = &mut self.nodes[index];
         let now = node.clock.read(self.now_ns);
         let Some(control) = &mut node.control else { return Ok(()) };
-        if now >= control.coordinator.due() {
-            control.coordinator.tend(now);
+        if now >= control.plane.due() {
+            control.plane.tend(now);
         }
         self.apply(index, false)?;
         if self.mode != Mode::Liveness {
@@ -179,17 +179,17 @@ impl World<'_> {
                 Mail::MayHold(may_hold) => control.may_hold = may_hold,
                 Mail::Report(report) => {
                     let entered = match &report {
-                        ToCoordinator::Entered { view, is_member: true, .. } => Some(view.clone()),
+                        ToControl::Coordinator(ToCoordinator::Entered { view, is_member: true, .. }) => Some(view.clone()),
                         _ => None,
                     };
-                    control.coordinator.take(now, report);
+                    control.plane.take(now, report);
                     let Some(view) = entered else { continue };
                     let epoch = view.epoch.0;
                     let rank = Rank(index as u16);
                     let has_continued = control.continued.contains(&epoch);
                     control.continued.retain(|later| *later > epoch);
                     if let Some(incarnation) = view.incarnation(rank).filter(|_| has_continued) {
-                        let grants = control.coordinator.lock_grants();
+                        let grants = control.plane.coordinator.lock_grants();
                         checkers.closed_apart(Member { rank, incarnation }, grants, epoch - 1)?;
                     }
                 }
@@ -204,8 +204,8 @@ impl World<'_> {
         let node = &mut nodes[index];
         let now = node.clock.read(*now_ns);
         let (Some(hand_over), Some(control)) = (hand_over, &mut node.control) else { return };
-        let Control { coordinator, orders, .. } = control;
-        coordinator.transmit(now, |order| orders.push(*now_ns + stall_ns + hand_over.delay_ns(), order));
+        let Control { plane, orders, .. } = control;
+        plane.transmit(now, |order| orders.push(*now_ns + stall_ns + hand_over.delay_ns(), order));
         let due_ns = orders.due();
         self.wake(index, due_ns);
     }

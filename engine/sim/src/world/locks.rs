@@ -27,7 +27,7 @@ impl World<'_> {
         let (Some(plan), Some(node)) = (&plan.locks, nodes.get_mut(index)) else { return Ok(()) };
         let (now_ns, now, is_ending) = (*now_ns, node.clock.read(*now_ns), *phase != Phase::Faulty);
         let mut server = match (&mut node.control, &mut node.process) {
-            (Some(control), _) => LockServer::Apart(&mut control.coordinator),
+            (Some(control), _) => LockServer::Apart(&mut control.plane.coordinator),
             (None, Some(process)) => LockServer::Inline(process),
             (None, None) => return Ok(()),
         };

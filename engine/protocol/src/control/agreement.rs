@@ -1,0 +1,452 @@
+//! Agreement: all that a member decides about the next view, a machine of its own.
+//!
+//! A ballot must not delay messages, and one day several data planes share one membership. So the agreement shares
+//! nothing with the data plane: it takes [`ToAgreement`] values and gives [`Order`]s, each side in the order in which
+//! the other made them. A node may run it on a thread of its own, where values arrive late. An inline node hands them
+//! over at once.
+//!
+//! It has no clock: its time is the data plane's, which says with each value when it was made, and looks when it was
+//! ordered to. While the data plane stands still, no time passes here, so nobody is suspected and no ballot is taken
+//! over in the name of a member that delivers nothing.
+//!
+//! `membership.rs` says which members the next view should have, the driver (`view_change/driver.rs`) which step of a
+//! ballot is due. A proposer waits for a slow member as long as no detector suspects it, at most for [`PATIENCE`]
+//! takeover times.
+//!
+//! Invariants: a promise leaves only after the data plane has reported that it stopped for this ballot, and a cut is
+//! accepted only after it has reported that it holds the cut; each order names the part in a view for which it was
+//! given, and is void in any other.
+
+use super::membership::{MEMBERS_MAX, Membership, MembershipTiming, Situation, Verdict};
+use super::view_change::driver::{Command, Commands, DetectorReport, Driver, Timer, To};
+use super::view_change::{Ballot, Proposal, Step, Value};
+use crate::config::Config;
+use crate::counters::Counter;
+use crate::mutant::Mutant;
+use crate::values::cut::Cut;
+use crate::view::{Member, View, bit};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bourdon_wire::{Epoch, Instant, Rank};
+
+/// For how many takeovers a proposer waits for members that are not suspected and do not answer.
+const PATIENCE: u64 = 4;
+/// A member's report of the members that it hears counts for so many suspicion times.
+pub(crate) const FRESH: u64 = 2;
+
+/// When the data plane made a value, and what its detectors reported then.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    pub(crate) at: Instant,
+    pub(crate) detectors: DetectorReport,
+}
+
+/// What a member sees of the others when it looks whether the view should change.
+#[derive(Clone, Debug)]
+pub struct Sight {
+    /// Bit r of `heard[m]`: member m reports that it hears r. The own entry is what the detectors report.
+    pub(crate) heard: [u64; MEMBERS_MAX],
+    /// Bit m: m's report is fresh.
+    pub(crate) fresh: u64,
+    /// The processes that have caught up and wait to join.
+    pub(crate) joiners: Vec<Member>,
+    /// A joiner is about to come in, and has not caught up yet.
+    pub(crate) learns: bool,
+    /// The members that want to leave, this one included.
+    pub(crate) leavers: u64,
+    /// Until when this member waits for a joiner if it wants to leave and no other would be left.
+    pub(crate) leave_by: Instant,
+}
+
+/// From the data plane.
+#[derive(Clone, Debug)]
+pub enum ToAgreement {
+    /// This process is a member of this view from now on, or forms it; all of the view before has been delivered.
+    Begun {
+        /// This process.
+        own: Member,
+        /// The view; of epoch 0 before the first.
+        view: View,
+    },
+    /// It takes no part in the end of its view any more.
+    Ended,
+    /// It looks whether the view should change.
+    Look(Moment, Box<Sight>),
+    /// Before the first view: it looks whether to propose it, and proposes this if it has heard all others.
+    LookForming(Moment, Option<Proposal>),
+    /// A step of a ballot has come.
+    Step {
+        /// When.
+        moment: Moment,
+        /// Its sender: a member of the view, or one that may be invited to the next.
+        from: Member,
+        /// Whether it is of the view, or announces a decision that names it.
+        is_known: bool,
+        /// The ballot.
+        ballot: Ballot,
+        /// The step.
+        step: Step,
+    },
+    /// The data plane has stopped, as the promise of this ballot requires, and holds this.
+    Wedged(Moment, Ballot, Cut),
+    /// It holds all of the cut that was proposed in this ballot.
+    CutHeld(Moment, Ballot),
+    /// Before the first view: another incarnation of a process was heard.
+    Replaced(Member),
+    /// The highest birth of an instance that this process knows of.
+    Birth(u64),
+    /// The application wants this member to be the sequencer.
+    HandOver(Rank),
+}
+
+/// What the data plane must do.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Send a step.
+    Send {
+        /// The members to send it to.
+        to: To,
+        /// The ballot of the step.
+        ballot: Ballot,
+        /// The step.
+        step: Step,
+    },
+    /// Stop, as the promise of this ballot requires, and report what is held.
+    Wedge(Ballot),
+    /// Fetch what is missing of a proposed cut, at the latest from the members in `stay`; report when it is held.
+    Fetch {
+        /// The ballot in which it was proposed.
+        ballot: Ballot,
+        /// The cut.
+        cut: Cut,
+        /// The members that go on to the next view.
+        stay: u64,
+    },
+    /// This was decided: fetch the cut, deliver up to it and no message beyond it, then enter the view.
+    Conclude {
+        /// What was decided.
+        value: Value,
+        /// This member proposed it, and announces it.
+        leads: bool,
+        /// The members that go on to the next view.
+        stay: u64,
+    },
+    /// This member reaches no quorum of its view, or reaches one again.
+    LacksMajority(bool),
+    /// Look at this time again, or earlier.
+    LookAt(Instant),
+    /// This member is the last, and wants to leave: leave once all has been delivered.
+    Close,
+    /// Add one to a counter.
+    Count(Counter),
+}
+
+/// From the agreement.
+#[derive(Clone, Debug)]
+pub struct FromAgreement {
+    /// Parts in views begun and ended so far.
+    pub(crate) part: u64,
+    pub(crate) order: Order,
+}
+
+/// How long things take, and how many members a view needs.
+#[derive(Clone, Debug)]
+struct Rules {
+    members_min: usize,
+    timing: MembershipTiming,
+    ballot_retry_ns: u64,
+    fresh_ns: u64,
+    mutant: Option<Mutant>,
+}
+
+/// A member's part in the end of one view.
+#[derive(Debug)]
+struct Part {
+    own: Member,
+    driver: Driver,
+    membership: Membership,
+    /// It reaches no quorum of the view.
+    lacks_majority: bool,
+    /// When the ballot last made progress: `Patience` and `Takeover` count from here.
+    since: Instant,
+    /// When `Repeat` expires.
+    again_at: Instant,
+}
+
+/// Decides about the next view for one process.
+#[derive(Debug)]
+pub struct Agreement {
+    rules: Rules,
+    part: Option<Part>,
+    /// Parts begun and ended so far.
+    parts: u64,
+    /// The member that is to become the sequencer.
+    hand_over: Option<Rank>,
+    orders: VecDeque<FromAgreement>,
+}
+
+impl Part {
+    fn new(own: Member, view: View, rules: &Rules) -> Self {
+        let forms = view.epoch == Epoch(0) && view.incarnation(own.rank).is_some();
+        assert!(forms || view.contains(own), "{own:?} decides what follows {view:?}");
+        let driver = Driver::new(own, view, rules.members_min, rules.mutant);
+        let (membership, since, again_at) = (Membership::new(), Instant::NEVER, Instant::NEVER);
+        Self { own, driver, membership, lacks_majority: false, since, again_at }
+    }
+
+    fn view(&self) -> &View {
+        self.driver.ballots().view()
+    }
+
+    /// All of the decided cut has been delivered, and this view was entered, if this process goes on.
+    fn conclude(mut self, entered: Option<&View>) {
+        let mut commands = Commands::new();
+        self.driver.on_concluded(&mut commands);
+        if let (Some(Command::Install(value)), Some(view)) = (commands.pop_front(), entered) {
+            let follows = self.view().epoch.next() == view.epoch;
+            assert!(!follows || value.members == view.members, "what was decided begins: {value:?}, not {view:?}");
+        }
+    }
+}
+
+impl Agreement {
+    /// Of a process with this configuration.
+    pub(crate) fn new(config: &Config) -> Self {
+        let rules = Rules {
+            members_min: config.members_min(),
+            timing: config.timing.membership.clone(),
+            ballot_retry_ns: config.timing.ballot_retry_ns,
+            fresh_ns: FRESH * config.timing.detector.suspect_after_ns,
+            mutant: config.mutant,
+        };
+        Self { rules, part: None, parts: 0, hand_over: None, orders: VecDeque::new() }
+    }
+
+    /// The members of the view that this process has accepted as the successor of its view.
+    pub(crate) fn accepted_members(&self) -> Option<&[Member]> {
+        self.part.as_ref()?.driver.ballots().accepted().map(|value| &value.members[..])
+    }
+
+    /// The next order.
+    #[inline]
+    pub(crate) fn poll_order(&mut self) -> Option<FromAgreement> {
+        self.orders.pop_front()
+    }
+
+    /// The number of orders that the data plane has not fetched.
+    pub(crate) fn held(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// Takes the next value from the data plane.
+    pub(crate) fn take(&mut self, value: ToAgreement) {
+        match value {
+            ToAgreement::Begun { own, view } => {
+                let before = self.part.replace(Part::new(own, view.clone(), &self.rules));
+                before.into_iter().for_each(|part| part.conclude(Some(&view)));
+                self.parts += 1;
+            }
+            ToAgreement::Ended => {
+                self.part.take().into_iter().for_each(|part| part.conclude(None));
+                self.parts += 1;
+            }
+            ToAgreement::HandOver(to) => self.hand_over = Some(to),
+            value => {
+                if let Some(mut part) = self.part.take() {
+                    self.advance(&mut part, value);
+                    self.part = Some(part);
+                }
+            }
+        }
+    }
+
+    fn advance(&mut self, part: &mut Part, value: ToAgreement) {
+        match value {
+            ToAgreement::Look(moment, sight) => self.look(part, &moment, &sight),
+            ToAgreement::LookForming(moment, proposal) => self.look_forming(part, &moment, proposal),
+            ToAgreement::Step { moment, from, is_known, ballot, step } => {
+                if !is_known && !(step == Step::Accept && part.driver.ballots().invites(from)) {
+                    return self.give(Order::Count(Counter::DiscardedSender));
+                }
+                let mut is_implausible = false;
+                self.drive(part, &moment, |driver, detectors, out| {
+                    is_implausible = driver.on_step(from, ballot, step, detectors, out).is_err();
+                });
+                if is_implausible {
+                    self.give(Order::Count(Counter::DiscardedImplausible));
+                }
+            }
+            ToAgreement::Wedged(moment, ballot, held) => {
+                self.drive(part, &moment, |driver, detectors, out| driver.on_wedged(ballot, held, detectors, out));
+            }
+            ToAgreement::CutHeld(moment, ballot) => {
+                self.drive(part, &moment, |driver, detectors, out| driver.on_cut_held(ballot, detectors, out));
+            }
+            ToAgreement::Replaced(member) => part.driver.replace(member),
+            ToAgreement::Birth(birth) => part.driver.note_birth(birth),
+            ToAgreement::Begun { .. } | ToAgreement::Ended | ToAgreement::HandOver(_) => {}
+        }
+    }
+
+    fn give(&mut self, order: Order) {
+        self.orders.push_back(FromAgreement { part: self.parts, order });
+    }
+
+    // ---- the driver -----------------------------------------------------------------------------------------------
+
+    /// Gives the driver an input, and turns what it commands into orders.
+    fn drive(
+        &mut self,
+        part: &mut Part,
+        moment: &Moment,
+        input: impl FnOnce(&mut Driver, &DetectorReport, &mut Commands),
+    ) {
+        let (led, mut commands) = (part.driver.ballots().leads(), Commands::new());
+        input(&mut part.driver, &moment.detectors, &mut commands);
+        if part.driver.ballots().leads() > led {
+            self.give(Order::Count(Counter::Ballots));
+        }
+        for command in commands {
+            match command {
+                Command::Send { to, ballot, step } => self.give(Order::Send { to, ballot, step }),
+                Command::Wedge(ballot) => self.give(Order::Wedge(ballot)),
+                Command::Fetch { ballot, cut, stay } => self.give(Order::Fetch { ballot, cut, stay }),
+                Command::Conclude { stay, .. } => self.conclude(part, stay),
+                Command::Arm(Timer::Repeat) => {
+                    part.again_at = moment.at + self.rules.ballot_retry_ns;
+                    self.give(Order::LookAt(part.again_at));
+                }
+                Command::Arm(Timer::Patience | Timer::Takeover) => {
+                    part.since = moment.at;
+                    self.give(Order::LookAt(moment.at));
+                }
+                Command::Install(_) => unreachable!("the data plane enters a view on its own, and reports it"),
+            }
+        }
+    }
+
+    fn conclude(&mut self, part: &Part, stay: u64) {
+        let ballots = part.driver.ballots();
+        let Some(value) = ballots.decided().cloned() else { return };
+        assert!(part.driver.may_install(&value), "no quorum continues: {value:?} is to follow {:?}", part.view());
+        self.give(Order::Conclude { value, leads: ballots.leads().is_some(), stay });
+    }
+
+    fn lead(&mut self, part: &mut Part, moment: &Moment, proposal: Proposal) {
+        self.drive(part, moment, |driver, _, out| driver.lead(proposal, out));
+    }
+
+    // ---- looking --------------------------------------------------------------------------------------------------
+
+    fn look(&mut self, part: &mut Part, moment: &Moment, sight: &Sight) {
+        let ballots = part.driver.ballots();
+        if ballots.decided().is_some() {
+            return; // delivery comes first
+        }
+        if ballots.is_wedged() { self.tend_ballot(part, moment) } else { self.consider(part, moment, sight) }
+    }
+
+    /// Before the first view the lowest rank proposes, once it has heard all others.
+    fn look_forming(&mut self, part: &mut Part, moment: &Moment, proposal: Option<Proposal>) {
+        let ballots = part.driver.ballots();
+        let Some(proposal) = proposal.filter(|_| ballots.decided().is_none()) else { return };
+        match ballots.leads() {
+            None => self.lead(part, moment, proposal),
+            Some(_) => self.tend_ballot(part, moment),
+        }
+    }
+
+    /// Continues a ballot in progress, this member's own or another's.
+    fn tend_ballot(&mut self, part: &mut Part, moment: &Moment) {
+        let (at, takeover_after_ns) = (moment.at, self.rules.timing.takeover_after_ns);
+        let repeats = at >= part.again_at;
+        if repeats {
+            part.again_at = Instant::NEVER; // a proposer that still leads repeats its step, and sets a new time
+        }
+        let (timer, expires_at) = if part.driver.ballots().leads().is_some() {
+            (Timer::Patience, part.since + PATIENCE * takeover_after_ns)
+        } else {
+            // The next member in seniority takes over once the ballot has made no progress for too long.
+            let view = part.view();
+            let reachable = view.bits() & !moment.detectors.suspects;
+            let place = view.seniority(part.own.rank, reachable) as u64 + 1;
+            // A proposer that is heard may wait for a member that is heard and does not answer: its patience must
+            // expire first.
+            let is_heard = reachable & bit(part.driver.ballots().promised().proposer()) != 0;
+            let takeovers = place + if is_heard { PATIENCE } else { 0 };
+            (Timer::Takeover, part.since + takeovers * takeover_after_ns)
+        };
+        if repeats {
+            self.drive(part, moment, |driver, detectors, out| driver.on_timer(Timer::Repeat, detectors, out));
+        } else if part.again_at != Instant::NEVER {
+            self.give(Order::LookAt(part.again_at));
+        }
+        if at >= expires_at {
+            self.drive(part, moment, |driver, detectors, out| driver.on_timer(timer, detectors, out));
+        } else {
+            self.drive(part, moment, |driver, detectors, out| driver.on_detector_report(detectors, out));
+            self.give(Order::LookAt(expires_at));
+        }
+    }
+
+    fn consider(&mut self, part: &mut Part, moment: &Moment, sight: &Sight) {
+        let view: Vec<Rank> = part.view().members.iter().map(|member| member.rank).collect();
+        let situation = Situation {
+            view: &view,
+            own: part.own.rank,
+            heard: &sight.heard,
+            fresh: sight.fresh,
+            evidence: moment.detectors.evidence,
+            joiners: sight.joiners.len(),
+            members_min: self.rules.members_min,
+            timing: &self.rules.timing,
+        };
+        let verdict = part.membership.update(moment.at, &situation);
+        let lacks = verdict == Verdict::NoMajority;
+        if core::mem::replace(&mut part.lacks_majority, lacks) != lacks {
+            self.give(Order::LacksMajority(lacks));
+        }
+        match verdict {
+            Verdict::Content => self.consider_wishes(part, moment, sight),
+            Verdict::Wait { until } => self.give(Order::LookAt(until)),
+            Verdict::Propose { members } => self.propose(part, moment, sight, (members, 0)),
+            Verdict::NoMajority => {}
+        }
+    }
+
+    /// All members hear each other: the oldest member adds the joiners that wait and releases the leavers.
+    fn consider_wishes(&mut self, part: &mut Part, moment: &Moment, sight: &Sight) {
+        let (view, own) = (part.view(), part.own.rank);
+        if view.oldest(view.bits()) != Some(own) {
+            self.hand_over = None;
+            return;
+        }
+        let (at, joiners) = (moment.at, sight.joiners.len());
+        let joins = joiners > 0;
+        self.hand_over = self.hand_over.filter(|to| *to != view.sequencer && view.bits() & bit(*to) != 0);
+        let bits = view.bits();
+        let stay = match bits & !sight.leavers {
+            // A view is never empty. The joiners that wait come in first; then all leavers go but this member; then it
+            // leaves as well.
+            0 if joins => bits,
+            0 if sight.learns && at < sight.leave_by => {
+                return self.give(Order::LookAt((at + self.rules.fresh_ns).min(sight.leave_by)));
+            }
+            0 if bits == bit(own) => return self.give(Order::Close),
+            0 => bit(own),
+            stay => stay,
+        };
+        // The configured majority stays in the view, even if some of it asks to leave.
+        let remain = stay.count_ones() as usize;
+        let stay = if remain + joiners.min(remain) < self.rules.members_min { bits } else { stay };
+        if joins || stay != bits || self.hand_over.is_some() {
+            self.propose(part, moment, sight, (stay, bits & !stay));
+        }
+    }
+
+    fn propose(&mut self, part: &mut Part, moment: &Moment, sight: &Sight, (keep, leavers): (u64, u64)) {
+        let (joiners, sequencer) = (sight.joiners.clone(), self.hand_over.take());
+        self.lead(part, moment, Proposal { keep, leavers, joiners, sequencer, origin: None });
+    }
+}
