@@ -55,6 +55,8 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         // Messages of another view are out of their order, so they may be lost as well as believed.
         Mutant::LateLinkSent => &["mutex", "election", "agreed-leader", "waiting"],
         Mutant::LateCommandPublished => &["mutex", "uniform-grant", "waiting"],
+        // A promise or a cut of another view: it stops for good, or delivers what nobody decided.
+        Mutant::LateOrderObeyed => &["progress", "views", "agreement", "total", "fifo", "completeness"],
         Mutant::OtherInstanceBelieved => &["instance"],
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => &["progress", "completeness"],
         Mutant::DeadKeepLocks => &["waiting"],
@@ -91,7 +93,10 @@ pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => Some(Family::Gated),
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
         Mutant::DecisionForgotten => Some(Family::Departed),
-        Mutant::GrantBeforeReported | Mutant::LateLinkSent | Mutant::LateCommandPublished => Some(Family::Apart),
+        Mutant::GrantBeforeReported
+        | Mutant::LateLinkSent
+        | Mutant::LateCommandPublished
+        | Mutant::LateOrderObeyed => Some(Family::Apart),
         _ => None,
     }
 }

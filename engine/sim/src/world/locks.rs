@@ -77,7 +77,7 @@ impl World<'_> {
     pub(super) fn judge_control(&self, index: usize) -> Verdict {
         let node = &self.nodes[index];
         let (Some(control), Some(locker)) = (&node.control, &node.locker) else { return Ok(()) };
-        let coordinator = &control.coordinator;
+        let coordinator = &control.plane.coordinator;
         let leads = coordinator.leads().next().is_some();
         let may_hold = control.may_hold && !control.is_silent();
         self.checkers.coordinated(index, coordinator.locks_held(), leads, may_hold)?;
@@ -113,7 +113,7 @@ impl World<'_> {
         let voter = |(index, node): (usize, &crate::node::Node)| {
             let name = LockPlan::name(place);
             let leader = match &node.control {
-                Some(control) => control.coordinator.leader(&name),
+                Some(control) => control.plane.coordinator.leader(&name),
                 None => node.process.as_ref()?.leader(&name),
             };
             let (stands, campaigns) = Locker::parts(plan, index);
