@@ -6,7 +6,7 @@
 use crate::clock::{Clock, Time};
 use bourdon_port::{Port, PortError, To};
 use bourdon_protocol::{
-    CallId, Claim, Config, Coordination, CoordinationRefusal, ControlPlane, Counters, Delivery, Destination,
+    CallId, Claim, Config, ControlPlane, Coordination, CoordinationRefusal, Counters, Delivery, Destination,
     DirectMessage, DirectOutcome, DirectRefusal, Event, FromControl, Leadership, LockId, LockStanding, Outgoing,
     Participation, Patience, Process, Refusal, Satisfied, ToControl,
 };

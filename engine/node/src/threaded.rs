@@ -413,10 +413,8 @@ fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
         }
     };
     let (sender, commands) = mailbox(COMMANDS_MAX, ring());
-    let suspect_after_ns = node.process().config().timing.detector.suspect_after_ns;
     let (control, orders) = DataEnd::new(given.control, node.now(), ring());
-    let from_data =
-        FromData { plane: node.release_control(), orders, suspect_after_ns, waker: waker.clone() };
+    let from_data = FromData { plane: node.release_control(), orders, waker: waker.clone() };
     let cells = counters.reader();
     let standing = Ready { info, waker, commands: sender, counters: file, cells, from_data };
     if ready.send(standing).is_err() {

@@ -29,6 +29,14 @@ use agreement::{Agreement, FromAgreement, ToAgreement};
 use bourdon_wire::Instant;
 use coordinator::{Coordinator, FromCoordinator, ToCoordinator};
 
+/// How many times as long as the detectors wait the data plane may stand still before this process counts as silent. A
+/// host with more work than cores delays a thread for longer than the detectors wait, and the others trust it again.
+const SILENCE_FACTOR: u64 = 4;
+/// At least so long: below, any host delays a thread now and then.
+const SILENCE_MIN_NS: u64 = 100_000_000;
+/// How many times in that the control plane looks, while it has a lock or an election.
+const LOOKS: u64 = 4;
+
 /// From the data plane.
 #[derive(Clone, Debug)]
 pub enum ToControl {
@@ -53,13 +61,48 @@ pub struct ControlPlane {
     agreement: Agreement,
     /// Locks and elections, for the application.
     pub coordinator: Coordinator,
+    /// When this last looked whether the data plane runs.
+    looked_at: Instant,
+    /// Since when the data plane counts as silent; later than it ran, if this thread itself stood still.
+    silent_since: Instant,
+    /// It may be silent for so long.
+    silence_max_ns: u64,
 }
 
 impl ControlPlane {
     /// Of a process with this configuration.
     pub(crate) fn new(config: &Config) -> Self {
-        Self { agreement: Agreement::new(config), coordinator: Coordinator::new(config) }
+        Self {
+            agreement: Agreement::new(config),
+            coordinator: Coordinator::new(config),
+            looked_at: Instant(0),
+            silent_since: Instant(0),
+            silence_max_ns: SILENCE_MIN_NS.max(SILENCE_FACTOR * config.timing.detector.suspect_after_ns),
+        }
     }
+
+    // ---- on a thread of its own -----------------------------------------------------------------------------------
+
+    /// Looks whether the data plane runs, which ran last at this time. A thread that stood still itself counts a
+    /// silence from now on.
+    pub fn look(&mut self, now: Instant, ran_at: Instant) {
+        let stood_still = now.since(self.looked_at) > 2 * self.silence_max_ns / LOOKS;
+        self.silent_since = if stood_still { now } else { self.silent_since.max(ran_at) };
+        self.looked_at = now;
+        self.coordinator.note_silence(self.is_silent());
+    }
+
+    /// Whether the data plane had been silent for longer than the group waits for it when this last looked.
+    pub fn is_silent(&self) -> bool {
+        self.looked_at.since(self.silent_since) > self.silence_max_ns
+    }
+
+    /// When to look again, at the latest.
+    pub fn look_due(&self) -> Instant {
+        if self.coordinator.is_engaged() { self.looked_at + self.silence_max_ns / LOOKS } else { Instant::NEVER }
+    }
+
+    // ---- values ---------------------------------------------------------------------------------------------------
 
     /// Takes the next value from the data plane.
     pub fn take(&mut self, now: Instant, value: ToControl) {

@@ -64,8 +64,8 @@ pub use control::coordination::{
     MutexKind, Participation, Patience,
 };
 pub use control::coordinator::{Coordinator, FromCoordinator, ToCoordinator};
-pub use control::{ControlPlane, FromControl, ToControl};
 pub use control::mutex::replicated::Grant;
+pub use control::{ControlPlane, FromControl, ToControl};
 pub use counters::{Counter, Counters};
 pub use data::after::Satisfied;
 pub use data::flow::HeldBy;

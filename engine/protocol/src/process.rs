@@ -272,10 +272,7 @@ impl Process {
     /// Whether [`Process::transmit`] has anything to do.
     #[inline]
     pub fn has_to_send(&self) -> bool {
-        !self.cx.outbox.is_empty()
-            || !self.unsettled.is_empty()
-            || self.data.has_to_send()
-            || self.coordination_due()
+        !self.cx.outbox.is_empty() || !self.unsettled.is_empty() || self.data.has_to_send() || self.coordination_due()
     }
 
     /// Passes to `send` what must go to the network, in runs of datagrams of the given length (the last of a run may be

@@ -2,13 +2,14 @@
 
 mod after;
 mod amplification;
+mod apart;
 mod barrier;
 mod behind;
 mod causal;
 mod clients;
 mod common;
 mod continuation;
-mod coordinator;
+
 mod detector;
 mod direct;
 mod driver;

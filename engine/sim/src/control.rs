@@ -7,12 +7,6 @@ use bourdon_protocol::{ControlPlane, FromControl, ToControl};
 use bourdon_wire::Instant;
 use std::collections::VecDeque;
 
-/// How many times as long as the detectors wait a process may stand still, and for how long at least, as in a node.
-const SILENCE_FACTOR: u64 = 4;
-const SILENCE_MIN_NS: u64 = 100_000_000;
-/// How many times in that the control thread looks, as in a node.
-const LOOKS: u64 = 4;
-
 /// From the process.
 #[derive(Debug)]
 pub(crate) enum Mail {
@@ -33,10 +27,6 @@ pub(crate) struct Control {
     pub(crate) orders: Way<FromControl>,
     /// When the process last ran: the threads share it.
     pub(crate) ran_at: Instant,
-    /// When this thread last looked at that, and since when the process counts as silent.
-    looked_at: Instant,
-    silent_since: Instant,
-    silence_max_ns: u64,
     /// Whether the process may hold locks, as it last handed over, and as the coordinator knows.
     pub(crate) handed_may_hold: bool,
     pub(crate) may_hold: bool,
@@ -66,15 +56,12 @@ impl<T> Way<T> {
 }
 
 impl Control {
-    pub(crate) fn new(plane: Box<ControlPlane>, now: Instant, suspect_after_ns: u64) -> Self {
+    pub(crate) fn new(plane: Box<ControlPlane>, now: Instant) -> Self {
         Self {
             plane,
             mail: Way(VecDeque::new()),
             orders: Way(VecDeque::new()),
             ran_at: now,
-            looked_at: now,
-            silent_since: now,
-            silence_max_ns: SILENCE_MIN_NS.max(SILENCE_FACTOR * suspect_after_ns),
             handed_may_hold: false,
             may_hold: false,
             continued: Vec::new(),
@@ -83,22 +70,8 @@ impl Control {
         }
     }
 
-    /// Looks whether the process runs. A thread that stood still itself counts a silence from now on.
-    pub(crate) fn look(&mut self, now: Instant) {
-        let stood_still = now.since(self.looked_at) > 2 * self.silence_max_ns / LOOKS;
-        self.silent_since = if stood_still { now } else { self.silent_since.max(self.ran_at) };
-        self.looked_at = now;
-        self.plane.coordinator.note_silence(self.is_silent());
-    }
-
-    /// Whether the process had been silent for longer than the group waits for it when this thread looked.
-    pub(crate) fn is_silent(&self) -> bool {
-        self.looked_at.since(self.silent_since) > self.silence_max_ns
-    }
-
     /// When something is due by the process's clock.
     pub(crate) fn due(&self) -> Instant {
-        let look_at = self.looked_at + self.silence_max_ns / LOOKS;
-        self.plane.due().min(if self.plane.coordinator.is_engaged() { look_at } else { Instant::NEVER })
+        self.plane.due().min(self.plane.look_due())
     }
 }

@@ -93,10 +93,9 @@ pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => Some(Family::Gated),
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
         Mutant::DecisionForgotten => Some(Family::Departed),
-        Mutant::GrantBeforeReported
-        | Mutant::LateLinkSent
-        | Mutant::LateCommandPublished
-        | Mutant::LateOrderObeyed => Some(Family::Apart),
+        Mutant::GrantBeforeReported | Mutant::LateLinkSent | Mutant::LateCommandPublished | Mutant::LateOrderObeyed => {
+            Some(Family::Apart)
+        }
         _ => None,
     }
 }

@@ -32,6 +32,8 @@ pub struct Options {
     pub locks: Option<Kinds>,
     /// Only plans of this family are played.
     pub family: Option<Family>,
+    /// Every plan is played with members' control planes beside their processes.
+    pub apart: bool,
     /// What is demanded beyond the invariants that every run is judged by.
     pub demands: Demands,
     /// Threads to run seeds on; 0 counts as 1.

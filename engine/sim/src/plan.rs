@@ -292,8 +292,8 @@ impl Plan {
             return Err("an event names a process that does not exist".into());
         }
         self.locks.as_ref().map_or(Ok(()), |locks| locks.check(self.members))?;
-        if self.hand_over.is_some() && (self.locks.is_none() || !self.restarts.is_empty()) {
-            return Err("a hand-over needs locks and no restarts: add locks, or leave out one of the two".into());
+        if self.hand_over.is_some() && !self.restarts.is_empty() {
+            return Err("a hand-over and restarts of the whole group exclude each other: leave out one".into());
         }
         for index in 0..self.processes() {
             self.config(index, address(index), 0, None).check().map_err(|error| error.to_string())?;

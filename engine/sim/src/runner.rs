@@ -36,10 +36,17 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
     report
 }
 
-/// A seed's plan: one in sixteen is of competing ballots, and one of locks and elections; one in 32 is of an unkind
-/// family. To catch planted bugs every fourth is of ballots, and every fourth turbulent; or all are of the locks or
-/// elections that the bug is in, or three of four of the family that it shows in.
+/// A seed's plan: in one of four, members run their control planes beside their processes.
 pub fn plan_of(seed: u64, options: Options) -> Plan {
+    let chosen = options.mutate.is_some() || options.guarantee.is_some() || options.family.is_some();
+    let is_apart = options.apart || !chosen && options.locks.is_none() && seed % 4 == 1;
+    let plan = inline_plan_of(seed, options);
+    if is_apart { plan.taken_apart(seed) } else { plan }
+}
+
+/// One plan in sixteen is of competing ballots, and one of locks and elections; one in 32 is of an unkind family. To catch planted bugs every fourth is of ballots, and every fourth turbulent; or all are of the locks or
+/// elections that the bug is in, or three of four of the family that it shows in.
+fn inline_plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);
     }
@@ -114,5 +121,6 @@ fn replay(seed: u64, options: Options) -> String {
     let locks = options.locks.map_or_else(String::new, |kinds| kinds.to_string());
     let demands = options.demands;
     let family = options.family.map_or_else(String::new, |family| format!(" --family {family}"));
-    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}{guarantee}{locks}{family}{demands}")
+    let apart = if options.apart { " --apart" } else { "" };
+    format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}{guarantee}{locks}{family}{apart}{demands}")
 }

@@ -54,6 +54,9 @@ pub(crate) struct Args {
     /// or turbulent; of them only apart has locks and elections to choose
     #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "matrix"])]
     family: Option<Family>,
+    /// Play every plan with members' control planes beside their processes, as in a threaded node, not only one in four
+    #[arg(long, conflicts_with = "plan")]
+    apart: bool,
     /// Check also this invariant, which the protocol does not keep yet, or all such invariants
     #[arg(long = "demand", value_name = "NAME|all")]
     demands: Vec<Demands>,
@@ -105,7 +108,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if locks.is_some() && family.is_some_and(|family| family != Family::Apart) {
         return Err(Failure::unusable("--locks and --election choose no plan of this family: leave --family out"));
     }
-    let options = Options { mode, mutate: None, guarantee, locks, family, demands, threads };
+    let apart = args.apart;
+    let options = Options { mode, mutate: None, guarantee, locks, family, apart, demands, threads };
     if args.print_plan {
         return print_plan(plan, first, options);
     }

@@ -1,9 +1,11 @@
-//! The control thread: runs the coordinator of a threaded node, so that no lock or election holds up a message.
+//! The control thread: runs the control plane of a threaded node, so that no lock, election or ballot holds up a
+//! message.
 //!
-//! A request for a lock costs searches, and a grant a system call that wakes the caller. On the data agent's thread
-//! each of them would delay the messages behind it. Here the data agent only passes values: what it learns goes to this
-//! thread, what the coordinator gives comes back ([`DataEnd`]). Both ways are bounded. What finds one full waits on its
-//! own side, in order, and is counted; neither thread waits for the other.
+//! A request for a lock costs searches, a grant a system call that wakes the caller, a ballot passes over the states of
+//! all members. On the data agent's thread each of them would delay the messages behind it. Here the data agent only
+//! passes values: what it learns goes to this thread, what the control plane gives comes back ([`DataEnd`]). Both ways
+//! are bounded. What finds one full waits on its own side, in order, and is counted; neither thread waits for the
+//! other.
 //!
 //! Each thread watches the other. If the data agent stands still for several times as long as the detectors wait, this
 //! process holds no lock and leads nothing: the others suspect it by then, because the data agent sends the heartbeats.
@@ -30,7 +32,7 @@ use std::thread::{Builder, JoinHandle};
 
 /// Values on their way to the control thread: what some milliseconds of a storm of locks make.
 const TO_CONTROL_MAX: usize = 4096;
-/// How many of them it takes before it fetches the coordinator's news, whose number is bounded.
+/// How many of them it takes before it fetches the control plane's news, whose number is bounded.
 const MAIL_A_ROUND: usize = 64;
 /// Values on their way back: each is one message to send, and the data agent takes them every round.
 const TO_DATA_MAX: usize = 1024;
@@ -39,13 +41,6 @@ const TAKE_MAX: usize = 64;
 /// Values that wait at the data agent for room: more means that the control thread can't keep up, and the data agent
 /// stops until it has caught up.
 const WAITING_MAX: usize = 65_536;
-/// How many times as long as the detectors wait the data agent may stand still before its locks are given up. A host
-/// with more work than cores delays a thread for longer than the detectors wait, and the others trust it again.
-const SILENCE_FACTOR: u64 = 4;
-/// At least so long: below, any host delays a thread now and then.
-const SILENCE_MIN_NS: u64 = 100_000_000;
-/// How many times in that the control thread looks, while it has a lock or an election.
-const LOOKS: u64 = 4;
 /// How long the control thread may take nothing. Longer than a loaded host keeps a thread waiting, and short enough
 /// that the others do not wait long for the locks of a member whose control thread is gone.
 const CONTROL_LEASE_NS: u64 = 1_000_000_000;
@@ -101,8 +96,6 @@ pub(crate) struct WayToControl {
 pub(crate) struct FromData {
     pub(crate) plane: Box<ControlPlane>,
     pub(crate) orders: Sender<FromControl>,
-    /// After so long without a sign of it, the other members suspect this one.
-    pub(crate) suspect_after_ns: u64,
     /// Wakes the data agent.
     pub(crate) waker: Waker,
 }
@@ -156,13 +149,13 @@ impl DataEnd {
         (Self { control, orders, sent: 0, mark, probe_due: now, looked_at: now, is_stopping, full: 0 }, sender)
     }
 
-    /// Whether the coordinator has given something.
+    /// Whether the control plane has given something.
     #[inline]
     pub(crate) fn has_orders(&self) -> bool {
         self.orders.has_values()
     }
 
-    /// Passes values both ways. Returns how many the coordinator had given.
+    /// Passes values both ways. Returns how many the control plane had given.
     #[inline]
     pub(crate) fn exchange(&mut self, node: &mut Node) -> usize {
         let mut count = 0;
@@ -241,7 +234,6 @@ impl Prepared {
     /// Starts the thread. It ends when the data agent has ended, or when the returned value is dropped.
     pub(crate) fn start(self, data: FromData, data_ended: Flag, is_member: bool) -> std::io::Result<ControlThread> {
         let (end, waker, clock) = (Flag::new(), self.waker.clone(), Clock::start());
-        let silence_max_ns = SILENCE_MIN_NS.max(SILENCE_FACTOR * data.suspect_after_ns);
         let agent = ControlAgent {
             broker: Broker::new(is_member),
             taken_count: 0,
@@ -249,9 +241,6 @@ impl Prepared {
             backlog: VecDeque::new(),
             is_stopping: false,
             clock,
-            looked_at: clock.now(),
-            silent_since: clock.now(),
-            silence_max_ns,
             ends: [end.clone(), data_ended],
             ways: self,
             data,
@@ -291,16 +280,10 @@ struct ControlAgent {
     taken_count: u64,
     /// Commands taken that wait until all mail before them has been taken.
     asked: Vec<LockCommand>,
-    /// What the data agent had no room for. The coordinator gives nothing more until this is gone.
+    /// What the data agent had no room for. The control plane gives nothing more until this is gone.
     backlog: VecDeque<FromControl>,
     is_stopping: bool,
     clock: Clock,
-    /// When this thread last looked whether the data agent runs.
-    looked_at: Instant,
-    /// Since when the data agent counts as silent; later than it ran, if this thread itself stood still.
-    silent_since: Instant,
-    /// It may be silent for so long.
-    silence_max_ns: u64,
     /// Set when this thread or the data agent must end, or has.
     ends: [Flag; 2],
 }
@@ -334,8 +317,8 @@ impl ControlAgent {
         }
         let now = self.clock.now();
         let mut count = self.take_mail(now);
-        self.look(now);
-        // An application that asks because of an event finds that the coordinator knows of it: a command is carried out
+        self.data.plane.look(now, Instant(self.ways.ran_at.get()));
+        // An application that asks because of an event finds that the control plane knows of it: a command is carried out
         // after all mail that was here when it was taken.
         if count < MAIL_A_ROUND {
             count += self.asked.len();
@@ -372,16 +355,7 @@ impl ControlAgent {
         count
     }
 
-    /// Looks whether the data agent runs.
-    fn look(&mut self, now: Instant) {
-        let ran_at = Instant(self.ways.ran_at.get());
-        let stood_still = now.since(self.looked_at) > 2 * self.silence_max_ns / LOOKS;
-        self.silent_since = if stood_still { now } else { self.silent_since.max(ran_at) };
-        self.looked_at = now;
-        self.data.plane.coordinator.note_silence(now.since(self.silent_since) > self.silence_max_ns);
-    }
-
-    /// Gives the data agent what the coordinator has for it. Returns how much found room.
+    /// Gives the data agent what the control plane has for it. Returns how much found room.
     fn give(&mut self, now: Instant) -> usize {
         if self.backlog.is_empty() {
             let backlog = &mut self.backlog;
@@ -401,10 +375,7 @@ impl ControlAgent {
     /// Sleeps until there is mail or a command, or something is due.
     fn sleep(&mut self) {
         let now = self.clock.now();
-        let mut due = self.data.plane.due().min(self.broker.due());
-        if self.data.plane.coordinator.is_engaged() {
-            due = due.min(now + self.silence_max_ns / LOOKS);
-        }
+        let due = self.data.plane.due().min(self.broker.due()).min(self.data.plane.look_due());
         let is_held_up = !self.backlog.is_empty() || now >= due;
         let left_ns = if is_held_up { SLEEP_MIN_NS } else { due.since(now) };
         let Prepared { mail, commands, sleeper, waker, .. } = &mut self.ways;

@@ -22,7 +22,7 @@ use super::unordered::{deliver_early, early_ranges};
 use crate::event::Delivery;
 use crate::mutant::Mutant;
 use crate::values::cut::{Cut, Range};
-use crate::values::handover::{BallotNumber, EndReport, EndOrder};
+use crate::values::handover::{BallotNumber, EndOrder, EndReport};
 use crate::view::{Beginning, bit};
 use alloc::vec::Vec;
 use bourdon_wire::{

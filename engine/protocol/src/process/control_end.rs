@@ -80,7 +80,8 @@ impl Process {
     /// Whether commands or link messages of locks and elections wait to be sent.
     #[inline]
     pub(super) fn coordination_due(&self) -> bool {
-        self.coordination.has_commands() || self.control.here.as_ref().is_some_and(|control| control.coordinator.is_due())
+        self.coordination.has_commands()
+            || self.control.here.as_ref().is_some_and(|control| control.coordinator.is_due())
     }
 
     /// Takes the control plane out. From then on the caller hands it what [`Process::poll_report`] gives, in that

@@ -6,14 +6,14 @@
 //! A command is reported when it is delivered; the commands of one delivery are a batch. Once a quorum holds everything
 //! that was delivered up to a batch, that is reported too, and the coordinator may report the grants of the batch.
 
+use super::control_end::ControlEnd;
 use super::{Process, Standing};
 use crate::config::Config;
+use crate::control::ToControl;
 use crate::control::coordination::{
     Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, MutexKind, Participation,
     Patience,
 };
-use super::control_end::ControlEnd;
-use crate::control::ToControl;
 use crate::control::coordinator::{FromCoordinator, LinkFrame, ToCoordinator};
 use crate::control::mutex::replicated::{Command, Grant, Replicated};
 use crate::counters::Counter;
@@ -277,7 +277,10 @@ impl Process {
         self.coordination.birth = self.data.view.birth;
         self.coordination.tenure += 1;
         self.coordination.unheld.clear(); // what the previous view delivered is in the cut
-        self.report(now, ToControl::Coordinator(ToCoordinator::Entered { view: self.data.view.clone(), order, is_member }));
+        self.report(
+            now,
+            ToControl::Coordinator(ToCoordinator::Entered { view: self.data.view.clone(), order, is_member }),
+        );
         self.report_standing();
         self.note_suspects(now);
     }
@@ -306,7 +309,10 @@ impl Process {
             let is_cut = self.state.lacks_majority() || !self.reaches_quorum();
             // First: what is requested after the fence is refused.
             self.report_standing();
-            self.report(now, ToControl::Coordinator(ToCoordinator::Suspects { suspects: self.detector.suspects(), is_cut }));
+            self.report(
+                now,
+                ToControl::Coordinator(ToCoordinator::Suspects { suspects: self.detector.suspects(), is_cut }),
+            );
         }
     }
 
@@ -345,7 +351,10 @@ impl Process {
             return self.cx.count(Counter::DiscardedImplausible);
         }
         let name = name.and_then(|name| TopicName::new(name).ok());
-        self.report(now, ToControl::Coordinator(ToCoordinator::Link { from, frame: LinkFrame { record: *record, name } }));
+        self.report(
+            now,
+            ToControl::Coordinator(ToCoordinator::Link { from, frame: LinkFrame { record: *record, name } }),
+        );
     }
 
     /// Sends what is due.

@@ -44,7 +44,8 @@ impl Process {
             return 1;
         }
         self.set_clock(now);
-        let (mut own, counters) = ((&mut self.clients, &mut self.coordination, &mut self.control), &mut self.cx.counters);
+        let (mut own, counters) =
+            ((&mut self.clients, &mut self.coordination, &mut self.control), &mut self.cx.counters);
         let mut count =
             self.data.deliver(now, limit, passed, counters, &mut |delivery| show(&mut own, delivery, &mut emit));
         if count > 0 {
@@ -53,7 +54,8 @@ impl Process {
         }
         // Messages behind a hole are due as soon as the hole has been crossed.
         while self.crosses(now) && count < limit {
-            let (mut own, counters) = ((&mut self.clients, &mut self.coordination, &mut self.control), &mut self.cx.counters);
+            let (mut own, counters) =
+                ((&mut self.clients, &mut self.coordination, &mut self.control), &mut self.cx.counters);
             let emit = &mut |delivery: Delivery<'_>| show(&mut own, delivery, &mut emit);
             count += self.data.deliver(now, limit - count, passed, counters, emit);
         }

@@ -9,7 +9,7 @@ use bourdon_protocol::{ElectionKind, MutexKind, Order, Reliability, Start};
 use fastrand::Rng;
 
 impl Plan {
-    /// A plan of locks and elections whose members run their coordinators beside their processes.
+    /// A plan of locks and elections whose members run their control planes beside their processes.
     pub fn apart(seed: u64) -> Self {
         Self::locks_apart(seed, Kinds::default())
     }
@@ -18,16 +18,19 @@ impl Plan {
     pub(crate) fn locks_apart(seed: u64, kinds: Kinds) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0xa9a27);
         let mut plan = Self::locks(seed, kinds);
-        plan.hand_over = Some(HandOverPlan {
-            delay_max_ns: pick(rng, &[20_000, 200_000, 2 * MS, 5 * MS]),
-            control_stall_permille: pick(rng, &[0, 2, 10, 30]),
-            data_stall_permille: pick(rng, &[0, 1, 5]),
-            stall_max_ns: pick(rng, &[5, 50, 300, 800]) * MS,
-        });
+        plan.hand_over = Some(HandOverPlan::draw(rng));
         if rng.u8(0..4) == 0 {
             plan.remove_in_turn(rng);
         }
         plan
+    }
+
+    /// The same plan with members' control planes beside their processes, unless the whole group restarts in it.
+    pub(crate) fn taken_apart(mut self, seed: u64) -> Self {
+        if self.restarts.is_empty() && self.hand_over.is_none() {
+            self.hand_over = Some(HandOverPlan::draw(&mut Rng::with_seed(seed ^ 0xa9a28)));
+        }
+        self
     }
 
     /// Members are cut off in turn, for long enough to be removed and to come back while a control thread stalls.

@@ -47,8 +47,7 @@ impl World<'_> {
         let node = &mut self.nodes[index];
         let now = node.clock.read(self.now_ns);
         let Some(process) = &mut node.process else { return };
-        let suspect_after_ns = process.config().timing.detector.suspect_after_ns;
-        node.control = Some(Control::new(process.release_control(), now, suspect_after_ns));
+        node.control = Some(Control::new(process.release_control(), now));
         self.wake_control(index, self.now_ns);
     }
 
@@ -179,7 +178,9 @@ impl World<'_> {
                 Mail::MayHold(may_hold) => control.may_hold = may_hold,
                 Mail::Report(report) => {
                     let entered = match &report {
-                        ToControl::Coordinator(ToCoordinator::Entered { view, is_member: true, .. }) => Some(view.clone()),
+                        ToControl::Coordinator(ToCoordinator::Entered { view, is_member: true, .. }) => {
+                            Some(view.clone())
+                        }
                         _ => None,
                     };
                     control.plane.take(now, report);
@@ -195,7 +196,7 @@ impl World<'_> {
                 }
             }
         }
-        control.look(now);
+        control.plane.look(now, control.ran_at);
         Ok(())
     }
 

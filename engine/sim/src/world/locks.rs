@@ -79,7 +79,7 @@ impl World<'_> {
         let (Some(control), Some(locker)) = (&node.control, &node.locker) else { return Ok(()) };
         let coordinator = &control.plane.coordinator;
         let leads = coordinator.leads().next().is_some();
-        let may_hold = control.may_hold && !control.is_silent();
+        let may_hold = control.may_hold && !control.plane.is_silent();
         self.checkers.coordinated(index, coordinator.locks_held(), leads, may_hold)?;
         self.judge_leaders(index, locker, |name| coordinator.leader(name))
     }

@@ -1,8 +1,8 @@
-//! The coordinator on another thread: what it and the process hand to each other is late by any time.
+//! The control plane on another thread: what it and the process hand to each other is late by any time.
 
-use crate::common::{Bench, Effect, Step, Value, data, row, run};
+use crate::common::{Bench, Effect, Step, To, Value, data, deliver, message, port, row, run, sends_control};
 use bourdon_protocol::{
-    Coordination, CoordinationRefusal, ControlPlane, Event, FromControl, LockNews, Loss, MutexKind, Order,
+    ControlPlane, Coordination, CoordinationRefusal, Event, FromControl, LockNews, Loss, MutexKind, Order,
     Participation, Patience, Role,
 };
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE};
@@ -12,7 +12,7 @@ fn name() -> TopicName {
     TopicName::new("one").unwrap()
 }
 
-/// A member, and its coordinator apart from it.
+/// A member, and its control plane apart from it.
 struct Apart {
     bench: Bench,
     control: Box<ControlPlane>,
@@ -36,14 +36,14 @@ impl Apart {
         Self { bench, control }
     }
 
-    /// The coordinator takes what the process has reported.
+    /// The control plane takes what the process has reported.
     fn report(&mut self) {
         while let Some(report) = self.bench.process.poll_report() {
             self.control.take(self.bench.now, report);
         }
     }
 
-    /// What the coordinator gives.
+    /// What the control plane gives.
     fn orders(&mut self) -> Vec<FromControl> {
         let mut orders = Vec::new();
         self.control.transmit(self.bench.now, |order| orders.push(order));
@@ -89,6 +89,23 @@ impl Apart {
         self.bench.effects();
         assert_eq!(self.bench.process.view().epoch, epoch.next());
     }
+}
+
+#[test]
+fn a_promise_leaves_only_after_the_data_plane_has_stopped() {
+    let mut apart = Apart::new(Order::Fifo, 3, MutexKind::Central);
+    apart.exchange();
+    apart.bench.news();
+    apart.bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+    apart.report();
+    let orders = apart.orders();
+    apart.bench.take(&data(0, 0, 0, 0, &[message(b"0:0")]));
+    assert_eq!(apart.bench.news(), [deliver("0:0")], "nothing is promised yet");
+    apart.obey(orders);
+    apart.bench.take(&data(0, 1, 1, 0, &[message(b"0:1")]));
+    assert_eq!(apart.bench.news(), [], "it has stopped; the promise waits until that was reported");
+    apart.exchange();
+    assert_eq!(apart.bench.news(), [sends_control("state 1.0 holds 1,0,0", To::Port(port(0)))]);
 }
 
 #[test]
