@@ -46,6 +46,13 @@ pub enum ToControl {
     Coordinator(ToCoordinator),
 }
 
+impl ToControl {
+    /// Whether the data plane only looks whether the view should change.
+    pub(crate) fn is_look(&self) -> bool {
+        matches!(self, Self::Agreement(ToAgreement::Look(..) | ToAgreement::LookForming(..)))
+    }
+}
+
 /// From the control plane.
 #[derive(Clone, Debug)]
 pub enum FromControl {

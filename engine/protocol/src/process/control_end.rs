@@ -124,8 +124,12 @@ impl Process {
         }
     }
 
-    /// Reports to the control plane, and hands the report over if the control plane is here.
+    /// Reports to the control plane, and hands the report over if the control plane is here. A look replaces one that
+    /// was not taken, so a flood of heartbeats takes no memory.
     pub(super) fn report(&mut self, now: Instant, report: ToControl) {
+        if report.is_look() {
+            self.control.reports.pop_back_if(|last| last.is_look());
+        }
         self.control.reports.push_back(report);
         self.pass_reports(now);
     }
