@@ -26,6 +26,7 @@ pub mod view_change;
 use crate::config::Config;
 use crate::view::Member;
 use agreement::{Agreement, FromAgreement, ToAgreement};
+use alloc::boxed::Box;
 use bourdon_wire::Instant;
 use coordinator::{Coordinator, FromCoordinator, ToCoordinator};
 
@@ -41,7 +42,7 @@ const LOOKS: u64 = 4;
 #[derive(Clone, Debug)]
 pub enum ToControl {
     /// About views.
-    Agreement(ToAgreement),
+    Agreement(Box<ToAgreement>),
     /// About locks and elections.
     Coordinator(ToCoordinator),
 }
@@ -49,7 +50,8 @@ pub enum ToControl {
 impl ToControl {
     /// Whether the data plane only looks whether the view should change.
     pub(crate) fn is_look(&self) -> bool {
-        matches!(self, Self::Agreement(ToAgreement::Look(..) | ToAgreement::LookForming(..)))
+        let Self::Agreement(report) = self else { return false };
+        matches!(**report, ToAgreement::Look(..) | ToAgreement::LookForming(..))
     }
 }
 
@@ -57,7 +59,7 @@ impl ToControl {
 #[derive(Clone, Debug)]
 pub enum FromControl {
     /// About views.
-    Agreement(FromAgreement),
+    Agreement(Box<FromAgreement>),
     /// About locks and elections.
     Coordinator(FromCoordinator),
 }
@@ -114,7 +116,7 @@ impl ControlPlane {
     /// Takes the next value from the data plane.
     pub fn take(&mut self, now: Instant, value: ToControl) {
         match value {
-            ToControl::Agreement(value) => self.agreement.take(value),
+            ToControl::Agreement(value) => self.agreement.take(*value),
             ToControl::Coordinator(value) => self.coordinator.take(now, value),
         }
     }
@@ -123,7 +125,7 @@ impl ControlPlane {
     #[inline]
     pub(crate) fn poll_order(&mut self) -> Option<FromControl> {
         let table = || self.coordinator.poll_table().map(FromControl::Coordinator);
-        self.agreement.poll_order().map(FromControl::Agreement).or_else(table)
+        self.agreement.poll_order().map(|order| FromControl::Agreement(Box::new(order))).or_else(table)
     }
 
     /// Gives what the data plane must do now.

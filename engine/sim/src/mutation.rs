@@ -55,7 +55,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         // Messages of another view are out of their order, so they may be lost as well as believed.
         Mutant::LateLinkSent => &["mutex", "election", "agreed-leader", "waiting"],
         Mutant::LateCommandPublished => &["mutex", "uniform-grant", "waiting"],
-        // A promise or a cut of another view: it stops for good, or delivers what nobody decided.
+        // A promise or a cut of another view: it stops for good, or delivers what was not decided.
         Mutant::LateOrderObeyed => &["progress", "views", "agreement", "total", "fifo", "completeness"],
         Mutant::OtherInstanceBelieved => &["instance"],
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => &["progress", "completeness"],

@@ -44,8 +44,9 @@ pub fn plan_of(seed: u64, options: Options) -> Plan {
     if is_apart { plan.taken_apart(seed) } else { plan }
 }
 
-/// One plan in sixteen is of competing ballots, and one of locks and elections; one in 32 is of an unkind family. To catch planted bugs every fourth is of ballots, and every fourth turbulent; or all are of the locks or
-/// elections that the bug is in, or three of four of the family that it shows in.
+/// One plan in sixteen is of competing ballots, and one of locks and elections; one in 32 is of an unkind family. To
+/// catch planted bugs every fourth is of ballots, and every fourth turbulent; or all are of the locks or elections that
+/// the bug is in, or three of four of the family that it shows in.
 fn inline_plan_of(seed: u64, options: Options) -> Plan {
     if let Some(guarantee) = options.guarantee {
         return Plan::guarantee(seed, guarantee);

@@ -318,8 +318,8 @@ impl ControlAgent {
         let now = self.clock.now();
         let mut count = self.take_mail(now);
         self.data.plane.look(now, Instant(self.ways.ran_at.get()));
-        // An application that asks because of an event finds that the control plane knows of it: a command is carried out
-        // after all mail that was here when it was taken.
+        // An application that asks because of an event finds that the control plane knows of it: a command is carried
+        // out after all mail that was here when it was taken.
         if count < MAIL_A_ROUND {
             count += self.asked.len();
             for command in self.asked.drain(..) {

@@ -5,12 +5,12 @@
 //! the other made them. A node may run it on a thread of its own, where values arrive late. An inline node hands them
 //! over at once.
 //!
-//! It has no clock: its time is the data plane's, which says with each value when it was made, and looks when it was
-//! ordered to. While the data plane stands still, no time passes here, so nobody is suspected and no ballot is taken
-//! over in the name of a member that delivers nothing.
+//! It has no clock: its time is the data plane's, which notes in each value when it was made, and looks when it was
+//! ordered to. While the data plane stands still, no time passes here, so no ballot is begun or taken over in the name
+//! of a member that delivers nothing.
 //!
-//! `membership.rs` says which members the next view should have, the driver (`view_change/driver.rs`) which step of a
-//! ballot is due. A proposer waits for a slow member as long as no detector suspects it, at most for [`PATIENCE`]
+//! `membership.rs` chooses the members of the next view, the driver (`view_change/driver.rs`) the step of a ballot that
+//! is due. A proposer waits for a slow member as long as no detector suspects it, at most for [`PATIENCE`]
 //! takeover times.
 //!
 //! Invariants: a promise leaves only after the data plane has reported that it stopped for this ballot, and a cut is
@@ -25,7 +25,6 @@ use crate::counters::Counter;
 use crate::mutant::Mutant;
 use crate::values::cut::Cut;
 use crate::view::{Member, View, bit};
-use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::{Epoch, Instant, Rank};
@@ -61,6 +60,7 @@ pub struct Sight {
 
 /// From the data plane.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a value travels in a box")]
 pub enum ToAgreement {
     /// This process is a member of this view from now on, or forms it; all of the view before has been delivered.
     Begun {
@@ -72,7 +72,7 @@ pub enum ToAgreement {
     /// It takes no part in the end of its view any more.
     Ended,
     /// It looks whether the view should change.
-    Look(Moment, Box<Sight>),
+    Look(Moment, Sight),
     /// Before the first view: it looks whether to propose it, and proposes this if it has heard all others.
     LookForming(Moment, Option<Proposal>),
     /// A step of a ballot has come.
@@ -215,7 +215,7 @@ impl Agreement {
     pub(crate) fn new(config: &Config) -> Self {
         let rules = Rules {
             members_min: config.members_min(),
-            timing: config.timing.membership.clone(),
+            timing: config.timing.membership,
             ballot_retry_ns: config.timing.ballot_retry_ns,
             fresh_ns: FRESH * config.timing.detector.suspect_after_ns,
             mutant: config.mutant,
@@ -266,7 +266,8 @@ impl Agreement {
             ToAgreement::Look(moment, sight) => self.look(part, &moment, &sight),
             ToAgreement::LookForming(moment, proposal) => self.look_forming(part, &moment, proposal),
             ToAgreement::Step { moment, from, is_known, ballot, step } => {
-                if !is_known && !(step == Step::Accept && part.driver.ballots().invites(from)) {
+                let is_invited = step == Step::Accept && part.driver.ballots().invites(from);
+                if !is_known && !is_invited {
                     return self.give(Order::Count(Counter::DiscardedSender));
                 }
                 let mut is_implausible = false;

@@ -18,6 +18,7 @@ use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::values::handover::{BallotNumber, EndOrder, EndReport};
 use crate::view::{Member, bit, ranks};
+use alloc::boxed::Box;
 use bourdon_wire::records::BallotStep;
 use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, Rank};
 
@@ -82,7 +83,7 @@ impl Process {
 
     /// Reports to the agreement.
     pub(super) fn report_to_agreement(&mut self, now: Instant, report: ToAgreement) {
-        self.report(now, ToControl::Agreement(report));
+        self.report(now, ToControl::Agreement(Box::new(report)));
     }
 
     /// Another standing: if this process took part in the end of its view, it does not any more, or in another part.

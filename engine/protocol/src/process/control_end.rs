@@ -42,7 +42,7 @@ impl ControlEnd {
     pub(super) fn push_part(&mut self, report: ToAgreement) {
         debug_assert!(matches!(report, ToAgreement::Begun { .. } | ToAgreement::Ended), "a part begins or ends");
         self.parts += 1;
-        self.reports.push_back(ToControl::Agreement(report));
+        self.reports.push_back(ToControl::Agreement(Box::new(report)));
     }
 
     /// When something is due, if the control plane is here.
@@ -119,7 +119,7 @@ impl Process {
     /// Does what the control plane orders: between other steps, as when a datagram has come.
     pub fn obey(&mut self, now: Instant, order: FromControl) {
         match order {
-            FromControl::Agreement(order) => self.obey_agreement(now, order),
+            FromControl::Agreement(order) => self.obey_agreement(now, *order),
             FromControl::Coordinator(order) => self.obey_coordinator(now, order),
         }
     }

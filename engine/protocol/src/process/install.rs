@@ -182,13 +182,7 @@ impl Process {
         let beginning = &ahead;
         self.data = Pipeline::new(self.cx.config.clone(), view.clone(), rank, beginning, &mut self.past.spare);
         self.begin_time(now);
-        self.change_standing(match own {
-            Some(_) => State::Member(Box::default()),
-            None => State::Following(Box::default()),
-        });
-        if let Some(own) = own {
-            self.control.push_part(ToAgreement::Begun { own, view: view.clone() });
-        }
+        self.begin_part(own, &view);
         self.look_due = now;
         self.cx.outbox.enter(self.cx.header(view.instance, view.epoch));
         self.trust.enter(now, &before, &view);
@@ -220,6 +214,13 @@ impl Process {
         (self.entry.is_new, self.entry.is_awaited) = (true, false);
         self.cx.count(Counter::Views);
         self.cx.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
+    }
+
+    /// A member takes part in the end of this view.
+    fn begin_part(&mut self, own: Option<Member>, view: &View) {
+        let Some(own) = own else { return self.change_standing(State::Following(Box::default())) };
+        self.change_standing(State::Member(Box::default()));
+        self.control.push_part(ToAgreement::Begun { own, view: view.clone() });
     }
 
     /// Windows that members announced earlier hold in the new view too.

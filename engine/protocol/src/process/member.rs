@@ -6,7 +6,6 @@ use super::standing::State;
 use crate::control::agreement::{FRESH, Sight, ToAgreement};
 use crate::event::Event;
 use crate::view::bit;
-use alloc::boxed::Box;
 use bourdon_wire::{Instant, Rank};
 
 impl Process {
@@ -14,7 +13,7 @@ impl Process {
     pub(super) fn look_at_view(&mut self, now: Instant) {
         let Some(sight) = self.sight(now) else { return };
         let moment = self.moment(now);
-        self.report_to_agreement(now, ToAgreement::Look(moment, Box::new(sight)));
+        self.report_to_agreement(now, ToAgreement::Look(moment, sight));
     }
 
     fn sight(&self, now: Instant) -> Option<Sight> {

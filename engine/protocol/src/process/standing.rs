@@ -48,7 +48,7 @@ pub(super) struct Outside {
     pub(super) not_before: Instant,
 }
 
-/// How the current epoch ends, as far as the control plane has said.
+/// How the current epoch ends, as far as the control plane has ordered.
 #[derive(Debug, Default)]
 pub(super) struct Ending {
     /// What was decided, and whether this process announces it.

@@ -1,8 +1,5 @@
 //! Control planes beside their processes, as on a control thread: what the two exchange arrives late.
 
-use super::MS;
-use super::draw::pick;
-use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
 /// How late the values between a process and its control plane arrive, and how often one of the two threads stalls.
@@ -17,15 +14,4 @@ pub struct HandOverPlan {
     pub data_stall_permille: u32,
     /// The longest stall.
     pub stall_max_ns: u64,
-}
-
-impl HandOverPlan {
-    pub(super) fn draw(rng: &mut Rng) -> Self {
-        Self {
-            delay_max_ns: pick(rng, &[20_000, 200_000, 2 * MS, 5 * MS]),
-            control_stall_permille: pick(rng, &[0, 2, 10, 30]),
-            data_stall_permille: pick(rng, &[0, 1, 5]),
-            stall_max_ns: pick(rng, &[5, 50, 300, 800]) * MS,
-        }
-    }
 }

@@ -18,7 +18,7 @@ impl Plan {
     pub(crate) fn locks_apart(seed: u64, kinds: Kinds) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0xa9a27);
         let mut plan = Self::locks(seed, kinds);
-        plan.hand_over = Some(HandOverPlan::draw(rng));
+        plan.hand_over = Some(hand_over(rng));
         if rng.u8(0..4) == 0 {
             plan.remove_in_turn(rng);
         }
@@ -28,7 +28,7 @@ impl Plan {
     /// The same plan with members' control planes beside their processes, unless the whole group restarts in it.
     pub(crate) fn taken_apart(mut self, seed: u64) -> Self {
         if self.restarts.is_empty() && self.hand_over.is_none() {
-            self.hand_over = Some(HandOverPlan::draw(&mut Rng::with_seed(seed ^ 0xa9a28)));
+            self.hand_over = Some(hand_over(&mut Rng::with_seed(seed ^ 0xa9a28)));
         }
         self
     }
@@ -347,4 +347,13 @@ impl Plan {
 fn lasting_observer(rng: &mut Rng, until_ns: u64) -> ObserverPlan {
     let start = pick(rng, &[Start::Live, Start::Oldest, Start::Snapshot]);
     ObserverPlan { joins_at_ns: rng.u64(0..until_ns), start, receive_log_slots: 64 }
+}
+
+fn hand_over(rng: &mut Rng) -> HandOverPlan {
+    HandOverPlan {
+        delay_max_ns: pick(rng, &[20_000, 200_000, 2 * MS, 5 * MS]),
+        control_stall_permille: pick(rng, &[0, 2, 10, 30]),
+        data_stall_permille: pick(rng, &[0, 1, 5]),
+        stall_max_ns: pick(rng, &[5, 50, 300, 800]) * MS,
+    }
 }
