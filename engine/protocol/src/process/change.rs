@@ -95,6 +95,9 @@ impl Process {
         if self.entry.is_awaited && matches!(self.data.end, EpochState::Decided(_)) {
             self.end_epoch(now);
         }
+        if self.wishes.leave.is_some() && matches!(self.standing(), Standing::Outside | Standing::Following) {
+            return self.tend_leaving_joiner(now);
+        }
         let Some(change) = self.state.driver() else { return };
         if change.ballots().decided().is_some() {
             return; // delivery comes first
