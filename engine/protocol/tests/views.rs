@@ -1,8 +1,10 @@
 //! Groups that lose and gain members, in one thread on a clock that is a number: what each process delivers and hears.
 
-use crate::common::MS;
 use crate::common::net::{Net, Output, ballot_step};
-use bourdon_protocol::{Config, Order, Refusal, Reliability, Standing};
+use crate::common::{GROUP, MS};
+use bourdon_protocol::{Config, Event, Order, Refusal, Reliability, Standing};
+use bourdon_wire::records::{Heartbeat, heartbeat_flags};
+use bourdon_wire::{Datagram, Epoch, Kind};
 
 fn uniform(config: &mut Config) {
     config.reliability = Reliability::Uniform;
@@ -232,9 +234,15 @@ fn a_member_that_is_heard_and_answers_no_ballot_is_left_out_in_the_end() {
     }
 }
 
-/// It was admitted while it left: as it replies to nothing, the members suspect it and go on without it.
-#[test]
-fn one_that_leaves_while_it_is_let_in_is_evicted() {
+/// Whether a datagram announces that a joiner is ready.
+fn announces_ready(datagram: &[u8]) -> bool {
+    let datagram = Datagram::parse(datagram, GROUP).unwrap();
+    let mut heartbeats = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Heartbeat));
+    heartbeats.any(|frame| Heartbeat::read(frame.body).unwrap().0.flags.get() & heartbeat_flags::READY != 0)
+}
+
+/// A group of three has evicted its third member, and has begun to admit it again.
+fn admitting() -> Net {
     let mut net = Net::new(3, 0, |config| {
         let detector = &mut config.timing.detector;
         (detector.push, detector.pull, detector.phi) = (false, true, false);
@@ -247,11 +255,55 @@ fn one_that_leaves_while_it_is_let_in_is_evicted() {
         net.run(MS / 50);
         assert!(net.now.0 < 3000 * MS, "{:?}", net.processes[2].events);
     }
+    net
+}
+
+/// It is admitted while it leaves: it becomes a member, and leaves as members do.
+#[test]
+fn a_joiner_that_leaves_while_it_is_admitted_leaves_as_a_member() {
+    let mut net = admitting();
     let now = net.now;
     net.process(2).leave(now);
-    assert_eq!(net.process(2).standing(), Standing::Gone);
     net.run(500 * MS);
+    assert_eq!(net.process(2).standing(), Standing::Gone);
+    assert!(net.heard(2, Event::Left(Epoch(4))), "{:?}", net.processes[2].events);
+    assert_eq!(net.views(0), [(1, 0b111), (2, 0b011), (3, 0b111), (4, 0b011)]);
     assert!(net.agree(&[0, 1], 2), "{:?}", net.processes[0].events);
+}
+
+/// The view that admits it keeps a quorum of existing members when another member crashes.
+#[test]
+fn a_crash_beside_a_joiner_that_leaves_does_not_stop_the_group() {
+    let mut net = admitting();
+    let now = net.now;
+    net.process(2).leave(now);
+    while net.process(0).view().epoch != Epoch(3) {
+        net.run(MS / 50);
+        assert!(net.now.0 < now.0 + 500 * MS, "{:?}", net.processes[0].events);
+    }
+    net.kill(1);
+    net.run(1000 * MS);
+    assert!(net.agree(&[0], 1), "{:?}", net.processes[0].events);
+    assert_eq!(net.process(2).standing(), Standing::Gone);
+}
+
+/// The members do not hear that it is ready: it goes once they can no longer count on that.
+#[test]
+fn a_joiner_that_leaves_and_is_not_admitted_goes_soon() {
+    let mut net = Net::new(3, 0, |_| {});
+    net.run(100 * MS);
+    net.kill(2);
+    net.run(300 * MS);
+    net.start(2, 2);
+    net.alter = Box::new(|from, _, datagram| usize::from(from != 2 || !announces_ready(datagram)));
+    net.run(500 * MS);
+    assert_eq!(net.process(2).standing(), Standing::Following);
+    let now = net.now;
+    net.process(2).leave(now);
+    assert_eq!(net.process(2).standing(), Standing::Following, "a member may have heard that it is ready");
+    net.run(500 * MS);
+    assert_eq!(net.process(2).standing(), Standing::Gone);
+    assert_eq!(net.views(0), [(1, 0b111), (2, 0b011)]);
 }
 
 #[test]

@@ -105,6 +105,7 @@ regressions! {
     data_before_the_decision,
     leaver_alone_with_a_crashed_member,
     joiner_left_and_was_let_in,
+    joiner_left_as_it_was_admitted,
     order_runs_stepped_over_before_a_hole,
     barrier_message_taken_for_a_number,
     answer_later_than_the_next_request,

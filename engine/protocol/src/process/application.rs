@@ -150,12 +150,14 @@ impl Process {
         Ok(())
     }
 
-    /// Leaves the group: the next view is without this process. [`Event::Left`] reports when it begins.
+    /// Leaves the group: the next view is without this process. [`Event::Left`] reports when it begins. A process that
+    /// is no member goes without a view, at once or once no view can admit it any more: [`Standing::Gone`].
     pub fn leave(&mut self, now: Instant) {
         self.wishes.leave.get_or_insert(Leave { by: now + LEAVE_WAIT_NS, closes_at: None });
         self.heartbeat.due = now;
         self.look_due = now;
-        if self.standing() != Standing::Member && !self.may_be_in_the_first_view() {
+        let may_be_admitted = self.may_be_in_the_first_view() || self.may_be_in_the_next_view();
+        if self.standing() != Standing::Member && !may_be_admitted {
             self.go();
         }
     }

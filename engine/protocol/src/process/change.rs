@@ -62,6 +62,9 @@ impl Process {
         if self.entry.is_awaited && matches!(self.data.end, EpochState::Decided(_)) {
             self.end_epoch(now);
         }
+        if self.wishes.leave.is_some() && matches!(self.standing(), Standing::Outside | Standing::Following) {
+            return self.tend_leaving_joiner(now);
+        }
         if self.state.ending().is_none_or(|ending| ending.decided.is_some()) {
             return; // delivery comes first
         }

@@ -16,6 +16,7 @@ use super::search::Search;
 use super::standing::Following;
 use super::{Process, Standing};
 use crate::config::{Order, Role, Start};
+use crate::control::agreement::FRESH;
 use crate::control::view_change::{Ballot, Step, Value};
 use crate::counters::Counter;
 use crate::data::epoch_state::EpochState;
@@ -24,6 +25,7 @@ use crate::event::Event;
 use crate::outbox::Destination;
 use crate::values::cut::Cut;
 use crate::view::{Beginning, Member, View, bit};
+use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Address, Epoch, Instant, Kind, Rank, Sequence};
 
 /// How long a follower waits for a decision that no member answers with before it skips views.
@@ -35,6 +37,9 @@ const STALL_WAIT_NS: u64 = 10_000_000_000;
 const ANSWERS_WAIT_NS: u64 = 50_000_000;
 /// How long a follower waits for the next view's announcement before it computes that view.
 const NEXT_WAIT_NS: u64 = 50_000_000;
+/// For how many suspicion times a ballot may still admit a joiner that has ceased to announce that it is ready: members
+/// count its last announcement for [`FRESH`], and one later their heartbeats show a ballot that has begun.
+const COUNTS: u64 = FRESH + 1;
 
 impl Process {
     /// Whether this process follows a view and has heard no member of it for too long.
@@ -383,6 +388,34 @@ impl Process {
         self.reconcile(&mut beginning, false);
         self.retire(now, None);
         self.enter_from_start(now, view, &beginning);
+    }
+
+    /// Whether the next view may name this joiner: it has announced that it is ready. A joiner that left at once would
+    /// be a member that no longer exists, and a view of three members with one such member does not survive a crash.
+    pub(super) fn may_be_in_the_next_view(&self) -> bool {
+        self.state.following().is_some_and(|following| following.ready_at.is_some())
+    }
+
+    /// A joiner that leaves no longer announces that it is ready. It goes once no member counts it any more and no
+    /// ballot is under way, or once the next view is without it; a view that names it makes it a member, which leaves
+    /// as members do.
+    pub(super) fn tend_leaving_joiner(&mut self, now: Instant) {
+        let ready_at = self.state.following().and_then(|following| following.ready_at);
+        let ends = |member: &Member| {
+            let peer = self.cx.presence.get(member.rank);
+            peer.is_some_and(|peer| peer.flags & heartbeat_flags::WEDGED != 0 || peer.epoch > self.data.view.epoch)
+        };
+        let is_open = self.data.end.is_open() && !self.data.view.members.iter().any(ends);
+        let counts_ns = COUNTS * self.cx.config.timing.detector.suspect_after_ns;
+        let goes_at = match ready_at {
+            None => now,
+            Some(ready_at) if is_open => self.wishes.leave_by().min(ready_at + counts_ns),
+            Some(_) => self.wishes.leave_by(),
+        };
+        if now >= goes_at {
+            return self.go();
+        }
+        self.look_due = self.look_due.min(goes_at);
     }
 
     /// Whether a joiner has nearly everything that the members have, and a quorum of them holds all that it has: the

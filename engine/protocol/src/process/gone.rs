@@ -11,8 +11,8 @@ use crate::view::{Member, bit};
 use bourdon_wire::{Epoch, Instant};
 
 impl Process {
-    /// Leaves without a view change. The members may have added it to a view by now: it no longer answers them, so that
-    /// they suspect it.
+    /// Leaves without a view change. If a view admits it all the same, it does not answer the members, so that they
+    /// suspect it.
     pub(super) fn go(&mut self) {
         self.data = Pipeline::idle(self.cx.config.clone(), Epoch(0));
         self.search_again(Instant(0));

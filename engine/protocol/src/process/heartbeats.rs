@@ -25,6 +25,9 @@ impl Process {
     pub(super) fn beat(&mut self, now: Instant) {
         let config = &self.cx.config;
         let mut beat_flags = self.standing_flags();
+        if let Some(following) = self.state.following_mut().filter(|_| beat_flags & heartbeat_flags::READY != 0) {
+            following.ready_at = Some(now);
+        }
         let window_bytes = own_window(config) * config.limits.mtu_bytes as u64;
         let (mut next_number, mut next_sequence, mut next_order) = (DatagramNumber(0), Sequence(0), OrderNumber(0));
         let (mut blocked, mut first_sequence) = (false, Sequence(0));

@@ -271,7 +271,8 @@ impl Process {
     pub(super) fn standing_flags(&self) -> u16 {
         let flag = |flag: u16, set: bool| if set { flag } else { 0 };
         let learner = matches!(self.cx.config.role, Role::Member(_))
-            && matches!(self.standing(), Standing::Outside | Standing::Following);
+            && matches!(self.standing(), Standing::Outside | Standing::Following)
+            && self.wishes.leave.is_none();
         flag(heartbeat_flags::FORMED, self.standing() == Standing::Member)
             | flag(heartbeat_flags::WEDGED, !self.data.end.is_open())
             | flag(heartbeat_flags::LEAVING, self.wishes.leave.is_some())

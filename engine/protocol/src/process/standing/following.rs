@@ -22,6 +22,8 @@ pub(in crate::process) struct Following {
     pub(in crate::process) decided_at: Instant,
     /// The ballot whose value takes this process in, and the cut to hold before it is accepted.
     pub(in crate::process) invitation: Option<(Ballot, Cut)>,
+    /// When this joiner last announced in this view that it is ready: members may have counted it since.
+    pub(in crate::process) ready_at: Option<Instant>,
     /// The views between the followed view and the newest.
     pub(in crate::process) chain: Chain,
 }
