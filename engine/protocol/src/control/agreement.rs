@@ -27,7 +27,7 @@ use crate::values::cut::Cut;
 use crate::view::{Member, View, bit};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::{Epoch, Instant, Rank};
+use bourdon_wire::{Epoch, InstanceId, Instant, Rank};
 
 /// For how many takeovers a proposer waits for members that are not suspected and do not answer.
 const PATIENCE: u64 = 4;
@@ -83,6 +83,8 @@ pub enum ToAgreement {
         from: Member,
         /// Whether it is of the view, or announces a decision that names it.
         is_known: bool,
+        /// The instance that its datagram names: before the first view, the one that the proposer would found.
+        instance: InstanceId,
         /// The ballot.
         ballot: Ballot,
         /// The step.
@@ -107,6 +109,8 @@ pub enum Order {
     Send {
         /// The members to send it to.
         to: To,
+        /// The view's instance; before the first view, the one that the ballot's proposer would found.
+        instance: InstanceId,
         /// The ballot of the step.
         ballot: Ballot,
         /// The step.
@@ -172,6 +176,11 @@ struct Part {
     since: Instant,
     /// When `Repeat` expires.
     again_at: Instant,
+    /// Before the first view: the instance that the proposer of the latest demand would found. The answers name it, so
+    /// that an answer to a ballot of an earlier forming does not count for this ballot.
+    candidate: InstanceId,
+    /// The instance that this process would found, if it proposes the first view.
+    own_candidate: Option<InstanceId>,
 }
 
 /// Decides about the next view for one process.
@@ -190,13 +199,23 @@ impl Part {
     fn new(own: Member, view: View, rules: &Rules) -> Self {
         let forms = view.epoch == Epoch(0) && view.incarnation(own.rank).is_some();
         assert!(forms || view.contains(own), "{own:?} decides what follows {view:?}");
+        let view_instance = view.instance;
         let driver = Driver::new(own, view, rules.members_min, rules.mutant);
         let (membership, since, again_at) = (Membership::new(), Instant::NEVER, Instant::NEVER);
-        Self { own, driver, membership, lacks_majority: false, since, again_at }
+        let candidate = view_instance;
+        Self { own, driver, membership, lacks_majority: false, since, again_at, candidate, own_candidate: None }
     }
 
     fn view(&self) -> &View {
         self.driver.ballots().view()
+    }
+
+    /// The instance that a step of this process names.
+    fn instance_of(&mut self, step: &Step) -> InstanceId {
+        if let (Some(own), Step::Prepare | Step::Propose(_)) = (self.own_candidate, step) {
+            self.candidate = own;
+        }
+        self.candidate
     }
 
     /// All of the decided cut has been delivered, and this view was entered, if this process goes on.
@@ -265,10 +284,13 @@ impl Agreement {
         match value {
             ToAgreement::Look(moment, sight) => self.look(part, &moment, &sight),
             ToAgreement::LookForming(moment, proposal) => self.look_forming(part, &moment, proposal),
-            ToAgreement::Step { moment, from, is_known, ballot, step } => {
+            ToAgreement::Step { moment, from, is_known, instance, ballot, step } => {
                 let is_invited = step == Step::Accept && part.driver.ballots().invites(from);
                 if !is_known && !is_invited {
                     return self.give(Order::Count(Counter::DiscardedSender));
+                }
+                if part.view().epoch == Epoch(0) && matches!(step, Step::Prepare | Step::Propose(_)) {
+                    part.candidate = instance;
                 }
                 let mut is_implausible = false;
                 self.drive(part, &moment, |driver, detectors, out| {
@@ -310,7 +332,10 @@ impl Agreement {
         }
         for command in commands {
             match command {
-                Command::Send { to, ballot, step } => self.give(Order::Send { to, ballot, step }),
+                Command::Send { to, ballot, step } => {
+                    let instance = part.instance_of(&step);
+                    self.give(Order::Send { to, instance, ballot, step });
+                }
                 Command::Wedge(ballot) => self.give(Order::Wedge(ballot)),
                 Command::Fetch { ballot, cut, stay } => self.give(Order::Fetch { ballot, cut, stay }),
                 Command::Conclude { stay, .. } => self.conclude(part, stay),
@@ -352,7 +377,8 @@ impl Agreement {
     fn look_forming(&mut self, part: &mut Part, moment: &Moment, proposal: Option<Proposal>) {
         let ballots = part.driver.ballots();
         let Some(proposal) = proposal.filter(|_| ballots.decided().is_none()) else { return };
-        match ballots.leads() {
+        part.own_candidate = proposal.origin.map(|(instance, _)| instance);
+        match part.driver.ballots().leads() {
             None => self.lead(part, moment, proposal),
             Some(_) => self.tend_ballot(part, moment),
         }

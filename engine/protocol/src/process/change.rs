@@ -20,7 +20,7 @@ use crate::values::handover::{BallotNumber, EndOrder, EndReport};
 use crate::view::{Member, bit, ranks};
 use alloc::boxed::Box;
 use bourdon_wire::records::BallotStep;
-use bourdon_wire::{DatagramHeader, Epoch, Instant, Kind, Rank};
+use bourdon_wire::{DatagramHeader, Epoch, InstanceId, Instant, Kind};
 
 impl Process {
     /// When something about the view is due.
@@ -104,8 +104,9 @@ impl Process {
             return; // given for a view that has ended here since
         }
         match order.order {
-            Order::Send { to: To::All, ballot, step } => self.send_to_all(now, ballot, &step),
-            Order::Send { to: To::Member(rank), ballot, step } => self.answer(now, rank, ballot, &step),
+            Order::Send { to, instance, ballot, step } => {
+                self.send_step(now, to, instance, &steps::encode(ballot, &step))
+            }
             Order::Wedge(ballot) => self.end_data(now, EndOrder::Wedge(BallotNumber(ballot.0))),
             Order::Fetch { ballot, cut, stay } => {
                 self.end_data(now, EndOrder::FetchCut(BallotNumber(ballot.0), cut, stay));
@@ -151,24 +152,13 @@ impl Process {
         self.report_to_agreement(now, report);
     }
 
-    fn send_to_all(&mut self, now: Instant, ballot: Ballot, step: &Step) {
-        if let State::Forming(forming) = &mut self.state
-            && matches!(step, Step::Prepare | Step::Propose(_))
-        {
-            forming.candidate = self.cx.config.instance_candidate;
-        }
-        self.send_step(now, Destination::Group, &steps::encode(ballot, step));
-    }
-
-    /// Sends a step of a ballot; before the first view it carries the name of the instance that the proposer would
-    /// found.
-    fn send_step(&mut self, now: Instant, to: Destination, bytes: &[u8]) {
-        let view = &self.data.view;
-        let instance = match &self.state {
-            State::Forming(forming) => forming.candidate,
-            _ => view.instance,
+    /// Sends a step of a ballot in this epoch.
+    fn send_step(&mut self, now: Instant, to: To, instance: InstanceId, bytes: &[u8]) {
+        let to = match to {
+            To::All => Destination::Group,
+            To::Member(rank) => self.ballot_path(rank, bytes.len()),
         };
-        let header = self.cx.header(instance, view.epoch);
+        let header = self.cx.header(instance, self.data.view.epoch);
         self.cx.send_as(header, now, to, Kind::Ballot, [bytes, &[]]);
     }
 
@@ -212,12 +202,16 @@ impl Process {
         if demands && ballot.proposer() != from.rank {
             return self.cx.count(Counter::DiscardedSender);
         }
-        if forming && !self.is_of_this_forming(now, header.instance(), demands, &step) {
+        if forming && demands {
+            self.report_to_agreement(now, ToAgreement::Birth(self.cx.config.birth_floor));
+        }
+        if forming && !self.is_of_this_forming(header.instance(), demands, &step) {
             return self.cx.count(Counter::DiscardedInstance);
         }
         if self.state.takes_part() {
             let (moment, is_known) = (self.moment(now), known || announced);
-            self.report_to_agreement(now, ToAgreement::Step { moment, from, is_known, ballot, step });
+            let instance = header.instance();
+            self.report_to_agreement(now, ToAgreement::Step { moment, from, is_known, instance, ballot, step });
         }
     }
 
@@ -225,12 +219,6 @@ impl Process {
     /// as well as the members that took it, and may be the only process left that does.
     pub(super) fn goes_on(&self, from: Member, value: &Value) -> bool {
         value.members.contains(&from) && value.members.iter().any(|member| self.data.view.contains(*member))
-    }
-
-    fn answer(&mut self, now: Instant, to: Rank, ballot: Ballot, step: &Step) {
-        let bytes = steps::encode(ballot, step);
-        let to = self.ballot_path(to, bytes.len());
-        self.send_step(now, to, &bytes);
     }
 
     /// The members of this view that go on to the next, in the same incarnation.

@@ -3,7 +3,7 @@
 //! The lowest rank proposes all of them once it has heard all others. A step of a ballot carries the name of the
 //! instance that its proposer would found.
 
-use super::standing::{Ending, Forming, State};
+use super::standing::{Ending, State};
 use super::{Process, Standing};
 use crate::control::agreement::ToAgreement;
 use crate::control::view_change::{Proposal, Step};
@@ -14,10 +14,7 @@ use bourdon_wire::{InstanceId, Instant, Rank};
 impl Process {
     /// Prepares for the first view.
     pub(super) fn begin_forming(&mut self) {
-        self.change_standing(State::Forming(Box::new(Forming {
-            ending: Ending::default(),
-            candidate: InstanceId::NONE,
-        })));
+        self.change_standing(State::Forming(Box::default()));
         self.begin_forming_part();
     }
 
@@ -51,8 +48,8 @@ impl Process {
     /// Another incarnation draws another name, and starts forming again if it was forming.
     pub(super) fn renew_incarnation(&mut self) {
         self.bump_incarnation();
-        if let State::Forming(forming) = &mut self.state {
-            forming.ending = Ending::default();
+        if let State::Forming(ending) = &mut self.state {
+            **ending = Ending::default();
             self.begin_forming_part();
         }
     }
@@ -77,17 +74,7 @@ impl Process {
 
     /// Before the first view: whether a step belongs to this forming. A proposer's steps carry its candidate, which the
     /// answers repeat, so that an answer to a ballot of an earlier forming does not count for this ballot.
-    pub(super) fn is_of_this_forming(
-        &mut self,
-        now: Instant,
-        candidate: InstanceId,
-        demands: bool,
-        step: &Step,
-    ) -> bool {
-        if demands && let State::Forming(forming) = &mut self.state {
-            forming.candidate = candidate;
-            self.report_to_agreement(now, ToAgreement::Birth(self.cx.config.birth_floor));
-        }
+    pub(super) fn is_of_this_forming(&self, candidate: InstanceId, demands: bool, step: &Step) -> bool {
         let decides = matches!(step, Step::Decide(_));
         candidate != InstanceId::NONE && (demands || decides || candidate == self.cx.config.instance_candidate)
     }

@@ -3,12 +3,10 @@
 //! A process that changes its standing drops what [`State`] held for the standing before.
 
 mod following;
-mod forming;
 mod gone;
 mod member;
 
 pub(super) use following::Following;
-pub(super) use forming::Forming;
 pub(super) use gone::Gone;
 pub(super) use member::Joined;
 
@@ -34,7 +32,7 @@ pub enum Standing {
 /// The standing of a process, with what the process keeps in it.
 #[derive(Debug)]
 pub(super) enum State {
-    Forming(Box<Forming>),
+    Forming(Box<Ending>),
     Outside(Outside),
     Following(Box<Following>),
     Member(Box<Joined>),
@@ -77,7 +75,7 @@ impl State {
     /// How the current epoch ends, for a process that takes part in that decision.
     pub(super) fn ending(&self) -> Option<&Ending> {
         match self {
-            Self::Forming(forming) => Some(&forming.ending),
+            Self::Forming(ending) => Some(ending),
             Self::Member(joined) => Some(&joined.ending),
             _ => None,
         }
@@ -85,7 +83,7 @@ impl State {
 
     pub(super) fn ending_mut(&mut self) -> Option<&mut Ending> {
         match self {
-            Self::Forming(forming) => Some(&mut forming.ending),
+            Self::Forming(ending) => Some(ending),
             Self::Member(joined) => Some(&mut joined.ending),
             _ => None,
         }
