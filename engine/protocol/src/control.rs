@@ -51,7 +51,7 @@ impl ToControl {
     /// Whether the data plane only looks whether the view should change.
     pub(crate) fn is_look(&self) -> bool {
         let Self::Agreement(report) = self else { return false };
-        matches!(**report, ToAgreement::Look(..) | ToAgreement::LookForming(..))
+        matches!(**report, ToAgreement::Look(..) | ToAgreement::LookForming { .. })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The control plane on another thread: what it and the process hand to each other is late by any time.
 
-use crate::common::{Bench, Effect, Step, To, Value, data, deliver, message, port, row, run, sends_control};
+use crate::common::{Bench, Effect, Step, To, Value, data, deliver, in_epoch, message, port, row, run, sends_control};
 use bourdon_protocol::{
     ControlPlane, Coordination, CoordinationRefusal, Event, FromControl, LockNews, Loss, MutexKind, Order,
     Participation, Patience, Role,
@@ -106,6 +106,22 @@ fn a_promise_leaves_only_after_the_data_plane_has_stopped() {
     assert_eq!(apart.bench.news(), [], "it has stopped; the promise waits until that was reported");
     apart.exchange();
     assert_eq!(apart.bench.news(), [sends_control("state 1.0 holds 1,0,0", To::Port(port(0)))]);
+}
+
+#[test]
+fn what_follows_a_decision_in_one_batch_is_kept() {
+    let mut apart = Apart::new(Order::Fifo, 3, MutexKind::Central);
+    apart.take(&Step::of(PREPARE, (1, 0)).from(0));
+    apart.bench.news();
+    apart.bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 1, 2], 0, &[0, 0, 0])).from(0));
+    apart.bench.take(&in_epoch(&data(0, 0, 0, 0, &[message(b"0:0")]), 2));
+    assert_eq!(apart.bench.news(), [], "the control plane has not heard of the decision");
+    apart.exchange();
+    let mut news = apart.bench.news(); // up to the view's event
+    news.extend(apart.bench.news());
+    assert!(news.contains(&deliver("0:0")), "{news:?}");
+    let asks = |effect: &Effect| matches!(effect, Effect::Control(what, _) if what.starts_with("nak"));
+    assert!(!news.iter().any(asks), "nothing was lost: {news:?}");
 }
 
 #[test]

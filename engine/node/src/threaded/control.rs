@@ -340,7 +340,9 @@ impl ControlAgent {
 
     fn take_mail(&mut self, now: Instant) -> usize {
         let mut count = 0;
+        // What the data agent has no room for comes first: what it sends meanwhile waits on its own side.
         while count < MAIL_A_ROUND
+            && self.backlog.is_empty()
             && let Some(mail) = self.ways.mail.take()
         {
             count += 1;

@@ -74,7 +74,14 @@ pub enum ToAgreement {
     /// It looks whether the view should change.
     Look(Moment, Sight),
     /// Before the first view: it looks whether to propose it, and proposes this if it has heard all others.
-    LookForming(Moment, Option<Proposal>),
+    LookForming {
+        /// When.
+        moment: Moment,
+        /// The highest birth of an instance that this process knows of.
+        birth: u64,
+        /// The first view.
+        proposal: Option<Proposal>,
+    },
     /// A step of a ballot has come.
     Step {
         /// When.
@@ -211,11 +218,12 @@ impl Part {
     }
 
     /// The instance that a step of this process names.
-    fn instance_of(&mut self, step: &Step) -> InstanceId {
-        if let (Some(own), Step::Prepare | Step::Propose(_)) = (self.own_candidate, step) {
-            self.candidate = own;
+    fn instance_of(&self, step: &Step) -> InstanceId {
+        match (step, self.own_candidate) {
+            (Step::Propose(value) | Step::Decide(value), _) => value.instance,
+            (Step::Prepare, Some(own)) => own,
+            _ => self.candidate,
         }
-        self.candidate
     }
 
     /// All of the decided cut has been delivered, and this view was entered, if this process goes on.
@@ -283,7 +291,10 @@ impl Agreement {
     fn advance(&mut self, part: &mut Part, value: ToAgreement) {
         match value {
             ToAgreement::Look(moment, sight) => self.look(part, &moment, &sight),
-            ToAgreement::LookForming(moment, proposal) => self.look_forming(part, &moment, proposal),
+            ToAgreement::LookForming { moment, birth, proposal } => {
+                part.driver.note_birth(birth);
+                self.look_forming(part, &moment, proposal);
+            }
             ToAgreement::Step { moment, from, is_known, instance, ballot, step } => {
                 let is_invited = step == Step::Accept && part.driver.ballots().invites(from);
                 if !is_known && !is_invited {

@@ -51,7 +51,8 @@ impl Process {
     #[cold]
     pub(super) fn keep_ahead(&mut self, header: &DatagramHeader, datagram: &[u8], kernel_ns: Option<u64>) -> bool {
         let epoch = header.epoch();
-        let is_next = epoch == self.data.view.epoch.next() && matches!(self.data.end, EpochState::Decided(_));
+        let is_over = matches!(self.data.end, EpochState::Decided(_)) || self.state.decided().is_some();
+        let is_next = epoch == self.data.view.epoch.next() && is_over;
         let is_next = is_next && (header.instance() == self.data.view.instance || self.is_first_of(header.instance()));
         let limit_bytes = limit_bytes(&self.cx.config.limits, self.cx.config.members);
         is_next && self.ahead.keep(epoch, datagram, kernel_ns, limit_bytes)

@@ -208,11 +208,22 @@ impl Process {
         if forming && !self.is_of_this_forming(header.instance(), demands, &step) {
             return self.cx.count(Counter::DiscardedInstance);
         }
+        if let (Step::Decide(value), true) = (&step, self.decides(&step)) {
+            let value = value.clone();
+            if let Some(ending) = self.state.ending_mut() {
+                ending.announced.get_or_insert(value);
+            }
+        }
         if self.state.takes_part() {
             let (moment, is_known) = (self.moment(now), known || announced);
             let instance = header.instance();
             self.report_to_agreement(now, ToAgreement::Step { moment, from, is_known, instance, ballot, step });
         }
+    }
+
+    /// Whether a step announces a decision that may follow this view.
+    fn decides(&self, step: &Step) -> bool {
+        matches!(step, Step::Decide(value) if self.may_follow(value))
     }
 
     /// Whether the sender is a member of the view that `value` begins after this one: such a member knows the decision

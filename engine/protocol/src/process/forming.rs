@@ -33,8 +33,8 @@ impl Process {
         if self.cx.config.rank() == Some(Rank(0)) {
             let all_heard = self.missing().next().is_none();
             let (moment, proposal) = (self.moment(now), all_heard.then(|| self.first_proposal(now)));
-            self.report_to_agreement(now, ToAgreement::Birth(self.cx.config.birth_floor));
-            self.report_to_agreement(now, ToAgreement::LookForming(moment, proposal));
+            let birth = self.cx.config.birth_floor;
+            self.report_to_agreement(now, ToAgreement::LookForming { moment, birth, proposal });
         }
     }
 

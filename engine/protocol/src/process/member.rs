@@ -54,8 +54,12 @@ impl Process {
     /// The last member leaves, once all that it published has been delivered here, and the members that left before
     /// have had time to hear that they are out.
     pub(super) fn close(&mut self, now: Instant) {
-        let epoch = self.data.view.epoch.next();
-        let due = now + self.cx.config.timing.detector.suspect_after_ns;
+        let (epoch, suspect_after_ns) = (self.data.view.epoch.next(), self.cx.config.timing.detector.suspect_after_ns);
+        if !self.cx.presence.joiners(now, &self.data.view, FRESH * suspect_after_ns).is_empty() {
+            self.look_due = now; // it has come since, and is admitted first
+            return;
+        }
+        let due = now + suspect_after_ns;
         let Some(leave) = &mut self.wishes.leave else { return };
         let at = *leave.closes_at.get_or_insert(due);
         if now >= at && self.unsettled.is_empty() && self.data.has_delivered_own() {

@@ -51,6 +51,8 @@ pub(super) struct Outside {
 pub(super) struct Ending {
     /// What was decided, and whether this process announces it.
     pub(super) decided: Option<(Value, bool)>,
+    /// What a member has sent as decided. The control plane hears of it, and orders what follows.
+    pub(super) announced: Option<Value>,
     /// This process has reported that it holds a proposed cut, and may have accepted it.
     pub(super) may_have_accepted: bool,
 }
@@ -89,9 +91,10 @@ impl State {
         }
     }
 
-    /// What was decided to end the current epoch, if this process takes part in that decision.
+    /// What was decided to end the current epoch, as far as a process that takes part in that decision has heard.
     pub(super) fn decided(&self) -> Option<&Value> {
-        self.ending()?.decided.as_ref().map(|(value, _)| value)
+        let ending = self.ending()?;
+        ending.decided.as_ref().map(|(value, _)| value).or(ending.announced.as_ref())
     }
 
     pub(super) fn following(&self) -> Option<&Following> {
