@@ -3,8 +3,8 @@
 use crate::settings::{Mode, Settings};
 use crate::worker::{Spec, WorkerKind};
 use crate::{
-    Failure, Peer, coordination, corosync, detect, elect, ends, fanout, inline, latency, load, lock, raw, report, ring,
-    targets, threaded, throughput, total_order, worker,
+    Failure, Peer, coordination, corosync, detect, elect, ends, fanout, inline, joins, latency, load, lock, raw,
+    report, ring, targets, threaded, throughput, total_order, worker,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -57,6 +57,7 @@ fn play(spec: &Spec) -> Result<(), Failure> {
     match (spec.role, spec.peer) {
         (WorkerKind::BourdonMember, _) => total_order::bourdon(spec, spec.task()?),
         (WorkerKind::CorosyncMember, _) => corosync::run(spec, spec.task()?),
+        (WorkerKind::Joiners, _) => joins::play(spec),
         (_, Some(Peer::Raw)) => raw::play(spec),
         (_, None) if spec.mode == Mode::Threaded => ends::play(spec, threaded::open(spec)?),
         (_, None) => ends::play(spec, inline::open(spec)?),

@@ -8,21 +8,25 @@
 //!
 //! Each detector is measured alone, with the others switched off: with hard evidence on, no other would ever be the
 //! first to notice a kill. Two more rows show what a threshold costs: how often healthy heartbeats were as late as each
-//! φ (`phi`), and how often a healthy member was evicted on a host whose cores are all busy (`--load`).
+//! φ (`phi`; with inline members only), and how often a healthy member was evicted on a host whose cores are all busy
+//! (`--load`).
+//!
+//! With `--mode threaded` a view's time is when the application's thread takes its event.
 
 mod group;
 mod member;
-
-pub(crate) use member::run as member;
+mod threaded;
 
 use crate::hosts::{Hosts, INTERFACE};
 use crate::row::document;
-use crate::script::now_ns;
+use crate::script::{self, now_ns, report};
+use crate::settings::Mode;
 use crate::{Failure, Idle};
 use bourdon::settings::{Profile, Settings as NodeSettings};
 use clap::{Args, ValueEnum};
 use group::{Group, InjectedFault, MEMBERS, Sample};
 use hdrhistogram::Histogram;
+use member::{MemberReport, Task};
 use serde_json::{Value, json};
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::time::Duration;
@@ -61,6 +65,9 @@ pub(crate) struct Settings {
         value_parser = clap::value_parser!(u64).range(1..=3_600),
     )]
     load: Option<u64>,
+    /// Members: inline, or with threads of their own
+    #[arg(long, value_enum, default_value = "inline")]
+    mode: Mode,
     /// What a member does while nothing arrives
     #[arg(long, value_enum, default_value = "park")]
     idle: Idle,
@@ -139,10 +146,22 @@ impl Settings {
     }
 }
 
+/// Plays a member until stdin ends.
+pub(crate) fn member() -> Result<(), Failure> {
+    let task: Task = script::task()?;
+    match if task.threaded { threaded::play(task) } else { member::play(task) } {
+        Ok(()) => {}
+        Err(Failure::Unusable(why)) => report(&MemberReport::Unusable(why)),
+        Err(Failure::Broken(why)) => report(&MemberReport::Broken(why)),
+    }
+    Ok(())
+}
+
 /// Measures and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let mut cells = settings.cells();
     let phi = settings.fault.is_empty() && (settings.detector.is_empty() || settings.detector.contains(&Detector::Phi));
+    let phi = phi && settings.mode == Mode::Inline; // only an inline node's application sees its detector
     if cells.is_empty() {
         return Err(Failure::Unusable(
             "a kill is measured by evidence, any other fault by push, pull and phi; choose a matching fault or detector"
@@ -212,7 +231,7 @@ fn described(settings: &Settings, node: &NodeSettings, more: Value) -> Value {
         "interface": node.network.interface,
         "hosts": if node.network.interface == INTERFACE { "a network namespace each, on a bridge" } else { "one" },
         "idle": settings.idle,
-        "mode": "inline",
+        "mode": settings.mode,
         "detectors": {
             "evidence": detector.evidence, "push": detector.push, "pull": detector.pull, "phi": detector.phi,
         },
@@ -225,11 +244,16 @@ fn described(settings: &Settings, node: &NodeSettings, more: Value) -> Value {
 
 type Measured = Result<(Value, Option<Hosts>), Failure>;
 
+/// What the members of this row's group do.
+fn task(settings: &Settings, node: &NodeSettings, flat_out: bool) -> Task {
+    Task { settings: node.clone(), threaded: settings.mode == Mode::Threaded, flat_out }
+}
+
 /// The same fault again and again.
 fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
     let Cell { fault, detector, profile } = cell;
     let node = configure(settings, hosts.as_ref(), profile, Some(detector));
-    let mut group = Group::start(hosts, &node, false)?;
+    let mut group = Group::start(hosts, task(settings, &node, false))?;
     let mut dice = xorshift(now_ns());
     let mut samples = Vec::new();
     for index in 0..settings.count {
@@ -273,7 +297,7 @@ fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
 /// How late healthy heartbeats are, by φ.
 fn healthy_gaps(settings: &Settings, hosts: Option<Hosts>, profile: ProfileName) -> Measured {
     let node = configure(settings, hosts.as_ref(), profile, Some(Detector::Phi));
-    let mut group = Group::start(hosts, &node, false)?;
+    let mut group = Group::start(hosts, task(settings, &node, false))?;
     group.listen_for(PHI)?;
     let (figures, (left_out, _)) = (group.figures()?, group.left_out());
     let share = |count: u64| count as f64 / figures.gaps.max(1) as f64;
@@ -301,7 +325,7 @@ fn healthy_gaps(settings: &Settings, hosts: Option<Hosts>, profile: ProfileName)
 /// All members publish at full speed while every core is busy with other work.
 fn under_load(settings: &Settings, hosts: Option<Hosts>, profile: ProfileName, seconds: u64) -> Measured {
     let node = configure(settings, hosts.as_ref(), profile, None);
-    let mut group = Group::start(hosts, &node, true)?;
+    let mut group = Group::start(hosts, task(settings, &node, true))?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let busy: Vec<Sender<()>> = (0..cores).map(|_| keep_a_core_busy()).collect();
     let mut left = Duration::from_secs(seconds);
@@ -403,6 +427,7 @@ mod tests {
             profile: profile.to_vec(),
             count: 1,
             load: None,
+            mode: Mode::Inline,
             idle: Idle::Park,
             json: false,
         }

@@ -22,6 +22,7 @@ mod etcd;
 mod fanout;
 mod hosts;
 mod inline;
+mod joins;
 mod latency;
 pub mod link;
 mod load;

@@ -8,8 +8,8 @@
 //! A round that sent less than 99 % of what was due, lost a reply, or got replies out of order is no result: its row is
 //! `valid: false`, and it enters no ratio. Neither does a round in which a system crashed or gave up.
 //!
-//! With `--locks` and `--elections` Bourdon is measured twice in each round: undisturbed, and with a storm of requests
-//! beside its messages (`storm.rs`).
+//! With `--locks`, `--elections` and `--joins` Bourdon is measured twice in each round: undisturbed, and beside a storm
+//! of requests (`storm.rs`) and of members that join and leave (`joins.rs`).
 
 mod client;
 
@@ -70,6 +70,9 @@ pub(crate) struct Settings {
     /// Candidacies a second, each given up once it leads: as `--locks`
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     elections: Option<u64>,
+    /// Members that join and leave a second, in a process of their own: as `--locks`
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    joins: Option<u64>,
 }
 
 /// Reads a number of seconds.
@@ -103,21 +106,21 @@ impl Settings {
 
     /// What is asked of Bourdon beside the messages, if anything.
     fn storm(&self) -> Result<Option<Storm>, Failure> {
-        if self.locks.is_none() && self.elections.is_none() {
+        if [self.locks, self.elections, self.joins].iter().all(Option::is_none) {
             return Ok(None);
         }
         if self.mode == Mode::Inline {
             return Err(Failure::Unusable(
-                "--locks and --elections need a node with threads of its own: add --mode threaded".into(),
+                "--locks, --elections and --joins are for a node with threads of its own: add --mode threaded".into(),
             ));
         }
         if let Some(peer) = self.common.peer.first() {
             return Err(Failure::Unusable(format!(
-                "{} has no locks and no elections: leave out --peer, or --locks and --elections",
+                "{} has no locks, elections and views: leave out --peer, or --locks, --elections and --joins",
                 peer.name()
             )));
         }
-        Ok(Some(Storm { locks_per_s: self.locks, elections_per_s: self.elections }))
+        Ok(Some(Storm { locks_per_s: self.locks, elections_per_s: self.elections, joins_per_s: self.joins }))
     }
 
     /// The systems of a run: Bourdon, then Bourdon in its storm, or its peers.
@@ -142,14 +145,14 @@ fn objection(round: &Round) -> Option<String> {
         return Some(format!("{} replies came out of order", found.out_of_order));
     }
     let node = found.node.as_ref()?;
-    let weak = |what, requests: &Requests| {
+    let weak = |what: &str, requests: &Requests| {
         let Requests { due, made, granted, .. } = *requests;
         // The end may come just before the last one is made.
         let weak = ((made + 1) as f64) < SENT_SHARE * due as f64 || granted == 0;
         weak.then(|| format!("of {due} {what} that were due {made} were made and {granted} granted: this is no storm"))
     };
-    let locks = node.locks.as_ref().and_then(|requests| weak("requests for locks", requests));
-    locks.or_else(|| node.elections.as_ref().and_then(|requests| weak("candidacies", requests)))
+    let kinds = [("requests for locks", node.locks), ("candidacies", node.elections), ("joins", node.joins)];
+    kinds.iter().find_map(|(what, requests)| weak(what, requests.as_ref()?))
 }
 
 /// Measures round trips at a rate and prints the result.
@@ -220,11 +223,14 @@ fn nodes(outcomes: &[Outcome]) -> impl Iterator<Item = &NodeFigures> {
     outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()?.near.node.as_deref())
 }
 
-/// What became of all requests for locks, and of all candidacies.
-fn requests(outcomes: &[Outcome]) -> [(&'static str, Option<Requests>); 2] {
-    let locks = nodes(outcomes).filter_map(|node| node.locks.as_ref());
-    let elections = nodes(outcomes).filter_map(|node| node.elections.as_ref());
-    [("locks", Requests::sum(locks)), ("elections", Requests::sum(elections))]
+/// What became of all requests for locks, of all candidacies, and of all joins.
+fn requests(outcomes: &[Outcome]) -> [(&'static str, Option<Requests>); 3] {
+    let sum = |of: fn(&NodeFigures) -> Option<&Requests>| Requests::sum(nodes(outcomes).filter_map(of));
+    [
+        ("locks", sum(|node| node.locks.as_ref())),
+        ("elections", sum(|node| node.elections.as_ref())),
+        ("joins", sum(|node| node.joins.as_ref())),
+    ]
 }
 
 /// A line about a node with threads of its own.
@@ -270,6 +276,7 @@ fn row(settings: &Settings, system: &System, spec: &Spec, outcomes: &[Outcome]) 
     if let Some(storm) = system.storm {
         how["locks"] = storm.locks_per_s.into();
         how["elections"] = storm.elections_per_s.into();
+        how["joins"] = storm.joins_per_s.into();
         let defaults = NodeSettings::default().group;
         (how["mutex"], how["election"]) = (json!(defaults.mutex), json!(defaults.election));
     }

@@ -47,22 +47,35 @@ impl Round {
         };
         let far_ends = (0..usize::from(near.receivers)).map(|index| start(far, 1 + index));
         let mut far_ends = far_ends.collect::<Result<Vec<_>, _>>()?;
+        let joins = system.storm.is_some_and(|storm| storm.joins_per_s.is_some());
+        let mut joiners = joins.then(|| start(WorkerKind::Joiners, 2)).transpose()?;
         let mut near_end = start(near.role, 0)?;
-        let measured = Self::run(&mut near_end, &mut far_ends, far, limit);
+        let measured = Self::run(&mut near_end, &mut far_ends, joiners.as_mut(), far, limit);
         // An end that misses another one reports only that: a crash is the cause.
-        let mut ends = far_ends.iter_mut().chain([&mut near_end]);
+        let mut ends = far_ends.iter_mut().chain([&mut near_end]).chain(&mut joiners);
         measured.map_err(|failure| ends.find_map(Worker::crash).unwrap_or(failure))
     }
 
     /// Measures between ends that have been started.
-    fn run(near: &mut Worker, far_ends: &mut [Worker], far: WorkerKind, limit: Duration) -> Result<Self, Failure> {
+    fn run(
+        near: &mut Worker,
+        far_ends: &mut [Worker],
+        mut joiners: Option<&mut Worker>,
+        far: WorkerKind,
+        limit: Duration,
+    ) -> Result<Self, Failure> {
         far_ends.iter_mut().try_for_each(Worker::wait_until_ready)?;
+        joiners.iter_mut().try_for_each(|joiners| joiners.wait_until_ready())?;
         near.wait_until_ready()?;
         near.begin();
+        joiners.iter_mut().for_each(|joiners| joiners.begin());
         // A near end that waits for a reply does not know why none comes; the far end does.
         let found = near.found(limit);
         let found = found.map_err(|failure| far_ends.iter_mut().find_map(Worker::failure).unwrap_or(failure))?;
         let mut round = Self { near: found, ..Self::default() };
+        if let (Some(joiners), Some(node)) = (joiners, &mut round.near.node) {
+            node.joins = joiners.found(limit)?.node.and_then(|found| found.joins);
+        }
         match far {
             WorkerKind::Receiver => {
                 round.far = far_ends.iter_mut().map(|end| end.found(limit)).collect::<Result<_, _>>()?;

@@ -37,6 +37,8 @@ const CONTROL_FULL: &str = "control_full";
 pub(crate) struct Storm {
     pub(crate) locks_per_s: Option<u64>,
     pub(crate) elections_per_s: Option<u64>,
+    /// Members that join and leave: see `joins.rs`.
+    pub(crate) joins_per_s: Option<u64>,
 }
 
 /// What became of the requests of one kind in the measured time.
@@ -46,7 +48,8 @@ pub(crate) struct Requests {
     pub(crate) made: u64,
     pub(crate) granted: u64,
     pub(crate) refused: u64,
-    /// Settled, or still open at the end, more than [`LATE_NS`] after it was due.
+    /// Settled, or still open at the end, more than [`LATE_NS`] after it was due; of a join, in a view later than
+    /// [`LATE_JOIN_NS`](crate::joins::LATE_JOIN_NS).
     pub(crate) late: u64,
     pub(crate) elapsed_ns: u64,
 }
@@ -96,6 +99,8 @@ pub struct NodeFigures {
     pub(crate) control_full: Option<u64>,
     pub(crate) locks: Option<Requests>,
     pub(crate) elections: Option<Requests>,
+    /// Of the process whose members join and leave.
+    pub(crate) joins: Option<Requests>,
 }
 
 /// The thread that makes the requests and watches the node's counters.
@@ -176,6 +181,7 @@ fn run(storm: Storm, locks: &Locks, counters: &counters::Found, (is_measured, is
         control_full: counter(counters, CONTROL_FULL),
         locks: requests.map(|source| source.counted(now)),
         elections: candidacies.map(|source| source.counted(now)),
+        joins: None,
     }
 }
 

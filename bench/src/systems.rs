@@ -4,6 +4,7 @@
 //! a workspace of its own, because building those libraries needs tools that building Bourdon does not.
 
 use crate::hosts::Hosts;
+use crate::joins;
 use crate::storm::Storm;
 use crate::worker::Spec;
 use crate::{Common, Failure, Peer};
@@ -77,7 +78,8 @@ impl System {
 
     /// The spec for this system.
     pub(crate) fn spec(&self, spec: &Spec) -> Spec {
-        Spec { peer: self.peer, storm: self.storm, ..spec.clone() }
+        let seats = self.storm.and_then(|storm| storm.joins_per_s).map_or(0, joins::seats);
+        Spec { peer: self.peer, storm: self.storm, members: spec.members + seats, ..spec.clone() }
     }
 }
 

@@ -95,6 +95,8 @@ pub enum WorkerKind {
     BourdonMember,
     /// A member of a total-order measurement beside a Corosync daemon.
     CorosyncMember,
+    /// Members that join and leave beside a load.
+    Joiners,
 }
 
 impl WorkerKind {
@@ -129,7 +131,7 @@ pub(crate) struct Found {
     /// (latency, count) for each bucket.
     pub(crate) latency_ns: Vec<(u64, u64)>,
     pub(crate) iterations: Vec<Iteration>,
-    /// Of a client whose node has threads of its own.
+    /// Of a client whose node has threads of its own, and of members that join and leave.
     pub(crate) node: Option<Box<NodeFigures>>,
 }
 

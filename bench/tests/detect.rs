@@ -20,9 +20,16 @@ fn rows(output: &Output) -> Vec<Value> {
 
 #[test]
 fn every_fault_has_its_rows() {
-    for (fault, detector) in [("kill", "evidence"), ("stop", "push"), ("cut", "pull"), ("cut-one-way", "phi")] {
-        let arguments = ["--fault", fault, "--detector", detector, "--profile", "fast", "--count", "2", "--json"];
-        let output = bench(&arguments);
+    for (fault, detector, mode) in [
+        ("kill", "evidence", "inline"),
+        ("stop", "push", "inline"),
+        ("cut", "pull", "inline"),
+        ("cut-one-way", "phi", "inline"),
+        ("kill", "evidence", "threaded"),
+        ("stop", "push", "threaded"),
+    ] {
+        let only = ["--fault", fault, "--detector", detector, "--profile", "fast", "--mode", mode];
+        let output = bench(&[&only[..], &["--count", "2", "--json"]].concat());
         if output.status.code() == Some(2) {
             crate::skipped::report(String::from_utf8_lossy(&output.stderr));
             continue;
@@ -34,7 +41,7 @@ fn every_fault_has_its_rows() {
             (&row["fault"], &row["detector"], &row["profile"]),
             (&fault.into(), &detector.into(), &"fast".into())
         );
-        assert_eq!(row["count"], 2);
+        assert_eq!((&row["count"], &row["settings"]["mode"]), (&2.into(), &mode.into()));
         for figure in ["fault_to_view_ns", "outage_ns"] {
             assert!(row[figure]["p50"].as_u64() > Some(0) && row[figure]["max"].as_u64() > Some(0), "{row}");
         }

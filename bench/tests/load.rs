@@ -73,6 +73,16 @@ fn a_storm_of_locks_and_elections_is_measured_beside_the_undisturbed_load() {
 }
 
 #[test]
+fn members_join_and_leave_beside_the_load() {
+    let joins = ["--mode", "threaded", "--rate", "1000", "--joins", "5", "--no-peer", "--json"];
+    let shown = document(&bench(&[SHORT, &joins].concat()));
+    let (undisturbed, storm) = (row(&shown, "bourdon"), row(&shown, "bourdon-storm"));
+    assert_eq!((&undisturbed["settings"]["members"], &storm["settings"]["members"]), (&2.into(), &3.into()), "{shown}");
+    assert!(undisturbed["joins"].is_null() && storm["joins"]["granted_per_s"].as_u64() > Some(0), "{storm}");
+    assert_eq!((&storm["settings"]["joins"], &storm["locks"].is_null()), (&5.into(), &true), "{storm}");
+}
+
+#[test]
 fn a_storm_without_locks_to_ask_for_is_refused() {
     for (arguments, advice) in [
         (&["--locks", "100"][..], "add --mode threaded"),

@@ -11,7 +11,6 @@ use super::member::{Figures, Installed, MemberReport, Order, Task};
 use crate::Failure;
 use crate::hosts::Hosts;
 use crate::script::{Word, broken, now_ns, send, start};
-use bourdon::settings::Settings;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
@@ -80,9 +79,8 @@ pub(super) struct Group {
 
 impl Group {
     /// Starts all members, on separate hosts if there are any, and waits until the group is whole.
-    pub(super) fn start(hosts: Option<Hosts>, settings: &Settings, flat_out: bool) -> Result<Self, Failure> {
+    pub(super) fn start(hosts: Option<Hosts>, task: Task) -> Result<Self, Failure> {
         let (sender, reports) = channel();
-        let task = Task { settings: settings.clone(), flat_out };
         let (views, suspected) = (BTreeMap::new(), Vec::new());
         let mut group = Self { members: Vec::new(), hosts, task, sender, reports, views, suspected };
         for rank in 0..MEMBERS {

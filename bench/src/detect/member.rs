@@ -14,16 +14,18 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 /// How often a message is published, unless the load is unlimited.
-const PUBLISH_EVERY_NS: u64 = 1_000_000;
+pub(super) const PUBLISH_EVERY_NS: u64 = 1_000_000;
 /// Messages published between two polls of the network under unlimited load.
-const BURST: usize = 64;
+pub(super) const BURST: usize = 64;
 /// Bytes of a message.
-const PAYLOAD: [u8; 64] = [7; 64];
+pub(super) const PAYLOAD: [u8; 64] = [7; 64];
 
 /// The task of a member: the first line it reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Task {
     pub(super) settings: Settings,
+    /// The member has threads of its own.
+    pub(super) threaded: bool,
     /// Publish as much as the group accepts.
     pub(super) flat_out: bool,
 }
@@ -78,18 +80,10 @@ pub(super) enum MemberReport {
 }
 
 /// Plays a member until stdin ends.
-pub(crate) fn run() -> Result<(), Failure> {
-    let task = script::task()?;
-    let played = Member::new(task).and_then(|mut member| {
-        let orders = script::listen();
-        while member.step(&orders)? {}
-        Ok(())
-    });
-    match played {
-        Ok(()) => {}
-        Err(Failure::Unusable(why)) => report(&MemberReport::Unusable(why)),
-        Err(Failure::Broken(why)) => report(&MemberReport::Broken(why)),
-    }
+pub(super) fn play(task: Task) -> Result<(), Failure> {
+    let mut member = Member::new(task)?;
+    let orders = script::listen();
+    while member.step(&orders)? {}
     Ok(())
 }
 
@@ -99,15 +93,15 @@ fn join(settings: &Settings) -> Result<Node, Failure> {
 
 /// When deliveries came.
 #[derive(Debug, Default)]
-struct Deliveries {
-    count: u64,
+pub(super) struct Deliveries {
+    pub(super) count: u64,
     last_ns: u64,
-    longest_ns: u64,
-    since_view: u64,
+    pub(super) longest_ns: u64,
+    pub(super) since_view: u64,
 }
 
 impl Deliveries {
-    fn note(&mut self, at_ns: u64) {
+    pub(super) fn note(&mut self, at_ns: u64) {
         if self.count > 0 {
             self.longest_ns = self.longest_ns.max(at_ns.saturating_sub(self.last_ns));
         }

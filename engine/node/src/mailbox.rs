@@ -5,7 +5,7 @@
 //! each kind of value would be written and read by hand.
 //!
 //! So a mailbox is a bounded channel of values, and beside it a count of what was posted: a look is one load. After
-//! each value the sender rings, which wakes the receiver if it sleeps.
+//! each value the sender rings, which wakes the receiver if it sleeps. A value that can wait is sent without a ring.
 //!
 //! Invariants: a receiver that saw no value before it announced its sleep is rung for a value that comes later
 //! (`bourdon_ring::signal`). A full mailbox gives the value back: the sender decides what becomes of it.
@@ -55,22 +55,34 @@ impl<T> Sender<T> {
     /// The value, if the mailbox is full or its receiver is gone.
     pub(crate) fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         self.0.values.try_send(value)?;
-        self.announce();
+        self.announce(true);
+        Ok(())
+    }
+
+    /// The same, without a ring: a receiver that sleeps takes the value after the next ring.
+    ///
+    /// # Errors
+    /// As [`Sender::try_send`].
+    pub(crate) fn try_send_silently(&self, value: T) -> Result<(), TrySendError<T>> {
+        self.0.values.try_send(value)?;
+        self.announce(false);
         Ok(())
     }
 
     /// Sends a value, and waits for room if there is none. If the receiver is gone, the value is dropped.
     pub(crate) fn send(&self, value: T) {
         if self.0.values.send(value).is_ok() {
-            self.announce();
+            self.announce(true);
         }
     }
 
-    fn announce(&self) {
+    fn announce(&self, rings: bool) {
         let mut bell = self.0.bell.lock().unwrap_or_else(PoisonError::into_inner);
         let posted = bell.posted.get() + 1;
         bell.posted.advance(posted);
-        (bell.ring)();
+        if rings {
+            (bell.ring)();
+        }
     }
 }
 
@@ -125,6 +137,16 @@ mod tests {
         drop(receiver);
         assert!(matches!(sender.try_send(5), Err(TrySendError::Disconnected(5))));
         sender.send(6);
+    }
+
+    #[test]
+    fn a_silent_value_arrives_and_does_not_ring() {
+        let (rings, rung) = channel();
+        let (sender, mut receiver) = mailbox(2, move || rings.send(()).expect("the test listens"));
+        assert!(sender.try_send_silently(1).is_ok() && receiver.has_values());
+        assert_eq!(rung.try_iter().count(), 0);
+        assert!(sender.try_send(2).is_ok());
+        assert_eq!((receiver.take(), receiver.take(), rung.try_iter().count()), (Some(1), Some(2), 1));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
-use crate::config::{FlowMode, Role, Settings};
+use crate::config::{FlowMode, IdleStrategy, Role, Settings};
 use crate::counters::{AgentFigures, CountersFile};
 use crate::directory::SOCKET_SUFFIX;
 use crate::idle::Idler;
@@ -211,7 +211,7 @@ impl ThreadedNode {
             datagram_max_bytes: settings.limits.mtu_bytes,
         };
         let is_member = settings.process.role == Role::Member;
-        node.start_control(control, from_data, is_member)?;
+        node.start_control(control, from_data, (is_member, settings.threads.idle))?;
         node.start_admin(seats.control, cells)?;
         let publication = |producer| Publication {
             producer,
@@ -226,8 +226,13 @@ impl ThreadedNode {
         Ok((node, publications, subscriptions))
     }
 
-    fn start_control(&mut self, prepared: control::Prepared, data: FromData, is_member: bool) -> Result<(), NodeError> {
-        let started = prepared.start(data, self.ended.clone(), is_member);
+    fn start_control(
+        &mut self,
+        prepared: control::Prepared,
+        data: FromData,
+        how: (bool, IdleStrategy),
+    ) -> Result<(), NodeError> {
+        let started = prepared.start(data, self.ended.clone(), how);
         let doing = "starting the control thread";
         self.control = Some(started.map_err(|source| NodeError::Io { doing, source })?);
         Ok(())

@@ -53,6 +53,16 @@ pub enum Profile {
     Patient,
 }
 
+/// How members and observers run their nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// In the thread that publishes and delivers.
+    Inline,
+    /// With threads of their own.
+    Threaded,
+}
+
 /// A campaign.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -60,6 +70,8 @@ pub struct Plan {
     pub lab: PathBuf,
     /// `udp` or `tcp`.
     pub transport: String,
+    /// How members and observers run their nodes.
+    pub mode: Mode,
     /// How many of each.
     pub members: usize,
     /// See above.
@@ -221,7 +233,8 @@ impl Campaign<'_> {
                 let number = generation.number;
                 self.tally.violation(format!("generation {number}: the group formed {formed} times"));
             }
-            verdict::acknowledged(self.plan, generation, &delivered, &mut self.tally)?;
+            let is_last = usize::from(generation.number) == generations.len();
+            verdict::acknowledged(self.plan, (generation, is_last), &delivered, &mut self.tally)?;
         }
         verdict::tokens(self.plan, &mut self.tally)?;
         Ok(self.tally.report(self.plan, generations.len()))

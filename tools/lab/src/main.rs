@@ -5,7 +5,7 @@
 
 mod member;
 
-use bourdon_lab::chaos::{self, Fault, Profile};
+use bourdon_lab::chaos::{self, Fault, Mode, Profile};
 use bourdon_lab::interrupt::Interrupt;
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
 use bourdon_lab::rounds::{self, FaultKind, Plan};
@@ -181,6 +181,9 @@ struct ChaosArgs {
     /// udp or tcp
     #[arg(long, default_value = "udp", value_parser = ["udp", "tcp", "auto"])]
     transport: String,
+    /// Members and observers: inline, or with threads of their own
+    #[arg(long, value_enum, default_value = "inline")]
+    mode: Mode,
     /// How many members
     #[arg(long, default_value_t = 3)]
     members: usize,
@@ -398,11 +401,12 @@ fn run_chaos(args: ChaosArgs, restarts: bool) -> Result<ExitCode, String> {
         return Err(format!("{} holds something already; name a new or empty folder", folder.display()));
     }
     let interrupt = Interrupt::watch().map_err(|error| format!("can't watch for signals: {error}"))?;
-    let ChaosArgs { transport, members, observers, clients, seed, reliability, loss, faults, talk, .. } = args;
+    let ChaosArgs { transport, mode, members, observers, clients, seed, reliability, loss, faults, talk, .. } = args;
     let by_transport = if transport == "udp" { Profile::Default } else { Profile::Patient };
     let plan = chaos::Plan {
         lab,
         transport,
+        mode,
         members,
         observers,
         clients,

@@ -4,10 +4,13 @@
 //! judge: it reads the files that they write.
 
 mod client;
+mod deliveries;
+mod inline;
 mod locker;
 mod messages;
 mod names;
 mod process;
+mod threaded;
 
 pub(crate) use client::{Args as ClientArgs, run as run_client};
 pub(crate) use locker::{Args as LockerArgs, run as run_locker};

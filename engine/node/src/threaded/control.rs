@@ -13,17 +13,23 @@
 //! ([`DataEnd::is_halted`]): a member that can't release its locks must not stay in the group. A control thread that
 //! has panicked ends the node.
 //!
+//! A wake-up costs more than the work behind it. What the coordinator can do nothing about yet is sent without one, and
+//! so is what only a request can wait for, while there is none ([`Urgency`]): this thread takes it when it wakes next.
+//! Where the data agent spins, this thread spins for [`SPIN_NS`] after its last work before it sleeps, while it has a
+//! lock or an election. A thread that yields instead would take turns with the data agent on a host with few cores.
+//!
 //! Invariants: values arrive in order, each once. The data agent makes a system call here only to wake this thread when
 //! it sleeps. What was asked for before the node was stopped is done before the data agent ends.
 
 use crate::clock::Clock;
+use crate::config::IdleStrategy;
 use crate::inline::Node;
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::threaded::locks::broker::Broker;
 use crate::threaded::locks::commands::{COMMANDS_MAX, LockCommand, LockCommands};
 use bourdon_port::Waker;
-use bourdon_protocol::{ControlPlane, FromControl, ToControl};
-use bourdon_ring::signal::{Flag, Sleeper, WatermarkReader, WatermarkWriter, doorbell, watermark};
+use bourdon_protocol::{ControlPlane, FromControl, ToControl, ToCoordinator};
+use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkReader, WatermarkWriter, doorbell, watermark};
 use bourdon_wire::Instant;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::VecDeque;
@@ -41,6 +47,8 @@ const TAKE_MAX: usize = 64;
 /// Values that wait at the data agent for room: more means that the control thread can't keep up, and the data agent
 /// stops until it has caught up.
 const WAITING_MAX: usize = 65_536;
+/// How many values are sent without a ring before the next one rings: a round of the control thread.
+const SILENT_MAX: usize = MAIL_A_ROUND;
 /// How long the control thread may take nothing. Longer than a loaded host keeps a thread waiting, and short enough
 /// that the others do not wait long for the locks of a member whose control thread is gone.
 const CONTROL_LEASE_NS: u64 = 1_000_000_000;
@@ -48,6 +56,21 @@ const CONTROL_LEASE_NS: u64 = 1_000_000_000;
 const PROBE_NS: u64 = CONTROL_LEASE_NS / 4;
 /// How long the control thread sleeps at least: what is overdue waits for the data agent.
 const SLEEP_MIN_NS: u64 = 1_000_000;
+
+/// How long this thread looks for an answer before it sleeps, where the data agent spins: as long as a lock takes
+/// that no other member requests.
+const SPIN_NS: u64 = 100_000;
+
+/// How soon the control thread must take a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Urgency {
+    /// At once.
+    Always,
+    /// At once if it has a lock or an election.
+    Engaged,
+    /// Before what follows.
+    Never,
+}
 
 /// From the data agent.
 #[derive(Debug)]
@@ -60,6 +83,17 @@ enum Mail {
     Stopping,
 }
 
+impl Mail {
+    fn urgency(&self) -> Urgency {
+        match self {
+            // A command takes effect once a quorum holds it, which is reported as well, or once its view has ended.
+            Self::Report(ToControl::Coordinator(ToCoordinator::Ordered { .. })) => Urgency::Never,
+            Self::Report(ToControl::Coordinator(ToCoordinator::Held { .. })) => Urgency::Engaged,
+            _ => Urgency::Always,
+        }
+    }
+}
+
 /// Everything about the control thread that is made before it runs.
 pub(crate) struct Prepared {
     mail: Receiver<Mail>,
@@ -69,6 +103,8 @@ pub(crate) struct Prepared {
     gone: Flag,
     commands: Receiver<LockCommand>,
     sleeper: Sleeper,
+    /// Down only while it has a lock or an election.
+    engaged: Sleeper,
     waker: Waker,
 }
 
@@ -90,6 +126,9 @@ pub(crate) struct WayToControl {
     ran_at: WatermarkWriter,
     settled: Flag,
     gone: Flag,
+    /// Whether it sleeps, and whether it sleeps with a lock or an election.
+    bells: [Bell; 2],
+    waker: Waker,
 }
 
 /// What the control thread needs of a data agent that runs.
@@ -102,7 +141,7 @@ pub(crate) struct FromData {
 
 /// Makes the mailboxes.
 pub(crate) fn prepare() -> std::io::Result<(Prepared, Ways)> {
-    let ((sleeper, bell), waker) = (doorbell(), Waker::new()?);
+    let ((sleeper, bell), (engaged, engaged_bell), waker) = (doorbell(), doorbell(), Waker::new()?);
     let ring = || {
         let (mut bell, waker) = (bell.clone(), waker.clone());
         move || {
@@ -111,14 +150,22 @@ pub(crate) fn prepare() -> std::io::Result<(Prepared, Ways)> {
             }
         }
     };
-    let (to_mail, mail) = mailbox(TO_CONTROL_MAX, ring());
+    let (to_mail, mail) = mailbox(TO_CONTROL_MAX, || {}); // the data agent rings by itself
     let (to_broker, commands) = mailbox(COMMANDS_MAX, ring());
     let (taken, taken_by) = watermark(0);
     let (ran_at, ran_at_by) = watermark(0);
     let (settled, gone) = (Flag::new(), Flag::new());
-    let data = WayToControl { mail: to_mail, taken: taken_by, ran_at, settled: settled.clone(), gone: gone.clone() };
+    let data = WayToControl {
+        mail: to_mail,
+        taken: taken_by,
+        ran_at,
+        settled: settled.clone(),
+        gone: gone.clone(),
+        bells: [bell, engaged_bell],
+        waker: waker.clone(),
+    };
     let ways = Ways { commands: to_broker, data, waker: waker.clone() };
-    Ok((Prepared { mail, taken, ran_at: ran_at_by, settled, gone, commands, sleeper, waker }, ways))
+    Ok((Prepared { mail, taken, ran_at: ran_at_by, settled, gone, commands, sleeper, engaged, waker }, ways))
 }
 
 /// The data agent's end.
@@ -132,6 +179,8 @@ pub(crate) struct DataEnd {
     /// When the lease was last looked at.
     looked_at: Instant,
     is_stopping: bool,
+    /// Values sent without a ring since the last ring.
+    silent: usize,
     /// Rounds in which the way to the control thread was full.
     pub(crate) full: u64,
 }
@@ -146,7 +195,10 @@ impl DataEnd {
         let (sender, orders) = mailbox(TO_DATA_MAX, ring);
         control.ran_at.advance(now.0);
         let (mark, is_stopping) = ((0, now), false);
-        (Self { control, orders, sent: 0, mark, probe_due: now, looked_at: now, is_stopping, full: 0 }, sender)
+        (
+            Self { control, orders, sent: 0, mark, probe_due: now, looked_at: now, is_stopping, silent: 0, full: 0 },
+            sender,
+        )
     }
 
     /// Whether the control plane has given something.
@@ -186,13 +238,29 @@ impl DataEnd {
 
     /// Sends it, or gives it back if there is no room.
     fn send(&mut self, mail: Mail) -> Result<(), Mail> {
-        match self.control.mail.try_send(mail) {
+        let urgency = if self.silent >= SILENT_MAX { Urgency::Always } else { mail.urgency() };
+        match self.control.mail.try_send_silently(mail) {
             Err(TrySendError::Full(mail)) => Err(mail),
             Ok(()) | Err(TrySendError::Disconnected(_)) => {
                 self.sent += 1;
+                self.ring(urgency);
                 Ok(())
             }
         }
+    }
+
+    /// Wakes the control thread, if it sleeps and the value that was sent requires it.
+    fn ring(&mut self, urgency: Urgency) {
+        let WayToControl { bells: [asleep, engaged], waker, .. } = &mut self.control;
+        let rings = match urgency {
+            Urgency::Always => asleep.must_ring(),
+            Urgency::Engaged => engaged.must_ring(),
+            Urgency::Never => false,
+        };
+        if rings {
+            waker.wake();
+        }
+        self.silent = if rings || urgency == Urgency::Always { 0 } else { self.silent + 1 };
     }
 
     /// Whether the data agent must stand still: the control thread has taken nothing for its lease, or can't keep up.
@@ -232,7 +300,12 @@ pub(crate) struct ControlThread {
 
 impl Prepared {
     /// Starts the thread. It ends when the data agent has ended, or when the returned value is dropped.
-    pub(crate) fn start(self, data: FromData, data_ended: Flag, is_member: bool) -> std::io::Result<ControlThread> {
+    pub(crate) fn start(
+        self,
+        data: FromData,
+        data_ended: Flag,
+        (is_member, idle): (bool, IdleStrategy),
+    ) -> std::io::Result<ControlThread> {
         let (end, waker, clock) = (Flag::new(), self.waker.clone(), Clock::start());
         let agent = ControlAgent {
             broker: Broker::new(is_member),
@@ -240,6 +313,7 @@ impl Prepared {
             asked: Vec::new(),
             backlog: VecDeque::new(),
             is_stopping: false,
+            spin_ns: if idle == IdleStrategy::Spin { SPIN_NS } else { 0 },
             clock,
             ends: [end.clone(), data_ended],
             ways: self,
@@ -283,6 +357,8 @@ struct ControlAgent {
     /// What the data agent had no room for. The control plane gives nothing more until this is gone.
     backlog: VecDeque<FromControl>,
     is_stopping: bool,
+    /// How long it spins after its last work, while it has a lock or an election.
+    spin_ns: u64,
     clock: Clock,
     /// Set when this thread or the data agent must end, or has.
     ends: [Flag; 2],
@@ -297,11 +373,27 @@ impl Drop for ControlAgent {
 
 impl ControlAgent {
     fn run(mut self) {
+        let mut worked_at = self.clock.now();
         while !self.has_ended() {
-            if self.work() == 0 {
+            let count = self.work();
+            if self.spin_ns > 0 && count > 0 {
+                worked_at = self.clock.now();
+            }
+            if count > 0 {
+                continue;
+            }
+            if self.spins(worked_at) {
+                std::hint::spin_loop();
+            } else {
                 self.sleep();
             }
         }
+    }
+
+    /// Whether this thread looks again at once, because an answer may come sooner than a wake-up.
+    fn spins(&self, worked_at: Instant) -> bool {
+        let is_engaged = self.spin_ns > 0 && self.data.plane.coordinator.is_engaged();
+        is_engaged && self.clock.now().since(worked_at) < self.spin_ns
     }
 
     fn has_ended(&self) -> bool {
@@ -378,10 +470,14 @@ impl ControlAgent {
     fn sleep(&mut self) {
         let now = self.clock.now();
         let due = self.data.plane.due().min(self.broker.due()).min(self.data.plane.look_due());
+        let is_engaged = self.data.plane.coordinator.is_engaged();
         let is_held_up = !self.backlog.is_empty() || now >= due;
         let left_ns = if is_held_up { SLEEP_MIN_NS } else { due.since(now) };
-        let Prepared { mail, commands, sleeper, waker, .. } = &mut self.ways;
+        let Prepared { mail, commands, sleeper, engaged, waker, .. } = &mut self.ways;
         sleeper.lie_down();
+        if is_engaged {
+            engaged.lie_down();
+        }
         // From here on a thread that adds work sees that it must ring; work added before is seen here.
         if !mail.has_values() && !commands.has_values() && !self.ends.iter().any(Flag::is_set) {
             let seconds = (left_ns / 1_000_000_000) as i64;
@@ -391,5 +487,50 @@ impl ControlAgent {
             waker.clear();
         }
         sleeper.get_up();
+        engaged.get_up();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether the control thread was woken since the last call.
+    fn is_woken(waker: &Waker) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let woken = poll(&mut [PollFd::new(waker, PollFlags::IN)], Some(&now)).expect("an eventfd can be polled") > 0;
+        waker.clear();
+        woken
+    }
+
+    fn held() -> Mail {
+        Mail::Report(ToCoordinator::Held { batch: 1 })
+    }
+
+    #[test]
+    fn a_control_thread_without_requests_sleeps_through_the_locks_of_others() {
+        let (mut prepared, ways) = prepare().expect("eventfds are allowed");
+        let (mut data, _orders) = DataEnd::new(ways.data, Instant(0), || {});
+        prepared.sleeper.lie_down();
+        for _ in 0..SILENT_MAX {
+            assert!(data.send(held()).is_ok() && !is_woken(&ways.waker));
+        }
+        assert!(data.send(held()).is_ok() && is_woken(&ways.waker), "what waits is bounded");
+        prepared.sleeper.get_up();
+        prepared.sleeper.lie_down();
+        assert!(data.send(Mail::Probe).is_ok() && is_woken(&ways.waker));
+        assert_eq!(std::iter::from_fn(|| prepared.mail.take()).count(), SILENT_MAX + 2);
+    }
+
+    #[test]
+    fn a_control_thread_with_a_request_is_woken_once_a_quorum_holds_the_command() {
+        let (mut prepared, ways) = prepare().expect("eventfds are allowed");
+        let (mut data, _orders) = DataEnd::new(ways.data, Instant(0), || {});
+        prepared.sleeper.lie_down();
+        prepared.engaged.lie_down();
+        data.ring(Urgency::Never); // as for a command that has only its place in the order
+        assert!(!is_woken(&ways.waker));
+        assert!(data.send(held()).is_ok() && is_woken(&ways.waker));
+        assert!(data.send(held()).is_ok() && !is_woken(&ways.waker), "once");
     }
 }

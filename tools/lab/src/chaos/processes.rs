@@ -166,6 +166,8 @@ impl<'a> ChaosProcesses<'a> {
             command.args(["--reliability", level.as_ref().map_or("uniform", |level| level.get_name())]);
         }
         if role != Role::Client {
+            let mode = clap::ValueEnum::to_possible_value(&plan.mode);
+            command.args(["--mode", mode.as_ref().map_or("inline", |mode| mode.get_name())]);
             let state = plan.folder.join("state").join(format!("{}-{rank}", role.name()));
             let profile = clap::ValueEnum::to_possible_value(&plan.profile);
             command.args(["--profile", profile.as_ref().map_or("default", |profile| profile.get_name())]);

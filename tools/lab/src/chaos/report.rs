@@ -2,7 +2,7 @@
 
 use super::faults::Fault;
 use super::processes::Usage;
-use super::{Plan, WHOLE_WITHIN};
+use super::{Mode, Plan, WHOLE_WITHIN};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,6 +39,8 @@ pub struct Span {
 pub struct Report {
     /// The requested campaign.
     pub transport: String,
+    /// See above.
+    pub mode: Mode,
     /// See above.
     pub members: usize,
     /// See above.
@@ -171,6 +173,7 @@ impl Tally {
         };
         Report {
             transport: plan.transport.clone(),
+            mode: plan.mode,
             members: plan.members,
             observers: plan.observers,
             clients: plan.clients,

@@ -2,8 +2,8 @@
 //!
 //! A channel for each request would keep every change, and so grow with a caller that does not read; and a holder asks
 //! "do I still hold it?" without taking the answer away from the next caller. So there is one cell with the latest
-//! state: a change overwrites it, counts, and wakes the callers that sleep. The path is rare, so a mutex that both hold
-//! for an assignment will do.
+//! state: a change overwrites it, counts, and wakes the callers that sleep, unless none of them waits for a state like
+//! it. The path is rare, so a mutex that both hold for an assignment will do.
 //!
 //! Invariants: the control thread never waits for anything under the mutex; once no thread is left to answer, the last
 //! state records it ([`Answer`] sees to it when it is dropped).
@@ -19,11 +19,16 @@ pub(crate) type Watcher = Arc<dyn Fn() + Send + Sync>;
 pub(crate) trait State: Clone + PartialEq {
     /// The node has ended: records it, unless it was over before.
     fn end(&mut self);
+
+    /// Whether a caller may sleep until there is a state like this.
+    fn is_awaited(&self) -> bool;
 }
 
 struct Inner<S> {
     state: S,
     version: u64,
+    /// Callers that sleep.
+    sleepers: usize,
     watcher: Option<Watcher>,
 }
 
@@ -41,7 +46,7 @@ impl<S> std::fmt::Debug for Request<S> {
 
 impl<S: State> Request<S> {
     pub(crate) fn new(state: S, watcher: Option<Watcher>) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::new(Inner { state, version: 0, watcher }), changed: Condvar::new() })
+        Arc::new(Self { inner: Mutex::new(Inner { state, version: 0, sleepers: 0, watcher }), changed: Condvar::new() })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<S>> {
@@ -72,16 +77,18 @@ impl<S: State> Request<S> {
     pub(crate) fn wait(&self, until: Option<Instant>, is_wanted: impl Fn(&S, u64) -> bool) -> S {
         let mut inner = self.inner();
         while !is_wanted(&inner.state, inner.version) {
+            inner.sleepers += 1;
             inner = match until {
                 None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        break;
-                    }
                     self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            inner.sleepers -= 1;
+            if until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
         }
         inner.state.clone()
     }
@@ -94,9 +101,11 @@ impl<S: State> Request<S> {
             return;
         }
         inner.version += 1;
-        let watcher = inner.watcher.clone();
+        let (watcher, wakes) = (inner.watcher.clone(), inner.sleepers > 0 && inner.state.is_awaited());
         drop(inner);
-        self.changed.notify_all();
+        if wakes {
+            self.changed.notify_all();
+        }
         if let Some(watcher) = watcher {
             if std::thread::panicking() {
                 // It may be the watcher that panicked: a second panic would end the process, and leave callers waiting.
@@ -146,6 +155,10 @@ mod tests {
         fn end(&mut self) {
             self.get_or_insert(u32::MAX);
         }
+
+        fn is_awaited(&self) -> bool {
+            self.is_none_or(|number| number % 2 == 0)
+        }
     }
 
     #[test]
@@ -157,11 +170,32 @@ mod tests {
         assert_eq!(request.news(&mut seen), None);
         let sleeper = Arc::clone(&request);
         let sleeper = std::thread::spawn(move || sleeper.wait(None, |state, _| state.is_some()));
-        answer.set(|state| *state = Some(7));
-        assert_eq!(sleeper.join().expect("no panic"), Some(7));
-        answer.set(|state| *state = Some(7));
-        assert_eq!((request.news(&mut seen), request.news(&mut seen)), (Some(Some(7)), None));
+        answer.set(|state| *state = Some(8));
+        assert_eq!(sleeper.join().expect("no panic"), Some(8));
+        answer.set(|state| *state = Some(8));
+        assert_eq!((request.news(&mut seen), request.news(&mut seen)), (Some(Some(8)), None));
         assert_eq!(calls.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn a_caller_sleeps_through_states_that_it_does_not_wait_for() {
+        let request = Request::new(None::<u32>, None);
+        let (answer, (looked, looks)) = (Answer::new(&request), channel());
+        let sleeper = Arc::clone(&request);
+        let sleeper = std::thread::spawn(move || {
+            sleeper.wait(None, |state, _| {
+                looked.send(()).expect("the test listens");
+                *state == Some(8)
+            })
+        });
+        looks.recv().expect("it looks before it sleeps");
+        for passing in (1..2_000).step_by(2) {
+            answer.set(|state| *state = Some(passing)); // the mutex is free once the caller sleeps
+            std::thread::yield_now();
+        }
+        answer.set(|state| *state = Some(8));
+        assert_eq!(sleeper.join().expect("no panic"), Some(8));
+        assert_eq!(looks.try_iter().count(), 1, "one wake-up");
     }
 
     #[test]

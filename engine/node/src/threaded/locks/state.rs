@@ -68,6 +68,10 @@ impl State for LockState {
             *self = Self::Over(Lost::Ended.into());
         }
     }
+
+    fn is_awaited(&self) -> bool {
+        matches!(self, Self::Held(_) | Self::Over(_))
+    }
 }
 
 /// The state of an election, as this node knows it.
@@ -98,5 +102,9 @@ impl State for ElectionState {
         if self.over.is_none() {
             *self = Self { leader: None, own: false, over: Some(Lost::Ended.into()), ..*self };
         }
+    }
+
+    fn is_awaited(&self) -> bool {
+        true // a candidate waits for any change
     }
 }

@@ -1,0 +1,181 @@
+//! A member whose node runs in the main thread.
+//!
+//! Invariant: a line is in the file before any consequence of it leaves the process.
+
+use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_token};
+use super::messages::Publisher;
+use super::{Failure, ending_of};
+use bourdon::settings::{Role, Settings};
+use bourdon::{
+    Coordination, Event, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId, TopicName,
+};
+use bourdon_lab::interrupt::Interrupt;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::mpsc::TryRecvError;
+use std::time::Duration;
+
+/// Runs until it is asked to end, or this incarnation is over.
+pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Result<(), Failure> {
+    let node = Node::join(settings).map_err(Failure::unusable)?;
+    let waker = node.port().waker();
+    let ended = ending_of(move || interrupt.wait(), move || waker.wake());
+    let Start { own, deliveries, rate, tokens, talk } = start;
+    let mut member = Member {
+        own,
+        is_member: settings.process.role == Role::Member,
+        node,
+        deliveries,
+        entered: Vec::new(),
+        published: 0,
+        interval_ns: 1_000_000_000 / rate,
+        due_ns: 0,
+        has_state: false,
+        tokens,
+        has_asked: false,
+        reach: None,
+        talk,
+    };
+    member.print(format_args!("begins"));
+    while ended.try_recv() == Err(TryRecvError::Empty) && member.step()? {}
+    member.print(format_args!("ends"));
+    Ok(())
+}
+
+struct Member {
+    own: Publisher,
+    /// Whether it publishes; an observer does not.
+    is_member: bool,
+    node: Node,
+    deliveries: Deliveries,
+    /// The members of the last recorded view, the most senior first.
+    entered: Vec<u16>,
+    published: u64,
+    interval_ns: u64,
+    /// When the next message is to be published.
+    due_ns: u64,
+    /// Whether it began with a member's state.
+    has_state: bool,
+    /// The file that the token is written to, until it is written.
+    tokens: Option<PathBuf>,
+    /// Whether it has requested the lock.
+    has_asked: bool,
+    /// The last report about the lock.
+    reach: Option<Reach>,
+    talk: bool,
+}
+
+impl Member {
+    fn print(&self, what: fmt::Arguments<'_>) {
+        if self.talk {
+            eprintln!("{} {}: {what}", self.node.clock().wall_ns() / 1_000_000 % 1_000_000, self.own);
+        }
+    }
+
+    /// Publishes, delivers and handles events; returns false if this incarnation is over.
+    fn step(&mut self) -> Result<bool, Failure> {
+        self.publish()?;
+        let deliveries = &mut self.deliveries;
+        // This comes first, because a member that is removed still records what it delivered.
+        let work = self.node.poll(|delivery| deliveries.deliver(&delivery));
+        // The next poll sends whatever follows from a delivery.
+        self.deliveries.history.flush();
+        let work = work.map_err(Failure::broken)?;
+        self.deliveries.check()?;
+        let goes_on = self.hear()? && self.take_token()?;
+        if self.reach != self.node.reach() {
+            self.reach = self.node.reach();
+            self.reach.iter().for_each(|reach| self.print(format_args!("{}", NodeEvent::Reached(*reach))));
+        }
+        self.deliveries.history.flush();
+        if work == 0 && goes_on {
+            let until_due = Duration::from_nanos(self.due_ns.saturating_sub(self.node.clock().now().0));
+            // Only a member publishes: for any other process the time at which it is due has passed.
+            let longest = if self.is_member { until_due.min(LONGEST_SLEEP) } else { LONGEST_SLEEP };
+            self.node.wait(longest).map_err(Failure::broken)?;
+        }
+        Ok(goes_on)
+    }
+
+    fn publish(&mut self) -> Result<(), Failure> {
+        let now_ns = self.node.clock().now().0;
+        if now_ns < self.due_ns || !self.is_member {
+            return Ok(());
+        }
+        // A process that was stopped does not catch up.
+        self.due_ns = (self.due_ns + self.interval_ns).max(now_ns);
+        let payload = self.deliveries.payload(self.own, self.published);
+        match self.node.try_publish(TopicId::of("lab"), &payload) {
+            Ok(_) => self.published += 1,
+            Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => return Err(Failure::broken(refusal)),
+            Err(_) => {} // for now
+        }
+        Ok(())
+    }
+
+    /// Handles all events; returns false if this incarnation is over.
+    fn hear(&mut self) -> Result<bool, Failure> {
+        while let Some(event) = self.node.poll_event() {
+            self.print(format_args!("{}", NodeEvent::Group(event)));
+            match event {
+                Event::View { epoch, members, .. } => self.enter(epoch.0, members),
+                Event::SnapshotWanted => {
+                    let given = self.node.give_snapshot(&self.deliveries.state());
+                    given.map_err(|refusal| Failure::broken(format!("a process can't join: {refusal}")))?;
+                }
+                // Its lines are already in the file and may differ from the lines of the second state.
+                Event::SnapshotReady if self.has_state => return Ok(false),
+                Event::SnapshotReady => self.restore()?,
+                Event::Removed(_) | Event::Left(_) => return Ok(false),
+                Event::SnapshotTooLarge { .. } | Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
+                    return Err(Failure::broken(NodeEvent::Group(event)));
+                }
+                // A member must never do this, so it is recorded for the judge.
+                Event::Gap { sender, from, to } => self.deliveries.gap(sender, from, to),
+                Event::Retracted { sender, from, to } => self.deliveries.retraction(sender, from, to),
+                _ => {}
+            }
+        }
+        Ok(true)
+    }
+
+    /// Records a view that this process is in; a joiner follows earlier views that it is not in.
+    fn enter(&mut self, epoch: u64, members: u64) {
+        let process = self.node.process();
+        let view = process.view();
+        let is_in = process.standing() == Standing::Member || !self.is_member;
+        let ranks: Vec<u16> = if view.epoch.0 == epoch {
+            view.members.iter().map(|member| member.rank.0).collect()
+        } else if self.entered.is_empty() {
+            return; // it followed: the view that it is in comes next
+        } else {
+            by_seniority(&self.entered, members) // the process has installed the next view already
+        };
+        if is_in {
+            self.deliveries.enter(view.instance, epoch, &ranks);
+            self.entered = ranks;
+        }
+    }
+
+    fn restore(&mut self) -> Result<(), Failure> {
+        self.has_state = true;
+        let state = self.node.take_snapshot().unwrap_or_default();
+        self.deliveries.restore(&state)
+    }
+
+    /// Requests the lock once a member, and records the token that is granted.
+    fn take_token(&mut self) -> Result<bool, Failure> {
+        while let Some(news) = self.node.poll_coordination() {
+            let Coordination::Lock(id, LockNews::Granted(token)) = news else { continue };
+            self.node.unlock(id);
+            let Some(path) = self.tokens.take() else { continue };
+            note_token(&path, token)?;
+            self.print(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
+        }
+        if self.tokens.is_some() && !self.has_asked && self.node.process().standing() == Standing::Member {
+            let lock = TopicName::new("lab").map_err(Failure::unusable)?;
+            self.has_asked = self.node.lock(lock, Patience::Forever).is_ok(); // refused for now: asked again
+        }
+        Ok(true)
+    }
+}

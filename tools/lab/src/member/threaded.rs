@@ -1,0 +1,303 @@
+//! One member for the lab whose node has threads of its own.
+//!
+//! Such a node hands deliveries over by a ring and events by a mailbox. Neither shows what came first, but a judge must
+//! know the view of each delivery. The node puts all deliveries of a view into the ring before it reports the next
+//! view. So an event is fetched first, then the ring is emptied up to the first delivery of a view that was not
+//! reported, and then the event is handled. That delivery is held until its view is reported.
+//!
+//! An event names a view's members, but not their seniority or the group's instance: these come from the node's admin
+//! socket. A joiner delivers messages of views that it follows; it has no state to which they could be added, so they
+//! are not recorded.
+//!
+//! The node acknowledges what it has put into the ring. So of a process that is killed the last lines may be missing
+//! although the others count on them: the history is a prefix of what the node delivered.
+//!
+//! Invariant: a line of a view is written after the view's own line, and before the next view's.
+
+use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_token};
+use super::messages::{Line, Publisher, line};
+use super::{Failure, ending_of};
+use bourdon::settings::{Role, Settings};
+use bourdon::{
+    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, LockState, NodeEvent, Publication, PublishError,
+    Rank, Refusal, Sequence, Subscription, ThreadedNode, TopicId, TopicName, Wait,
+};
+use bourdon_lab::interrupt::Interrupt;
+use serde_json::Value;
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::TryRecvError;
+use std::time::{Duration, Instant};
+
+/// The longest wait for an answer of the node's admin socket: a halted node goes on, or its group is restarted.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Runs until it is asked to end, or this incarnation is over.
+pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Result<(), Failure> {
+    let is_member = settings.process.role == Role::Member;
+    let handles = Handles { publications: usize::from(is_member), subscriptions: vec![Vec::new()] };
+    let (node, mut publications, mut subscriptions) =
+        ThreadedNode::start_with(settings, &handles).map_err(Failure::unusable)?;
+    let ended = ending_of(move || interrupt.wait(), || {});
+    let Start { own, deliveries, rate, tokens, talk } = start;
+    let mut member = Member {
+        own,
+        publication: publications.pop(),
+        subscription: subscriptions.remove(0),
+        node,
+        deliveries,
+        view: None,
+        entered: Vec::new(),
+        held: None,
+        published: 0,
+        interval: Duration::from_nanos(1_000_000_000 / rate),
+        due: Instant::now(),
+        tokens,
+        request: None,
+        begun: Instant::now(),
+        talk,
+    };
+    member.print(format_args!("begins"));
+    while ended.try_recv() == Err(TryRecvError::Empty) {
+        if !member.step()? {
+            member.print(format_args!("ends"));
+            return Ok(());
+        }
+    }
+    member.print(format_args!("is asked to end"));
+    member.end()
+}
+
+/// The view that was reported last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reported {
+    instance: InstanceId,
+    epoch: u64,
+    /// Whether this process is in it; an observer is in each view.
+    is_in: bool,
+}
+
+/// A delivery whose view was not reported yet.
+struct Held {
+    instance: InstanceId,
+    sender: (Rank, Incarnation),
+    sequence: Sequence,
+    line: Option<Line>,
+    epoch: u64,
+}
+
+impl Held {
+    fn new(delivery: &Delivery<'_>) -> Self {
+        Self {
+            instance: delivery.instance,
+            sender: (delivery.sender, delivery.incarnation),
+            sequence: delivery.sequence,
+            line: line(delivery),
+            epoch: delivery.epoch.0,
+        }
+    }
+}
+
+struct Member {
+    own: Publisher,
+    node: ThreadedNode,
+    /// None at an observer.
+    publication: Option<Publication>,
+    subscription: Subscription,
+    deliveries: Deliveries,
+    view: Option<Reported>,
+    /// The members of the last recorded view, the most senior first.
+    entered: Vec<u16>,
+    held: Option<Held>,
+    published: u64,
+    interval: Duration,
+    /// When the next message is to be published.
+    due: Instant,
+    /// The file that the token is written to, until it is written.
+    tokens: Option<PathBuf>,
+    /// The request for the lock.
+    request: Option<LockRequest>,
+    begun: Instant,
+    talk: bool,
+}
+
+impl Member {
+    fn print(&self, what: fmt::Arguments<'_>) {
+        if self.talk {
+            eprintln!("{} {}: {what}", self.begun.elapsed().as_millis(), self.own);
+        }
+    }
+
+    /// Publishes, delivers and handles events; returns false if this incarnation is over.
+    fn step(&mut self) -> Result<bool, Failure> {
+        self.publish()?;
+        let goes_on = self.take()?;
+        self.deliveries.history.flush();
+        self.deliveries.check()?;
+        self.take_token()?;
+        if goes_on {
+            let until_due = self.due.saturating_duration_since(Instant::now());
+            let longest = if self.publication.is_some() { until_due.min(LONGEST_SLEEP) } else { LONGEST_SLEEP };
+            self.subscription.wait(longest).map_err(Failure::broken)?;
+        }
+        if goes_on && !self.node.is_running() {
+            return Err(Failure::broken("the node ended by itself"));
+        }
+        Ok(goes_on)
+    }
+
+    /// Stops the node, and records what it delivers meanwhile, up to the next view.
+    fn end(&mut self) -> Result<(), Failure> {
+        self.request = None;
+        self.ask("stop")?;
+        while self.node.is_running() {
+            self.deliver();
+            self.subscription.wait(LONGEST_SLEEP).map_err(Failure::broken)?;
+        }
+        self.deliver();
+        self.deliveries.history.flush();
+        self.deliveries.check()
+    }
+
+    fn publish(&mut self) -> Result<(), Failure> {
+        let now = Instant::now();
+        let Some(publication) = self.publication.as_mut().filter(|_| now >= self.due) else { return Ok(()) };
+        // A process that was stopped does not catch up.
+        self.due = (self.due + self.interval).max(now);
+        match publication.try_publish(TopicId::of("lab"), &self.deliveries.payload(self.own, self.published)) {
+            Ok(()) => self.published += 1,
+            Err(PublishError::RingFull { .. } | PublishError::Ended) => {}
+            Err(PublishError::Refused(refusal)) => return Err(Failure::broken(refusal)),
+        }
+        Ok(())
+    }
+
+    /// Handles all events, each after the deliveries before it; returns false if this incarnation is over.
+    fn take(&mut self) -> Result<bool, Failure> {
+        loop {
+            let event = self.node.poll_event();
+            self.deliver();
+            let Some(event) = event else { return Ok(true) };
+            self.print(format_args!("{event}"));
+            if !self.hear(event)? {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Records the deliveries of the view that was reported last.
+    fn deliver(&mut self) {
+        loop {
+            let mut next = self.held.take();
+            if next.is_none() {
+                self.subscription.poll(1, |delivery| next = Some(Held::new(&delivery)));
+            }
+            let Some(next) = next else { return };
+            match self.view.filter(|view| (view.instance, view.epoch) == (next.instance, next.epoch)) {
+                Some(view) if !view.is_in => {}
+                Some(_) => self.deliveries.record(next.sender, next.sequence, next.line),
+                None => {
+                    self.held = Some(next);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Handles an event; returns false if this incarnation is over.
+    fn hear(&mut self, event: NodeEvent) -> Result<bool, Failure> {
+        match event {
+            NodeEvent::Group(Event::View { epoch, members, .. }) => self.enter(epoch.0, members)?,
+            // The next instance's views do not follow from those of the instance before.
+            NodeEvent::Group(Event::NewInstance { .. } | Event::Superseded { .. }) => {
+                self.entered.clear();
+                self.view = None;
+            }
+            NodeEvent::Group(Event::Removed(_) | Event::Left(_)) => return Ok(false),
+            NodeEvent::Group(Event::IdentityConflict(_) | Event::ConfigurationDiffers(_))
+            | NodeEvent::PublicationDropped(Refusal::TooLarge { .. } | Refusal::Observer) => {
+                return Err(Failure::broken(event));
+            }
+            // A member must never do this, so it is recorded for the judge.
+            NodeEvent::Group(Event::Gap { sender, from, to }) => self.deliveries.gap(sender, from, to),
+            NodeEvent::Group(Event::Retracted { sender, from, to }) => self.deliveries.retraction(sender, from, to),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// Records a view that this process is in.
+    fn enter(&mut self, epoch: u64, members: u64) -> Result<(), Failure> {
+        let answer = self.ask("view")?;
+        let view = &answer["view"];
+        let instance = view["instance"].as_str().and_then(|text| u64::from_str_radix(text, 16).ok()).map(InstanceId);
+        let is_observer = self.publication.is_none();
+        let (instance, is_in, ranks) = if view["epoch"].as_u64() == Some(epoch) {
+            (instance, is_observer || view["standing"] == "member", seniority(view))
+        } else {
+            // The node has installed the next view already.
+            let (known, own) = (self.view.map(|view| view.instance), self.own.rank);
+            let is_in = !self.entered.is_empty() && (is_observer || members >> own & 1 == 1);
+            (known.or(instance), is_in, by_seniority(&self.entered, members))
+        };
+        let instance = instance.unwrap_or(InstanceId::NONE);
+        self.view = Some(Reported { instance, epoch, is_in });
+        if is_in {
+            self.deliveries.enter(instance, epoch, &ranks);
+            self.entered = ranks;
+        }
+        Ok(())
+    }
+
+    /// Sends the node's admin socket a request; returns the answer.
+    fn ask(&self, request: &str) -> Result<Value, Failure> {
+        let ask = || -> std::io::Result<Value> {
+            let mut stream = UnixStream::connect(&self.node.info().socket_path)?;
+            stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+            writeln!(stream, "{{\"request\":\"{request}\"}}")?;
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line)?;
+            Ok(serde_json::from_str(&line)?)
+        };
+        ask().map_err(|error| Failure::broken(format!("the admin socket, asked for {request}: {error}")))
+    }
+
+    /// Requests the lock once, and records the token that is granted.
+    fn take_token(&mut self) -> Result<(), Failure> {
+        let Some(path) = &self.tokens else { return Ok(()) };
+        if self.request.is_none() {
+            let lock = TopicName::new("lab").map_err(Failure::unusable)?;
+            self.request = Some(self.node.locks().begin(lock, Wait::Forever));
+        }
+        let Some(LockState::Held(token)) = self.request.as_ref().map(LockRequest::state) else { return Ok(()) };
+        note_token(path, token)?;
+        (self.tokens, self.request) = (None, None);
+        self.print(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
+        Ok(())
+    }
+}
+
+/// The members of a view that the admin socket reports, the most senior first.
+fn seniority(view: &Value) -> Vec<u16> {
+    let members = view["members"].as_array().into_iter().flatten();
+    let place = |member: &Value| Some((member["seniority"].as_u64()?, member["rank"].as_u64()? as u16));
+    let mut places: Vec<(u64, u16)> = members.filter_map(place).collect();
+    places.sort_unstable();
+    places.into_iter().map(|(_, rank)| rank).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn members_are_sorted_by_seniority_and_those_outside_left_out() {
+        let member = |rank: u16, place: Option<u64>| json!({ "rank": rank, "seniority": place });
+        let view = json!({ "members": [member(0, Some(1)), member(1, None), member(2, Some(0))] });
+        assert_eq!(seniority(&view), [2, 0]);
+        assert_eq!(by_seniority(&[2, 0], 0b1011), [0, 1, 3]);
+    }
+}
