@@ -61,6 +61,8 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::HolderNotFenced => &["fenced"],
         Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted => &["election"],
         Mutant::LeaderNotVoided => &["election", "agreed-leader"],
+        // Planted by the model: here the planes of a process exchange their orders and reports at once.
+        Mutant::PromiseBeforeWedged | Mutant::HeldBeforeWedged | Mutant::StaleCutHeld => &[],
         Mutant::ShortRuns | Mutant::AskTwice | Mutant::WedgedUniform | Mutant::SendAfterPromise => &[],
     }
 }
