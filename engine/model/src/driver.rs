@@ -94,7 +94,7 @@ fn carry_out_all(group: &Group, state: &mut State, own: u8, detectors: &Detector
         let next = state.nodes[usize::from(own)].to_data.first().cloned();
         if let Some(order) = next.filter(|order| !waits(group, &state.nodes[usize::from(own)], order)) {
             state.node(own).to_data.remove(0);
-            carry_out_order(state.node(own), &order, detectors, &mut commands);
+            carry_out_order(group, state.node(own), &order, detectors, &mut commands);
         } else if commands.is_empty() {
             break;
         }
@@ -159,12 +159,18 @@ fn waits(group: &Group, node: &Node, order: &ToData) -> bool {
 pub fn obey(group: &Group, state: &mut State, own: u8) {
     let (node, mut commands) = (state.node(own), Commands::new());
     let order = node.to_data.remove(0);
-    carry_out_order(node, &order, &IMPATIENT, &mut commands);
+    carry_out_order(group, node, &order, &IMPATIENT, &mut commands);
     carry_out_all(group, state, own, &IMPATIENT, commands);
 }
 
 /// What the data plane does when it obeys.
-fn carry_out_order(node: &mut Node, order: &ToData, detectors: &DetectorReport, commands: &mut Commands) {
+fn carry_out_order(
+    group: &Group,
+    node: &mut Node,
+    order: &ToData,
+    detectors: &DetectorReport,
+    commands: &mut Commands,
+) {
     if let ToData::Fetch(ballot, cut) = order {
         node.fetching = Some((*ballot, cut.clone()));
         return;
@@ -175,6 +181,8 @@ fn carry_out_order(node: &mut Node, order: &ToData, detectors: &DetectorReport, 
     node.fetching = None;
     if let ToData::Wedge(ballot, held) = order {
         let held = held.clone().unwrap_or_else(|| node.held());
+        let patient = DetectorReport::default(); // as in `hand`: a proposer waits for states until `Patience` expires
+        let detectors = if group.apart { &patient } else { detectors };
         node.driver.on_wedged(*ballot, held, detectors, commands);
     }
 }

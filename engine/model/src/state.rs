@@ -45,7 +45,7 @@ pub struct Packet {
 /// An order of the control plane to its data plane, as in `values/handover.rs`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ToData {
-    /// Stop, as the promise of this ballot requires. The bug `held-before-wedged` gives with it what it reports as held.
+    /// Stop, as the promise of this ballot requires. The bug `held-before-wedged` gives with it what it reports.
     Wedge(Ballot, Option<Cut>),
     /// Fetch what is missing of the cut that was proposed in this ballot.
     Fetch(Ballot, Cut),
