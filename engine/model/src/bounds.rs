@@ -31,6 +31,8 @@ pub struct Group {
     pub late: bool,
     /// Whether a proposer gets a `REFUSE` for higher ballots: it holds nothing that their `PREPARE` does not hold.
     pub refusals: bool,
+    /// Whether the control plane's orders to the data plane wait, and are obeyed at any later place.
+    pub apart: bool,
     /// Set from outside when a search is to give up.
     pub spent: Arc<OnceLock<Spent>>,
     /// A planted bug.
@@ -57,6 +59,7 @@ impl Group {
             suspects: true,
             late: false,
             refusals: false,
+            apart: false,
             spent: Arc::default(),
             mutant: None,
         }

@@ -1,12 +1,15 @@
 //! Carries out what the shipped driver commands, as `process/change.rs` does it in a process.
 //!
 //! There is no protocol here: inputs go to the driver, its commands change what a node holds, has promised and has
-//! delivered. A command that asks for a report gets it as soon as it can be given, because a late report is a late
-//! input, and the model tries those anyhow.
+//! delivered. What the driver orders of the data plane is done at once, or waits if the planes are apart
+//! ([`ToData`]): then the data plane sends, receives, acknowledges and delivers until it obeys. A report comes as soon
+//! as it can be given, because the model tries what a late one could do anyhow: a late `Wedged` is a late `STATE` or
+//! `PREPARE`, or one that is lost if a higher promise overtakes it; a late `CutHeld` is a late fetch, which a higher
+//! promise overtakes while its own `Wedge` waits.
 
 use crate::bounds::{Group, bits};
 use crate::properties::{self, Property};
-use crate::state::{Delivered, Node, Packet, State, kind, rank};
+use crate::state::{Delivered, Node, Packet, State, ToData, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::driver::{Command, Commands, DetectorReport, Driver, Timer, To};
 use bourdon_protocol::control::view_change::{Ballot, Proposal, Step, Value};
@@ -75,18 +78,26 @@ fn drive(
     let led = state.nodes[usize::from(own)].ballots().leads();
     let epoch = state.nodes[usize::from(own)].epoch;
     input(&mut state.node(own).driver, detectors, &mut commands);
+    carry_out_all(group, state, own, detectors, commands);
+    let node = &state.nodes[usize::from(own)];
+    if node.epoch == epoch && node.ballots().leads().is_some_and(|ballot| Some(ballot) != led) {
+        state.ballots[usize::from(epoch)] += 1;
+    }
+}
+
+fn carry_out_all(group: &Group, state: &mut State, own: u8, detectors: &DetectorReport, mut commands: Commands) {
     loop {
         while let Some(command) = commands.pop_front() {
             carry_out(group, state, own, detectors, command, &mut commands);
         }
         report(group, state, own, detectors, &mut commands);
-        if commands.is_empty() {
+        let next = state.nodes[usize::from(own)].to_data.first().cloned();
+        if let Some(order) = next.filter(|order| !waits(group, &state.nodes[usize::from(own)], order)) {
+            state.node(own).to_data.remove(0);
+            carry_out_order(group, state.node(own), &order, detectors, &mut commands);
+        } else if commands.is_empty() {
             break;
         }
-    }
-    let node = &state.nodes[usize::from(own)];
-    if node.epoch == epoch && node.ballots().leads().is_some_and(|ballot| Some(ballot) != led) {
-        state.ballots[usize::from(epoch)] += 1;
     }
 }
 
@@ -114,21 +125,15 @@ fn carry_out(
         }
         Command::Wedge(ballot) => {
             let node = state.node(own);
-            if node.frozen.is_none() {
-                node.frozen = Some(node.ends.clone());
+            let held = group.is(Mutant::HeldBeforeWedged).then(|| node.held());
+            if group.is(Mutant::PromiseBeforeWedged) {
+                let held = node.held();
+                node.driver.on_wedged(ballot, held, detectors, commands);
             }
-            node.fetching = None;
-            let held = node.held();
-            node.driver.on_wedged(ballot, held, detectors, commands);
+            node.order(ToData::Wedge(ballot, held));
         }
-        Command::Fetch { ballot, cut, .. } => state.node(own).fetching = Some((ballot, cut)),
-        Command::Conclude { .. } => {
-            let node = state.node(own);
-            if node.frozen.is_none() {
-                node.frozen = Some(node.ends.clone());
-            }
-            node.fetching = None;
-        }
+        Command::Fetch { ballot, cut, .. } => state.node(own).order(ToData::Fetch(ballot, cut)),
+        Command::Conclude { .. } => state.node(own).order(ToData::Conclude),
         Command::Install(value) => {
             if value.members.contains(&member(own)) {
                 install(group, state, own, &value);
@@ -138,32 +143,93 @@ fn carry_out(
     }
 }
 
+/// Whether the data plane may obey its oldest order later. It need not where that comes to the same as something else
+/// that may be late. If it has stopped and receives nothing more, only the `STATE` or `PREPARE` is late; at a member
+/// that does not lead, a late fetch is a late `PROPOSE`; a decision that is carried out late is a late `DECIDE`.
+fn waits(group: &Group, node: &Node, order: &ToData) -> bool {
+    let matters = match order {
+        ToData::Wedge(..) => node.frozen.is_none() || node.fetching.is_some() || group.late,
+        ToData::Fetch(ballot, _) => node.ballots().leads() == Some(*ballot),
+        ToData::Conclude => false,
+    };
+    group.apart && matters
+}
+
+/// The data plane obeys its oldest order.
+pub fn obey(group: &Group, state: &mut State, own: u8) {
+    let (node, mut commands) = (state.node(own), Commands::new());
+    let order = node.to_data.remove(0);
+    carry_out_order(group, node, &order, &IMPATIENT, &mut commands);
+    carry_out_all(group, state, own, &IMPATIENT, commands);
+}
+
+/// What the data plane does when it obeys.
+fn carry_out_order(
+    group: &Group,
+    node: &mut Node,
+    order: &ToData,
+    detectors: &DetectorReport,
+    commands: &mut Commands,
+) {
+    if let ToData::Fetch(ballot, cut) = order {
+        node.fetching = Some((*ballot, cut.clone()));
+        return;
+    }
+    if node.frozen.is_none() {
+        node.frozen = Some(node.ends.clone());
+    }
+    node.fetching = None;
+    if let ToData::Wedge(ballot, held) = order {
+        let held = held.clone().unwrap_or_else(|| node.held());
+        let patient = DetectorReport::default(); // as in `hand`: a proposer waits for states until `Patience` expires
+        let detectors = if group.apart { &patient } else { detectors };
+        node.driver.on_wedged(*ballot, held, detectors, commands);
+    }
+}
+
 /// Reports a cut that is held, and a decision that is delivered.
 fn report(group: &Group, state: &mut State, own: u8, detectors: &DetectorReport, commands: &mut Commands) {
     let node = state.node(own);
     let early = group.mutant == Some(Mutant::AcceptBeforeFetch);
     if let Some((fetched_in, _)) = node.fetching.clone().filter(|(_, cut)| early || node.holds(cut)) {
         node.fetching = None;
-        node.accepted = node.ballots().wanted().map_or(0, |value| bits(&value.members));
-        if let Some(ballot) = node.ballots().leads() {
-            // The driver counts its own acceptance without sending it; the properties count what was sent.
-            state.post(Packet {
-                epoch: state.nodes[usize::from(own)].epoch,
-                from: own,
-                to: Some(own),
-                ballot,
-                step: Step::Accept,
-            });
-        }
-        state.node(own).driver.on_cut_held(fetched_in, detectors, commands);
+        cut_held(group, state, own, fetched_in, detectors, commands);
         return;
     }
-    let Some(value) = node.ballots().decided().cloned() else { return };
+    let Some(value) = node.ballots().decided().filter(|_| node.to_data.is_empty()).cloned() else { return };
     let hole = group.mutant == Some(Mutant::InstallWithHole);
     if value.members.contains(&member(own)) && (hole || node.holds(&value.cut)) {
         node.driver.on_concluded(commands);
     } else if node.accepted != 0 || node.ballots().is_wedged() {
         rest(group, state, own, value);
+    }
+}
+
+/// The driver accepts the value whose cut is held, unless its ballot is over.
+fn cut_held(
+    group: &Group,
+    state: &mut State,
+    own: u8,
+    fetched_in: Ballot,
+    detectors: &DetectorReport,
+    commands: &mut Commands,
+) {
+    let (epoch, node) = (state.nodes[usize::from(own)].epoch, state.node(own));
+    let before = node.ballots().accepted().cloned();
+    let ballots = node.ballots();
+    let is_current = ballots.promised() == fetched_in || group.mutant.is_some();
+    if let Some(value) = ballots.wanted().filter(|_| is_current && ballots.decided().is_none()) {
+        let (members, leads) = (bits(&value.members), ballots.leads());
+        node.accepted = members;
+        if let Some(ballot) = leads {
+            // The driver counts its own acceptance without sending it; the properties count what was sent.
+            state.post(Packet { epoch, from: own, to: Some(own), ballot, step: Step::Accept });
+        }
+    }
+    state.node(own).driver.on_cut_held(fetched_in, detectors, commands);
+    let accepted = state.nodes[usize::from(own)].ballots().accepted().cloned();
+    if let Some(value) = accepted.filter(|value| before.as_ref() != Some(value)) {
+        properties::on_accept(group, state, own, &value);
     }
 }
 
@@ -196,6 +262,7 @@ fn install(group: &Group, state: &mut State, own: u8, value: &Value) {
         state.walk(epoch, &ends)
     };
     let node = state.node(own);
+    debug_assert!(node.to_data.is_empty(), "a decision is the last order of an epoch");
     let keeps = group.mutant != Some(Mutant::CutNotRetained);
     let ends = vec![0; node.ends.len()];
     node.retained = keeps.then(|| core::mem::replace(&mut node.ends, ends.clone()));
@@ -233,6 +300,7 @@ pub fn crash(group: &Group, state: &mut State, own: u8) {
     node.frozen = Some(acknowledged);
     node.retained = None;
     (node.accepted, node.fetching) = (0, None);
+    node.to_data.clear();
     node.driver = driver(group, own, view);
     state.crashes += 1;
 }
@@ -249,6 +317,7 @@ pub fn forget(group: &Group, state: &mut State, own: u8) {
     let view = state.view(state.nodes[usize::from(own)].epoch).clone();
     let node = state.node(own);
     node.fetching = None;
+    node.to_data.clear();
     node.driver = driver(group, own, view);
     state.crashes += 1;
 }

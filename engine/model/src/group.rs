@@ -7,7 +7,7 @@
 pub use crate::bounds::{Group, bits};
 use crate::driver;
 use crate::properties::{self, Property};
-use crate::state::{Item, Node, Packet, State, Streams, kind, rank};
+use crate::state::{Item, Node, Packet, State, Streams, ToData, kind, rank};
 use bourdon_protocol::Mutant;
 use bourdon_protocol::control::view_change::driver::Timer;
 use bourdon_protocol::control::view_change::{Proposal, Step};
@@ -31,6 +31,8 @@ pub enum Action {
     Expire(u8, Timer, u64),
     /// Takes in a step.
     Hand(u8, Arc<Packet>),
+    /// Its data plane obeys the oldest order that waits.
+    Obey(u8, Arc<ToData>),
     /// Gets what the cut wants of a stream from a living holder.
     Fetch(u8, u8),
     /// Hears what was decided.
@@ -57,6 +59,7 @@ impl Group {
             member: own < self.members,
             epoch: 0,
             driver: driver::driver(self, own, view.clone()),
+            to_data: Vec::new(),
             fetching: None,
             ends: vec![0; ranks],
             frozen: None,
@@ -83,6 +86,7 @@ impl Group {
         }
         for (own, node) in (0u8..).zip(&state.nodes).filter(|(_, node)| node.alive) {
             if node.member {
+                actions.extend(node.to_data.first().map(|order| Action::Obey(own, Arc::clone(order))));
                 if node.epoch < self.changes {
                     self.possible_data(state, own, node, actions);
                     self.possible_ballot(state, own, node, actions);
@@ -106,8 +110,8 @@ impl Group {
         let (epoch, at) = (usize::from(node.epoch), usize::from(own));
         let streams = &state.streams[epoch];
         let sequencer = state.view(node.epoch).sequencer == rank(own);
-        if (!node.is_wedged() || self.is(Mutant::SendAfterPromise))
-            && node.ballots().decided().is_none()
+        let decided = node.ballots().decided().is_some();
+        if (!node.is_wedged() || self.is(Mutant::SendAfterPromise) && !decided)
             && streams[at].len() < usize::from(self.datagrams)
         {
             if own < self.senders {
@@ -121,7 +125,7 @@ impl Group {
                 actions.extend((0..self.all()).filter(unordered).map(|other| Action::Send(own, Some(other))));
             }
         }
-        if node.ballots().decided().is_none() && (self.late || !node.is_wedged()) {
+        if !node.is_wedged() || self.late && !decided {
             let more = |stream: &u8| streams[usize::from(*stream)].len() > usize::from(node.ends[usize::from(*stream)]);
             actions.extend((0..self.all()).filter(more).map(|stream| Action::Receive(own, stream)));
         }
@@ -129,8 +133,8 @@ impl Group {
 
     fn possible_ballot(&self, state: &State, own: u8, node: &Node, actions: &mut Vec<Action>) {
         let epoch = usize::from(node.epoch);
-        if let Some(value) = node.ballots().wanted() {
-            for (stream, end) in (0u8..).zip(&value.cut.ends) {
+        if let Some(cut) = node.fetches() {
+            for (stream, end) in (0u8..).zip(&cut.ends) {
                 let at = usize::from(stream);
                 if u64::from(node.ends[at]) < end.0 && state.has_holder(node.epoch, at, end.0) {
                     actions.push(Action::Fetch(own, stream));
@@ -211,10 +215,11 @@ impl Group {
             Action::Hand(own, packet) => driver::hand(self, &mut state, *own, packet),
             Action::Fetch(own, stream) => {
                 let node = state.node(*own);
-                let end = node.ballots().wanted().map(|value| value.cut.ends[usize::from(*stream)].0);
+                let end = node.fetches().map(|cut| cut.ends[usize::from(*stream)].0);
                 node.ends[usize::from(*stream)] = end.expect("the fetch wants an end of this stream") as u8;
                 driver::settle(self, &mut state, *own);
             }
+            Action::Obey(own, _) => driver::obey(self, &mut state, *own),
             Action::Learn(own) => {
                 let epoch = usize::from(state.nodes[usize::from(*own)].epoch);
                 let value = state.decided[epoch][0].clone();

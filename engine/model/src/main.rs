@@ -4,7 +4,7 @@
 
 use bourdon_model::budget::{Budget, Spent};
 use bourdon_model::group::{Action, Group};
-use bourdon_model::plan::{self, STUCK};
+use bourdon_model::plan::{self, Caught, STUCK};
 use bourdon_model::reach::reach;
 use bourdon_model::search::search;
 use clap::Parser;
@@ -52,6 +52,9 @@ struct Asked {
     /// Proposers get a REFUSE for higher ballots
     #[arg(long)]
     refusals: bool,
+    /// The control plane's orders to the data plane wait, and are obeyed at any later place
+    #[arg(long)]
+    apart: bool,
     /// Search for a way on from every state instead, with the last ballot kept for it
     #[arg(long)]
     reach: bool,
@@ -106,6 +109,7 @@ fn check(asked: &Asked) -> (Value, bool) {
         suspects: !asked.no_suspects,
         late: asked.late,
         refusals: asked.refusals,
+        apart: asked.apart,
         spent: Arc::default(),
         mutant: None,
     };
@@ -152,15 +156,17 @@ fn mutate(asked: &Asked, name: &str) -> Option<(Value, bool)> {
         eprintln!("{}…", planted.mutant.name());
         let caught = planted.look(Duration::from_secs(asked.seconds));
         good &= caught.is_some();
-        let (by, steps) = caught.as_ref().map_or(("nothing", 0), |caught| (caught.by, caught.trace.len()));
+        let figures = |caught: &Caught| (caught.by, caught.trace.len(), caught.states);
+        let (by, steps, states) = caught.as_ref().map_or(("nothing", 0, 0), figures);
         let trace = caught.map(|caught| words(&caught.trace)).unwrap_or_default();
         if !asked.json {
-            println!("{:<24} {by:<22} {steps:>2} steps", planted.mutant.name());
+            println!("{:<24} {by:<22} {steps:>2} steps {states:>9} states", planted.mutant.name());
             if name != "all" {
                 trace.iter().for_each(|line| println!("  {line}"));
             }
         }
-        rows.push(json!({ "mutant": planted.mutant.name(), "by": by, "steps": steps, "trace": trace }));
+        let mutant = planted.mutant.name();
+        rows.push(json!({ "mutant": mutant, "by": by, "steps": steps, "states": states, "trace": trace }));
     }
     (!planted.is_empty()).then(|| (json!({ "mutants": rows }), good))
 }

@@ -26,6 +26,8 @@ pub struct Planted {
 pub struct Caught {
     /// The property it breaks.
     pub by: &'static str,
+    /// How many states were visited until then; all, if it blocks the group.
+    pub states: usize,
     /// The shortest trace to it.
     pub trace: Vec<Action>,
 }
@@ -37,10 +39,11 @@ impl Planted {
     /// Searches for the bug.
     pub fn look(&self, limit: Duration) -> Option<Caught> {
         if self.blocks {
-            return reach::reach(&self.group, Budget::of(limit)).stuck.map(|trace| Caught { by: STUCK, trace });
+            let found = reach::reach(&self.group, Budget::of(limit));
+            return found.stuck.map(|trace| Caught { by: STUCK, states: found.states, trace });
         }
         let found = search::search(&self.group, Budget::of(limit), false);
-        found.broken.map(|(property, trace)| Caught { by: property.name(), trace })
+        found.broken.map(|(property, trace)| Caught { by: property.name(), states: found.states, trace })
     }
 }
 
@@ -49,6 +52,7 @@ pub fn planted() -> Vec<Planted> {
     let bare = Group { datagrams: 0, crashes: 0, ..Group::small() }; // ballots only
     let data = Group { ballots: 1, crashes: 0, ..Group::small() }; // one ballot, two streams
     let late = Group { late: true, ..data.clone() };
+    let apart = Group { apart: true, senders: 1, suspects: false, ..data.clone() }; // orders to the data plane wait
     let one = Group { senders: 1, crashes: 1, suspects: false, ..Group::small() }; // one stream, one crash
     let three = Group { ballots: 3, suspects: false, ..bare.clone() };
     let leaves = Group { leavers: 2, suspects: false, ..bare.clone() }; // two of three ask to leave
@@ -75,6 +79,9 @@ pub fn planted() -> Vec<Planted> {
         (Mutant::TakeoverAlone, Group { ballots: 2, datagrams: 0, suspects: false, ..data.clone() }),
         (Mutant::RespondersLeftOut, Group { datagrams: 0, suspects: false, ..data.clone() }),
         (Mutant::SmallView, Group { datagrams: 0, suspects: false, ..data }),
+        (Mutant::PromiseBeforeWedged, apart.clone()),
+        (Mutant::HeldBeforeWedged, apart.clone()),
+        (Mutant::StaleCutHeld, Group { ballots: 2, ..apart }),
     ];
     let blocks = [
         (Mutant::DecideByAll, Group { crashes: 1, suspects: false, ..bare }),

@@ -26,7 +26,7 @@ pub enum Property {
     OneOrder,
     /// 11: what may have been delivered uniformly is in the cut.
     Uniform,
-    /// 24: a member that installs holds the whole cut.
+    /// 24: a member that installs holds the whole cut; with the planes apart, one that accepts as well.
     WholeCut,
     /// 26: the continuing members of a view, with those that asked to leave, are a quorum of the view before.
     Continuation,
@@ -116,6 +116,13 @@ pub fn on_install(group: &Group, state: &mut State, own: u8, value: &Value) {
         Property::SameSet.break_in(state);
     }
     if !whole {
+        Property::WholeCut.break_in(state);
+    }
+}
+
+/// 24, when a member accepts. Where the planes are not apart, the model itself reports a cut only once it is held.
+pub fn on_accept(group: &Group, state: &mut State, own: u8, value: &Value) {
+    if group.apart && !state.nodes[usize::from(own)].holds(&value.cut) {
         Property::WholeCut.break_in(state);
     }
 }

@@ -42,6 +42,17 @@ pub struct Packet {
     pub step: Step,
 }
 
+/// An order of the control plane to its data plane, as in `values/handover.rs`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ToData {
+    /// Stop, as the promise of this ballot requires. The bug `held-before-wedged` gives with it what it reports.
+    Wedge(Ballot, Option<Cut>),
+    /// Fetch what is missing of the cut that was proposed in this ballot.
+    Fetch(Ballot, Cut),
+    /// The cut is decided: deliver up to it.
+    Conclude,
+}
+
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Node {
@@ -55,11 +66,13 @@ pub struct Node {
     pub epoch: u8,
     /// The shipped driver of the view change, and in it the ballots.
     pub driver: Driver,
-    /// The cut that the driver has asked for and its ballot, as long as not all of it is held.
+    /// The orders that its data plane has not obeyed yet, oldest first; none unless the planes are apart.
+    pub to_data: Vec<Arc<ToData>>,
+    /// The cut that its data plane was ordered to fetch and its ballot, as long as not all of it is held.
     pub fetching: Option<(Ballot, Cut)>,
     /// What it holds in its epoch, by rank.
     pub ends: Vec<u8>,
-    /// What it held when it promised first: what it has acknowledged, and delivered as agreed.
+    /// What it held when its data plane stopped: what it has acknowledged, and delivered as agreed.
     pub frozen: Option<Vec<u8>>,
     /// The cut of the epoch before, retained for the members that have not installed yet.
     pub retained: Option<Vec<u8>>,
@@ -101,9 +114,23 @@ impl Node {
         self.frozen.is_some()
     }
 
+    /// Gives its data plane an order. One that waits already is not given again: the step that gave it may be received
+    /// again once it is obeyed.
+    pub fn order(&mut self, order: ToData) {
+        if !self.to_data.iter().any(|waiting| **waiting == order) {
+            self.to_data.push(Arc::new(order));
+        }
+    }
+
     /// Its ballots.
     pub fn ballots(&self) -> &ViewChange {
         self.driver.ballots()
+    }
+
+    /// The cut that its data plane fetches: what it was ordered to report, or else what it was ordered last.
+    pub fn fetches(&self) -> Option<&Cut> {
+        let last = self.ballots().wanted().filter(|_| self.to_data.is_empty());
+        self.fetching.as_ref().map(|(_, cut)| cut).or(last.map(|value| &value.cut))
     }
 
     /// Whether it takes part in the ballots of this epoch.

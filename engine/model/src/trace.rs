@@ -1,6 +1,7 @@
 //! What happened, in words.
 
 use crate::group::Action;
+use crate::state::ToData;
 use bourdon_protocol::control::view_change::{Ballot, Step, Value};
 use std::fmt;
 
@@ -48,6 +49,14 @@ impl fmt::Display for Action {
             Self::Hand(own, packet) => {
                 write!(f, "{own} hears from {}, ballot {}: {}", packet.from, ballot(packet.ballot), step(&packet.step))
             }
+            Self::Obey(own, order) => match &**order {
+                ToData::Wedge(at, _) => write!(f, "{own}: its data plane stops for ballot {}", ballot(*at)),
+                ToData::Fetch(at, cut) => {
+                    let ends: Vec<_> = cut.ends.iter().map(|end| end.0).collect();
+                    write!(f, "{own}: its data plane begins to fetch the cut {ends:?} of ballot {}", ballot(*at))
+                }
+                ToData::Conclude => write!(f, "{own}: its data plane goes up to the decided cut"),
+            },
             Self::Go(own) => write!(f, "{own} is removed and goes"),
             Self::Fetch(own, stream) => write!(f, "{own} fetches what is missing of {stream}"),
             Self::Learn(own) => write!(f, "{own} hears the decision"),

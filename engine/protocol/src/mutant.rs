@@ -2,7 +2,8 @@
 //!
 //! A checker that has never failed may be unable to. Each mutant is a mistake that was made in a system of this kind.
 //! The code that a mutant changes checks for it by name, on paths that are not hot. Some mutants are not bugs but
-//! changes that break nothing, to check that the checkers accept them.
+//! changes that break nothing, to check that the checkers accept them. Only the model plants `held-before-wedged`
+//! (`docs/model.md`).
 
 /// One bug, or harmless change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -142,6 +143,13 @@ pub enum Mutant {
     GateNeverEnds,
     /// The limit of a gate stays, although its observer started again and is too far behind to be waited for.
     GateOutlivesRestart,
+    /// A promise is given as soon as the data plane is ordered to stop, before it has reported that it has stopped.
+    PromiseBeforeWedged,
+    /// A promise is given after the data plane has stopped, with what it held when it was ordered to stop: what it
+    /// acknowledged in between counts, and is not reported.
+    HeldBeforeWedged,
+    /// A report that the cut of an earlier ballot is held counts for the value of the latest ballot.
+    StaleCutHeld,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
@@ -151,8 +159,10 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// All of them.
-    pub const ALL: [Self; 70] = [
+    /// All that the simulator plants. One that only the model shows is not among them.
+    pub const ALL: [Self; 72] = [
+        Self::PromiseBeforeWedged,
+        Self::StaleCutHeld,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
         Self::GateNeverEnds,
@@ -286,6 +296,9 @@ impl Mutant {
             Self::OtherInstanceBelieved => "other-instance-believed",
             Self::GateNeverEnds => "gate-never-ends",
             Self::GateOutlivesRestart => "gate-outlives-restart",
+            Self::PromiseBeforeWedged => "promise-before-wedged",
+            Self::HeldBeforeWedged => "held-before-wedged",
+            Self::StaleCutHeld => "stale-cut-held",
             Self::WedgedUniform => "wedged-uniform",
             Self::ShortRuns => "short-runs",
             Self::AskTwice => "ask-twice",

@@ -504,7 +504,7 @@ mod tests {
     }
 
     fn held() -> Mail {
-        Mail::Report(ToCoordinator::Held { batch: 1 })
+        Mail::Report(ToControl::Coordinator(ToCoordinator::Held { batch: 1 }))
     }
 
     #[test]

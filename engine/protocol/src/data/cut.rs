@@ -50,10 +50,13 @@ impl Pipeline {
     pub(crate) fn obey(&mut self, now: Instant, wall_ns: u64, order: EndOrder) -> Option<EndReport> {
         match order {
             EndOrder::Wedge(ballot) => {
-                self.wedge(wall_ns);
+                if self.config.mutant != Some(Mutant::PromiseBeforeWedged) {
+                    self.wedge(wall_ns);
+                }
                 Some(EndReport::Wedged(ballot, self.held()))
             }
             EndOrder::FetchCut(ballot, cut, stay) => {
+                self.wedge(wall_ns); // the fetch of an earlier ballot is over
                 self.fetch(now, ballot, &cut, stay);
                 self.report_cut()
             }

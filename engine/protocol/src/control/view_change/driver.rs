@@ -227,7 +227,7 @@ impl Driver {
 
     /// This member holds all of the cut that it had to fetch for `ballot`.
     pub fn on_cut_held(&mut self, ballot: Ballot, detectors: &DetectorReport, out: &mut Commands) {
-        if self.change.proposed_in() != Some(ballot) {
+        if self.change.proposed_in() != Some(ballot) && self.mutant != Some(Mutant::StaleCutHeld) {
             return;
         }
         let Some((ballot, step)) = self.change.accept() else { return };
