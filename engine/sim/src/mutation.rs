@@ -63,10 +63,8 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::HolderNotFenced => &["fenced"],
         Mutant::StaleCoordinator | Mutant::LeadBeforeAccepted => &["election"],
         Mutant::LeaderNotVoided => &["election", "agreed-leader"],
-        // Planted by the model: here the planes of a process exchange their orders and reports at once.
         Mutant::PromiseBeforeWedged => &["views", "agreement", "uniform", "acknowledgement", "progress"],
-        Mutant::StaleCutHeld => &["views", "agreement", "uniform", "progress"],
-        Mutant::HeldBeforeWedged => &[],
+        Mutant::HeldBeforeWedged | Mutant::StaleCutHeld => &[], // planted by the model only
         Mutant::ShortRuns | Mutant::AskTwice | Mutant::WedgedUniform | Mutant::SendAfterPromise => &[],
     }
 }
@@ -88,11 +86,6 @@ pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
         }
         _ => None,
     }
-}
-
-/// Whether a planted bug shows only where the control planes run beside their processes.
-pub(crate) fn needs_apart(mutant: Mutant) -> bool {
-    mutant == Mutant::StaleCutHeld
 }
 
 /// The family of plans that a planted bug shows in, if it needs an unkind world.

@@ -4,7 +4,7 @@
 //! side. This is the one file of the crate that starts threads. A panic within a step is a failure of that seed and of
 //! no other.
 
-use crate::mutation::{needs_apart, sabotages, shows_in};
+use crate::mutation::{sabotages, shows_in};
 use crate::options::{Mode, Options};
 use crate::plan::{Family, Kinds, Plan};
 use crate::report::{Failure, Report};
@@ -39,8 +39,7 @@ pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync))
 /// A seed's plan: in one of four, members run their control planes beside their processes.
 pub fn plan_of(seed: u64, options: Options) -> Plan {
     let chosen = options.mutate.is_some() || options.guarantee.is_some() || options.family.is_some();
-    let is_apart = options.apart || options.mutate.is_some_and(needs_apart);
-    let is_apart = is_apart || !chosen && options.locks.is_none() && seed % 4 == 1;
+    let is_apart = options.apart || !chosen && options.locks.is_none() && seed % 4 == 1;
     let plan = inline_plan_of(seed, options);
     if is_apart { plan.taken_apart(seed) } else { plan }
 }
