@@ -60,7 +60,7 @@ fn pacing_breaks_nothing() {
     assert!(report.faults.crash > 50 && report.delivered > 1_000_000, "{report:?}");
 }
 
-/// Coordinators beside their processes, as on a control thread: whatever is late, and whichever of the two stalls.
+/// Control planes beside their processes, as on a control thread: whatever is late, and whichever of the two stalls.
 #[test]
 fn late_hand_overs_break_nothing() {
     let report = run(SEEDS, Options { family: Some(Family::Apart), ..options(Mode::Both) }, &|_| {});
@@ -74,7 +74,8 @@ fn faults_without_end_break_no_promise_of_safety() {
 }
 
 /// The bugs that show so rarely that `bourdon sim --mutate` has to find them.
-const RARE: [Mutant; 5] = [
+const RARE: [Mutant; 6] = [
+    Mutant::LateCommandPublished,
     Mutant::DeliverAfterPromise,
     Mutant::CutRecomputed,
     Mutant::AcceptBeforeFetch,

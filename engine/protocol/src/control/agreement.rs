@@ -31,6 +31,12 @@ use bourdon_wire::{Epoch, InstanceId, Instant, Rank};
 
 /// For how many takeovers a proposer waits for members that are not suspected and do not answer.
 const PATIENCE: u64 = 4;
+/// A proposer whose ballots reach no quorum waits twice as long in the next, so often at most: members whose control
+/// planes are late answer the ballot before, for as long as the next one begins too early.
+const DOUBLINGS_MAX: u32 = 3;
+/// What was seen so many parts of the time for which a report counts ago is too old to leave a member out, or to take a
+/// joiner in.
+const STALE_PART: u64 = 4;
 /// A member's report of the members that it hears counts for so many suspicion times.
 pub(crate) const FRESH: u64 = 2;
 
@@ -183,6 +189,11 @@ struct Part {
     since: Instant,
     /// When `Repeat` expires.
     again_at: Instant,
+    /// How many own ballots in a row have reached no quorum.
+    fruitless: u32,
+    /// When this member looked, and therefore began a ballot, and the next sequencer that it proposes; until the data
+    /// plane has stopped for the ballot.
+    began: Option<(Instant, Option<Rank>)>,
     /// Before the first view: the instance that the proposer of the latest demand would found. The answers name it, so
     /// that an answer to a ballot of an earlier forming does not count for this ballot.
     candidate: InstanceId,
@@ -210,7 +221,18 @@ impl Part {
         let driver = Driver::new(own, view, rules.members_min, rules.mutant);
         let (membership, since, again_at) = (Membership::new(), Instant::NEVER, Instant::NEVER);
         let candidate = view_instance;
-        Self { own, driver, membership, lacks_majority: false, since, again_at, candidate, own_candidate: None }
+        Self {
+            own,
+            driver,
+            membership,
+            lacks_majority: false,
+            since,
+            again_at,
+            fruitless: 0,
+            began: None,
+            candidate,
+            own_candidate: None,
+        }
     }
 
     fn view(&self) -> &View {
@@ -312,6 +334,10 @@ impl Agreement {
                 }
             }
             ToAgreement::Wedged(moment, ballot, held) => {
+                if let Some(sequencer) = self.begins_stale(part, &moment, ballot) {
+                    let keep = part.view().bits() & !moment.detectors.evidence | bit(part.own.rank);
+                    return self.lead(part, &moment, Proposal { keep, sequencer, ..Proposal::default() });
+                }
                 self.drive(part, &moment, |driver, detectors, out| driver.on_wedged(ballot, held, detectors, out));
             }
             ToAgreement::CutHeld(moment, ballot) => {
@@ -374,6 +400,14 @@ impl Agreement {
         self.drive(part, moment, |driver, _, out| driver.lead(proposal, out));
     }
 
+    /// If too much time has passed since this member looked, and began this ballot because of what it saw: the next
+    /// sequencer that it proposes, if any.
+    fn begins_stale(&self, part: &mut Part, moment: &Moment, ballot: Ballot) -> Option<Option<Rank>> {
+        let leads = part.driver.ballots().leads() == Some(ballot);
+        let (looked_at, sequencer) = part.began.take().filter(|_| leads)?;
+        (moment.at.since(looked_at) > self.rules.fresh_ns / STALE_PART).then_some(sequencer)
+    }
+
     // ---- looking --------------------------------------------------------------------------------------------------
 
     fn look(&mut self, part: &mut Part, moment: &Moment, sight: &Sight) {
@@ -403,7 +437,7 @@ impl Agreement {
             part.again_at = Instant::NEVER; // a proposer that still leads repeats its step, and sets a new time
         }
         let (timer, expires_at) = if part.driver.ballots().leads().is_some() {
-            (Timer::Patience, part.since + PATIENCE * takeover_after_ns)
+            (Timer::Patience, part.since + (PATIENCE << part.fruitless) * takeover_after_ns)
         } else {
             // The next member in seniority takes over once the ballot has made no progress for too long.
             let view = part.view();
@@ -421,7 +455,11 @@ impl Agreement {
             self.give(Order::LookAt(part.again_at));
         }
         if at >= expires_at {
+            let led = part.driver.ballots().leads();
             self.drive(part, moment, |driver, detectors, out| driver.on_timer(timer, detectors, out));
+            if timer == Timer::Patience && part.driver.ballots().leads() > led {
+                part.fruitless = DOUBLINGS_MAX.min(part.fruitless + 1);
+            }
         } else {
             self.drive(part, moment, |driver, detectors, out| driver.on_detector_report(detectors, out));
             self.give(Order::LookAt(expires_at));
@@ -485,6 +523,7 @@ impl Agreement {
 
     fn propose(&mut self, part: &mut Part, moment: &Moment, sight: &Sight, (keep, leavers): (u64, u64)) {
         let (joiners, sequencer) = (sight.joiners.clone(), self.hand_over.take());
+        part.began = Some((moment.at, sequencer));
         self.lead(part, moment, Proposal { keep, leavers, joiners, sequencer, origin: None });
     }
 }
