@@ -20,6 +20,9 @@ pub(super) const BURST: usize = 64;
 /// Bytes of a message.
 pub(super) const PAYLOAD: [u8; 64] = [7; 64];
 
+/// The detectors measured, in the order of their figures: the members form no channel.
+pub(super) const DETECTORS: [Why; 4] = [Why::Evidence, Why::Push, Why::Pull, Why::Phi];
+
 /// The task of a member: the first line it reads.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Task {
@@ -56,8 +59,8 @@ pub(super) struct Figures {
     pub(super) gaps: u64,
     pub(super) reached: [u64; 3],
     pub(super) reached_unfloored: [u64; 3],
-    /// For evidence, push, pull and phi: how often it suspected a peer.
-    pub(super) suspicions: [u64; 4],
+    /// By place in [`DETECTORS`]: how often it suspected a peer.
+    pub(super) suspicions: [u64; DETECTORS.len()],
 }
 
 /// Sent by a member, a line each.
@@ -204,7 +207,7 @@ impl Member {
         let Gaps { count, reached, reached_unfloored } = detector.gaps();
         let before = &self.before;
         let add = |before: [u64; 3], now: [u64; 3]| [0, 1, 2].map(|k| before[k] + now[k]);
-        let suspicions = Why::ALL.map(|why| detector.figures(why).suspicions);
+        let suspicions = DETECTORS.map(|why| detector.figures(why).suspicions);
         Figures {
             delivered: self.deliveries.count,
             gaps: before.gaps + count,

@@ -3,10 +3,12 @@
 //! Its thread sleeps until there is an event or a message is due; deliveries wait in their ring meanwhile, because each
 //! carries the time at which the node delivered it.
 
-use super::member::{BURST, Deliveries, Figures, Installed, MemberReport, Order, PAYLOAD, PUBLISH_EVERY_NS, Task};
+use super::member::{
+    BURST, DETECTORS, Deliveries, Figures, Installed, MemberReport, Order, PAYLOAD, PUBLISH_EVERY_NS, Task,
+};
 use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
-use bourdon::{Event, Idler, NodeEvent, Publication, Subscription, ThreadedNode, TopicId, Why};
+use bourdon::{Event, Idler, NodeEvent, Publication, Subscription, ThreadedNode, TopicId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -108,7 +110,7 @@ impl Member {
                 }
                 NodeEvent::Group(Event::Suspected(rank, why)) => {
                     report(&MemberReport::Suspected { rank: rank.0, at_ns });
-                    let place = Why::ALL.iter().position(|other| *other == why);
+                    let place = DETECTORS.iter().position(|other| *other == why);
                     place.into_iter().for_each(|place| self.figures.suspicions[place] += 1);
                 }
                 NodeEvent::Group(Event::Removed(_)) => {

@@ -18,10 +18,11 @@
 //! let it go; one channel that fails to open leaves the others as they were.
 
 pub use crate::config::full_name;
-use crate::config::{Settings, SettingsError};
+use crate::config::{ChannelSettings, Settings, SettingsError, in_channel};
 use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Node, NodeError};
 use bourdon_port::PortError;
+use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
 use bourdon_wire::{GroupId, Instant, MessageName, Sequence, TopicId};
 use std::collections::VecDeque;
@@ -55,6 +56,16 @@ struct Joined {
     node: Node,
     /// When it is dropped at the latest, if it leaves.
     leave_by: Option<Instant>,
+    /// If it leans on the group's detectors.
+    leaning: Option<Leaning>,
+}
+
+#[derive(Debug)]
+struct Leaning {
+    /// The group's ranks of its members.
+    members: Vec<u16>,
+    /// What it was last passed.
+    judgement: Judgement,
 }
 
 impl Channels {
@@ -77,9 +88,27 @@ impl Channels {
             let (channel, what) = (name.to_owned(), "it is joined, or being left, already".to_owned());
             return Err(SettingsError::Channel { channel, what }.into());
         }
-        let node = Node::join(&self.settings.for_channel(name)?)?;
-        self.joined.push(Joined { name: name.into(), node, leave_by: None });
+        let settings = self.settings.for_channel(name)?;
+        let ranks = |channel: &ChannelSettings| channel.ranks(self.settings.group.members);
+        let channel = self.settings.channels.iter().find(|channel| channel.name == name);
+        let members = channel.filter(|_| settings.detector.leans).map(ranks);
+        let leaning = members.map(|members| Leaning { members, judgement: Judgement::default() });
+        let node = Node::join_beside(&settings)?;
+        self.joined.push(Joined { name: name.into(), node, leave_by: None, leaning });
         Ok(())
+    }
+
+    /// Passes what the group's detectors suspect to the channels that lean on them; call it after each poll of the
+    /// group's node. A process that never does notices failures in those channels after a second.
+    pub fn lean_on(&mut self, group: &Node) {
+        let Some(judgement) = group.process().judgement() else { return };
+        for Joined { node, leaning, .. } in &mut self.joined {
+            let Some(leaning) = leaning else { continue };
+            let judgement = in_channel(judgement, &leaning.members);
+            if core::mem::replace(&mut leaning.judgement, judgement) != judgement {
+                node.judge(judgement);
+            }
+        }
     }
 
     /// Leaves a channel. A member goes on until the others have a view without it and [`Event::Left`] reports it; an

@@ -10,6 +10,7 @@ mod sizes;
 pub use bourdon_protocol::{ElectionKind, FlowMode, Limits, MutexKind, Order, Quorum, Rate, Reliability, Start};
 use bourdon_wire::TopicId;
 pub use channels::full_name;
+pub(crate) use channels::in_channel;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -93,10 +94,24 @@ pub struct ChannelSettings {
     pub flow: Option<FlowMode>,
     /// The ranks of the group's members that are members of it, by which they are numbered in it; all, if left out.
     pub members: Option<Vec<u16>>,
+    /// Which detectors watch its members.
+    #[serde(default)]
+    pub detector: ChannelDetector,
     /// Over tcp: its members' addresses, by their ranks in it; connections of its own need addresses of its own.
     pub peers: Option<Vec<SocketAddr>>,
     /// Over tcp: where this process listens for it; left out, at its own place in `peers`.
     pub listen: Option<SocketAddr>,
+}
+
+/// Which detectors watch the members of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ChannelDetector {
+    /// The channel's own, with the times of the group's.
+    #[default]
+    Own,
+    /// The group's; the channel's own are slow, and notice what those can't.
+    Group,
 }
 
 /// What this process is.
@@ -231,6 +246,10 @@ pub struct DetectorSettings {
     pub ping_interval_ns: Option<u64>,
     /// Phi suspects at this level: a healthy gap is as long once in 10^φ.
     pub phi_threshold: Option<f64>,
+    /// The settings are those of a channel that leans on the group's detectors; all above is about those. No file sets
+    /// it: [`Settings::for_channel`] does.
+    #[serde(skip)]
+    pub leans: bool,
 }
 
 /// Where a node runs and how it idles.
@@ -241,6 +260,8 @@ pub struct ThreadSettings {
     pub idle: IdleStrategy,
     /// The core the data agent is pinned to.
     pub core: Option<usize>,
+    /// How many threads run the streams of one node: the group's own and its channels'.
+    pub data_agents: usize,
     /// How much each publication of a threaded node queues.
     pub publication_ring_bytes: usize,
     /// How much each subscription of a threaded node queues.
@@ -330,6 +351,7 @@ impl Default for DetectorSettings {
             pull_after_ns: None,
             ping_interval_ns: None,
             phi_threshold: None,
+            leans: false,
         }
     }
 }
@@ -365,6 +387,7 @@ impl Default for ThreadSettings {
         Self {
             idle: IdleStrategy::Park,
             core: None,
+            data_agents: 1,
             publication_ring_bytes: 8 << 20,
             subscription_ring_bytes: 8 << 20,
             directory: None,
@@ -545,7 +568,7 @@ impl Settings {
         watch.pull_after_ns = detector.pull_after_ns.unwrap_or(watch.pull_after_ns);
         watch.ping_interval_ns = detector.ping_interval_ns.unwrap_or(watch.ping_interval_ns);
         watch.phi_threshold = detector.phi_threshold.unwrap_or(watch.phi_threshold);
-        times
+        if detector.leans { times.leaning() } else { times }
     }
 
     /// How fast a member sends.

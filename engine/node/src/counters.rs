@@ -113,10 +113,12 @@ node_cells! {
     PushFalse = "push_false_positives", "members suspected by push (silence) that were heard again";
     PullFalse = "pull_false_positives", "members suspected by pull (pings) that were heard again";
     PhiFalse = "phi_false_positives", "members suspected by phi accrual that were heard again";
+    GroupFalse = "group_false_positives", "members suspected by the group's detectors that they trusted again";
     EvidenceFalse = "evidence_false_positives", "members heard again although there was hard evidence";
     PushMissed = "push_false_negatives", "members removed that push had not suspected";
     PullMissed = "pull_false_negatives", "members removed that pull had not suspected";
     PhiMissed = "phi_false_negatives", "members removed that phi accrual had not suspected";
+    GroupMissed = "group_false_negatives", "members removed that the group's detectors had not suspected";
     DeliveredOrder = "delivered_order", "the number of the next message in total order";
     WindowOpen = "window_open", "the datagram of the own stream that is being filled";
     WindowLimit = "window_limit", "the first datagram of the own stream that may not be opened yet";
@@ -288,10 +290,12 @@ impl CountersWriter {
             NodeCell::PushFalse => process.detector().figures(Why::Push).false_positives,
             NodeCell::PullFalse => process.detector().figures(Why::Pull).false_positives,
             NodeCell::PhiFalse => process.detector().figures(Why::Phi).false_positives,
+            NodeCell::GroupFalse => process.detector().figures(Why::Group).false_positives,
             NodeCell::EvidenceFalse => process.detector().figures(Why::Evidence).false_positives,
             NodeCell::PushMissed => process.detector().figures(Why::Push).false_negatives,
             NodeCell::PullMissed => process.detector().figures(Why::Pull).false_negatives,
             NodeCell::PhiMissed => process.detector().figures(Why::Phi).false_negatives,
+            NodeCell::GroupMissed => process.detector().figures(Why::Group).false_negatives,
             NodeCell::DeliveredOrder => process.delivered_order().0,
             NodeCell::WindowOpen => open,
             NodeCell::WindowLimit => limit,

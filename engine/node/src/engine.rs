@@ -5,6 +5,7 @@
 
 use crate::clock::{Clock, Time};
 use bourdon_port::{Port, PortError, To};
+use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
     CallId, Claim, Config, ControlPlane, Coordination, CoordinationRefusal, Counters, Delivery, Destination,
     DirectMessage, DirectOutcome, DirectRefusal, Event, FromControl, Leadership, LockId, LockStanding, Outgoing,
@@ -474,6 +475,14 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.now = self.clock.now();
         self.owes = true;
         self.process.on_evidence(self.now, rank, incarnation);
+    }
+
+    /// The detectors of the group that this is a channel of report what they suspect, by the ranks of this channel; see
+    /// [`Process::judgement`].
+    pub fn judge(&mut self, judgement: Judgement) {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.judge(self.now, judgement);
     }
 
     /// The next event, if there is one.

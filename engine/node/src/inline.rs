@@ -82,6 +82,13 @@ impl Node {
     /// # Errors
     /// If the settings contradict themselves or the network can't be used; the text gives what to do.
     pub fn join(settings: &Settings) -> Result<Self, NodeError> {
+        settings.check_leaning(false)?;
+        Self::join_beside(settings)
+    }
+
+    /// As [`Node::join`]. A channel that leans on the detectors of its group is run beside the group: the caller passes
+    /// their judgements to [`Engine::judge`].
+    pub(crate) fn join_beside(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
         settings.check_peers()?;
         settings.check_log_memory()?;

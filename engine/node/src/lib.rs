@@ -69,7 +69,7 @@ pub mod settings {
 }
 
 pub use bourdon_port::{Port, PortError};
-pub use bourdon_protocol::control::detector::{Figures, Gaps, Why};
+pub use bourdon_protocol::control::detector::{Figures, Gaps, Judgement, Why};
 pub use bourdon_protocol::{
     CallId, Claim, Client, ClientEvent, Coordination, CoordinationRefusal, Counter, Counters, Delivery, DirectFailure,
     DirectMessage, DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Leadership, LockId, LockNews,

@@ -2,7 +2,7 @@
 //! in that order, whatever arrives first.
 
 use crate::common::{TOPIC, World, fresh_address, until};
-use bourdon::settings::{ChannelSettings, Order, Reliability};
+use bourdon::settings::{ChannelDetector, ChannelSettings, Order, Reliability};
 use bourdon::{Channels, MessageName, Refusal, Settings};
 
 /// Channel, and the number that is the payload.
@@ -65,6 +65,7 @@ fn settings(world: &World, rank: u16, fills: Order) -> Settings {
             election: None,
             flow: None,
             members: None,
+            detector: ChannelDetector::Own,
             peers: None,
             listen: None,
         })

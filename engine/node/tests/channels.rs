@@ -1,7 +1,7 @@
 //! Channels on real sockets: a process gets exactly the channels it joins, in their order, whatever the others do.
 
 use crate::common::{self, World, free_addresses, fresh_address, poll_until, until};
-use bourdon::settings::{ChannelSettings, Order, Reliability, Role, Transport};
+use bourdon::settings::{ChannelDetector, ChannelSettings, Order, Reliability, Role, Transport};
 use bourdon::{Channels, Counter, Event, Node, Refusal, Settings, Standing, TopicName};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -87,6 +87,7 @@ fn channel(name: &str, port: u16, order: Order, reliability: Reliability, member
         election: None,
         flow: None,
         members: members.map(<[u16]>::to_vec),
+        detector: ChannelDetector::Own,
         peers: None,
         listen: None,
     }

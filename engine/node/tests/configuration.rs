@@ -1,7 +1,7 @@
 //! `docs/configuration.md` lists every key with its default, and the example is a configuration.
 
 use bourdon::Settings;
-use bourdon::settings::ChannelSettings;
+use bourdon::settings::{ChannelDetector, ChannelSettings};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ fn defaults() -> BTreeMap<String, String> {
         election: None,
         flow: None,
         members: None,
+        detector: ChannelDetector::Own,
         peers: None,
         listen: None,
     };

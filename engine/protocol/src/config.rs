@@ -171,6 +171,12 @@ impl Timing {
             ..Self::default()
         }
     }
+
+    /// For a channel that leans on the detectors of its group, which has these times: see [`DetectorTiming::leaning`].
+    pub fn leaning(self) -> Self {
+        let detector = self.detector.leaning();
+        Self { heartbeat_max_ns: detector.heartbeat_ns.max(self.heartbeat_max_ns), detector, ..self }
+    }
 }
 
 impl Default for Timing {
@@ -411,7 +417,8 @@ impl Config {
                 | (self.feedback as u64) << 9
                 | (self.mutex as u64) << 16
                 | (self.election as u64) << 24
-                | (self.quorum as u64) << 32,
+                | (self.quorum as u64) << 32
+                | u64::from(self.timing.detector.group_after_ns.is_some()) << 40,
             u64::from(self.sequencer.0),
             limits.mtu_bytes as u64,
             limits.max_message_bytes as u64,
@@ -477,6 +484,7 @@ const _: () = assert!(MTU_MAX_BYTES <= u16::MAX as usize && MTU_MIN_BYTES <= MTU
 // No two settings share a bit of the fingerprint.
 const _: () = assert!((Reliability::Stable as u64) < 1 << 8 && (Feedback::AckEach as u64) < 1 << 7);
 const _: () = assert!((MutexKind::TokenRing as u64) < 1 << 8 && (ElectionKind::Ring as u64) < 1 << 8);
+const _: () = assert!((Quorum::Members as u64) < 1 << 8);
 
 impl Limits {
     /// No log holds fewer datagrams.

@@ -81,12 +81,14 @@ pub struct ControlPlane {
 impl ControlPlane {
     /// Of a process with this configuration.
     pub(crate) fn new(config: &Config) -> Self {
+        let detector = &config.timing.detector;
+        let suspect_after_ns = detector.suspect_after_ns.min(detector.group_after_ns.unwrap_or(u64::MAX));
         Self {
             agreement: Agreement::new(config),
             coordinator: Coordinator::new(config),
             looked_at: Instant(0),
             silent_since: Instant(0),
-            silence_max_ns: SILENCE_MIN_NS.max(SILENCE_FACTOR * config.timing.detector.suspect_after_ns),
+            silence_max_ns: SILENCE_MIN_NS.max(SILENCE_FACTOR * suspect_after_ns),
         }
     }
 

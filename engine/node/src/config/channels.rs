@@ -1,6 +1,7 @@
 //! The settings of channels: each is a group of its own, made from the group's settings and what it changes.
 
-use super::{Reliability, Role, Settings, SettingsError, Transport};
+use super::{ChannelDetector, ChannelSettings, Reliability, Role, Settings, SettingsError, Transport};
+use bourdon_protocol::control::detector::Judgement;
 use bourdon_wire::check_name;
 
 impl Settings {
@@ -29,6 +30,9 @@ impl Settings {
         }
         settings.network.peers = channel.peers.clone().unwrap_or_default();
         settings.network.listen = channel.listen;
+        if channel.detector == ChannelDetector::Group {
+            (settings.detector.leans, settings.network.links) = (true, false);
+        }
         if let Some(members) = &channel.members {
             let place = |rank: u16| members.iter().position(|member| *member == rank).map(|place| place as u16);
             group.members = members.len() as u16;
@@ -40,6 +44,32 @@ impl Settings {
         }
         Ok(settings)
     }
+
+    /// Whether a process with these settings may run: a member of a channel that leans on the detectors of its group
+    /// runs beside the group, which supplies their judgements.
+    pub(crate) fn check_leaning(&self, is_beside_group: bool) -> Result<(), SettingsError> {
+        if is_beside_group || !self.detector.leans || self.process.role != Role::Member {
+            return Ok(());
+        }
+        let channel = self.group.name.rsplit('/').next().unwrap_or_default().to_owned();
+        let what = "it leans on the detectors of its group (channel.detector = \"group\"): run it beside the group, or \
+                    set channel.detector = \"own\"";
+        Err(SettingsError::Channel { channel, what: what.to_owned() })
+    }
+}
+
+impl ChannelSettings {
+    /// The group's ranks of its members, by their ranks in it; `members` are in the group.
+    pub(crate) fn ranks(&self, members: u16) -> Vec<u16> {
+        self.members.clone().unwrap_or_else(|| (0..members).collect())
+    }
+}
+
+/// What a judgement of the group's members reports about a channel's, whose ranks in the group these are.
+pub(crate) fn in_channel(judgement: Judgement, members: &[u16]) -> Judgement {
+    let has = |bits: u64, rank: u16| bits.checked_shr(rank.into()).is_some_and(|bits| bits & 1 != 0);
+    let places = |bits| (0..).zip(members).filter(|(_, rank)| has(bits, **rank)).fold(0, |all, (i, _)| all | 1 << i);
+    Judgement { watched: places(judgement.watched), suspects: places(judgement.suspects) }
 }
 
 /// The name of a channel's group.

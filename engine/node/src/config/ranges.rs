@@ -20,6 +20,8 @@ const RATE_MAX: u64 = Rate::MAX_BYTES_PER_S;
 const TTL_MAX: u64 = 255;
 /// More repairs than any host sends.
 const REPAIRS_MAX: u64 = 100_000_000;
+/// A node has at most so many channels that more would help.
+const DATA_AGENTS_MAX: u64 = 64;
 /// The ranks and as many observers as any group has.
 const RECEIVERS_MAX: u64 = 1_000_000;
 
@@ -35,6 +37,7 @@ impl Settings {
             ("limits.max_snapshot_bytes", limits.max_snapshot_bytes as u64, 1, LOG_MAX_BYTES as u64),
             ("limits.receivers", limits.receivers.into(), 1, RECEIVERS_MAX),
             ("limits.repairs_per_s", limits.repairs_per_s.into(), 1, REPAIRS_MAX),
+            ("threads.data_agents", self.threads.data_agents as u64, 1, DATA_AGENTS_MAX),
             ("timing.ack_delay_ns", timing.ack_delay_ns, 0, HOUR_NS),
             ("timing.heartbeat_min_ns", timing.heartbeat_min_ns, HEARTBEAT_LEAST_NS, HOUR_NS),
             ("timing.heartbeat_max_ns", heartbeat_max_ns, HEARTBEAT_LEAST_NS, HOUR_NS),

@@ -152,6 +152,7 @@ impl std::fmt::Display for NodeEvent {
                 write!(f, "view {epoch}: members {}, sequencer {sequencer}", ranks(*members))
             }
             Event::Suspected(rank, Why::Evidence) => write!(f, "the process of member {rank} is gone"),
+            Event::Suspected(rank, Why::Group) => write!(f, "member {rank} is suspected, by the group's detectors"),
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why:?}"),
             Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
             Event::NoMajority => f.write_str(

@@ -9,6 +9,7 @@
 //! - [`pull`]: it was pinged by unicast and did not answer.
 //! - [`phi`]: its heartbeats are later than its earlier heartbeats make likely.
 //! - *evidence*: its process is known to be gone.
+//! - *group*: in a channel that leans on the detectors of its group, those suspect it ([`Judgement`]).
 //!
 //! A peer is suspected while any of them suspects it, and trusted again as soon as none does; only evidence is final.
 //! Suspicion is local: it evicts no member (see `control/membership.rs`).
@@ -18,6 +19,9 @@
 //! peer's silence, and waits one more heartbeat interval, in which the process reads the datagrams that have piled up.
 //! It waits so only once until the peer is heard: otherwise, on a host that stalls all the time, a crashed peer would
 //! never be suspected.
+//!
+//! A channel that leans sends few heartbeats and pings of its own: its group's detectors watch the same processes, and
+//! its own notice after a second what those can't, a path or a thread of the channel alone.
 //!
 //! Invariants: suspicion changes only in `look`; a peer with evidence stays suspected until it is watched again;
 //! silence grows at most as fast as this process runs. Source: Chandra and Toueg (1996), class ◇P; phi: Hayashibara et
@@ -63,6 +67,8 @@ pub struct DetectorTiming {
     pub phi_threshold: f64,
     /// Heartbeats never count as more regular than this.
     pub phi_deviation_min_ns: u64,
+    /// In a channel that leans on the detectors of its group: those suspect a silent process after so long.
+    pub group_after_ns: Option<u64>,
 }
 
 impl Default for DetectorTiming {
@@ -79,6 +85,7 @@ impl Default for DetectorTiming {
             pull_after_ns: 70_000_000,
             phi_threshold: 8.0,
             phi_deviation_min_ns: 8_000_000,
+            group_after_ns: None,
         }
     }
 }
@@ -111,9 +118,24 @@ impl DetectorTiming {
         }
     }
 
+    /// For a channel that leans on its group's detectors, which have these times. Its own are the backstop: they
+    /// suspect a peer after ten heartbeats or four pings at the earliest.
+    pub fn leaning(self) -> Self {
+        Self {
+            heartbeat_ns: self.heartbeat_ns.max(100_000_000),
+            suspect_after_ns: self.suspect_after_ns.max(1_000_000_000),
+            ping_interval_ns: self.ping_interval_ns.max(250_000_000),
+            pull_after_ns: self.pull_after_ns.max(1_000_000_000),
+            phi_deviation_min_ns: self.phi_deviation_min_ns.max(100_000_000),
+            group_after_ns: Some(self.suspect_after_ns),
+            ..Self::default()
+        }
+    }
+
     fn enables(&self, why: Why) -> bool {
         match why {
             Why::Evidence => self.evidence,
+            Why::Group => self.group_after_ns.is_some(),
             Why::Push => self.push,
             Why::Pull => self.pull,
             Why::Phi => self.phi,
@@ -135,6 +157,8 @@ pub enum Path {
 pub enum Why {
     /// Its process is known to be gone.
     Evidence,
+    /// The detectors of the group that this is a channel of suspect its process.
+    Group,
     /// Nothing came by multicast.
     Push,
     /// Pings went unanswered.
@@ -145,11 +169,20 @@ pub enum Why {
 
 impl Why {
     /// All of them, the strongest first.
-    pub const ALL: [Self; 4] = [Self::Evidence, Self::Push, Self::Pull, Self::Phi];
+    pub const ALL: [Self; 5] = [Self::Evidence, Self::Group, Self::Push, Self::Pull, Self::Phi];
 
     const fn bit(self) -> u8 {
         1 << self as u8
     }
+}
+
+/// What other detectors of the same processes report: those of the group that this is a channel of. Bit r: rank r.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// The peers that they watch.
+    pub watched: u64,
+    /// Those of them that they suspect.
+    pub suspects: u64,
 }
 
 /// The result of a look.
@@ -227,6 +260,8 @@ struct Peer {
     evidence_at: Option<Instant>,
     /// It was heard long after its evidence, and this has been counted.
     refuted: bool,
+    /// The group's detectors suspect it.
+    judged: bool,
     /// Bit by [`Why`]: the detectors that suspect it, as of the last look.
     raised: u8,
 }
@@ -240,6 +275,7 @@ impl Peer {
             unicast_at: now,
             evidence_at: None,
             refuted: false,
+            judged: false,
             raised: 0,
         }
     }
@@ -248,6 +284,7 @@ impl Peer {
         match why {
             _ if !timing.enables(why) => 0.0,
             Why::Evidence => self.evidence_at.map_or(0.0, |_| f64::INFINITY),
+            Why::Group => f64::from(u8::from(self.judged)),
             Why::Push => self.push.level(now, timing),
             Why::Pull => self.pull.level(now, timing),
             Why::Phi => self.phi.level(now, timing),
@@ -267,7 +304,7 @@ impl Peer {
     fn deadline(&self, timing: &DetectorTiming) -> Instant {
         let deadline = |why: &Why| match why {
             _ if self.evidence_at.is_some() || !timing.enables(*why) || self.raised & why.bit() != 0 => Instant::NEVER,
-            Why::Evidence => Instant::NEVER,
+            Why::Evidence | Why::Group => Instant::NEVER,
             Why::Push => self.push.deadline(timing),
             Why::Pull => self.pull.deadline(timing),
             Why::Phi => self.phi.deadline(timing),
@@ -283,6 +320,8 @@ pub struct Detector {
     own: Option<Rank>,
     peers: Vec<Option<Peer>>,
     suspects: u64,
+    /// The last judgement passed in.
+    judgement: Judgement,
     look_due: Instant,
     ping_due: Instant,
     /// Packets that arrive before this may have waited for us: their spacing shows nothing about the peer.
@@ -300,6 +339,7 @@ impl Detector {
             own,
             peers: (0..PEERS_MAX).map(|_| None).collect(),
             suspects: 0,
+            judgement: Judgement::default(),
             look_due,
             ping_due: Instant::NEVER,
             backlog_until: Instant(0),
@@ -310,7 +350,8 @@ impl Detector {
         detector
     }
 
-    /// Watches a peer from now on, as if it had just been heard; what was known of it is forgotten, including evidence.
+    /// Watches a peer from now on, as if it had just been heard; what was known of it is forgotten, including evidence
+    /// and judgements.
     pub fn watch(&mut self, rank: Rank, now: Instant) {
         if Some(rank) != self.own && rank <= Rank::MAX {
             self.drop_peer(rank);
@@ -408,6 +449,21 @@ impl Detector {
         assert!(raised & Why::Evidence.bit() == 0, "only evidence makes its detector suspect a peer");
         self.missed(raised | Why::Evidence.bit());
         self.look_due = self.look_due.min(now);
+    }
+
+    /// Takes a judgement of the group's detectors. What they report anew counts for the peers watched here; of a peer
+    /// that they don't watch, their last report stands: its removal from the group may have followed from it.
+    pub fn judge(&mut self, now: Instant, judgement: Judgement) {
+        debug_assert!(judgement.suspects & !judgement.watched == 0, "a suspect is watched: {judgement:?}");
+        let before = core::mem::replace(&mut self.judgement, judgement);
+        let anew = judgement.watched & (!before.watched | before.suspects ^ judgement.suspects);
+        for (rank, peer) in self.peers.iter_mut().enumerate().filter(|(rank, _)| anew & 1 << rank != 0) {
+            let Some(peer) = peer else { continue };
+            let judged = judgement.suspects & 1 << rank != 0;
+            if core::mem::replace(&mut peer.judged, judged) != judged {
+                self.look_due = self.look_due.min(now);
+            }
+        }
     }
 
     /// When the next ping or look is due.

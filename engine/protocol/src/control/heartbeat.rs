@@ -38,6 +38,15 @@ impl Heartbeat {
         self.due = self.due.min(now + timing.heartbeat_min_ns);
     }
 
+    /// What this process suspects has changed: the next heartbeat reports it at once. Where heartbeats come less often
+    /// than a member confirms a suspicion, those after it repeat the report soon: the first may be lost.
+    pub(crate) fn report(&mut self, now: Instant, timing: &Timing) {
+        if timing.heartbeat_max_ns > timing.membership.confirm_after_ns {
+            self.interval_ns = timing.heartbeat_min_ns;
+        }
+        self.due = now;
+    }
+
     /// A heartbeat was sent; sets when the next is due.
     pub(crate) fn beat(&mut self, now: Instant, timing: &Timing, formed: bool) {
         let interval_ns = if formed { self.interval_ns } else { FORMING_NS.min(timing.heartbeat_max_ns) };

@@ -6,6 +6,7 @@
 use super::{Process, Standing};
 use crate::config::Role;
 use crate::control::agreement::ToAgreement;
+use crate::control::detector::Judgement;
 use crate::counters::Counter;
 use crate::data::pack::{Claim, Outgoing};
 use crate::event::Refusal;
@@ -175,6 +176,11 @@ impl Process {
             self.detector.evidence(rank, now);
             self.look_due = now;
         }
+    }
+
+    /// The detectors of the group that this is a channel of report what they suspect, by the ranks of this channel.
+    pub fn judge(&mut self, now: Instant, judgement: Judgement) {
+        self.detector.judge(now, judgement);
     }
 
     /// Orders what has been received, so that the sequencer can deliver it before it sends the order. An application

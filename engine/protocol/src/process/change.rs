@@ -47,7 +47,7 @@ impl Process {
         if changed {
             // The others should know at once which members we no longer hear, or hear again.
             self.data.suspected = self.detector.suspects();
-            self.heartbeat.due = now;
+            self.heartbeat.report(now, &self.cx.config.timing);
             self.look_due = now;
             self.note_suspects(now);
         }

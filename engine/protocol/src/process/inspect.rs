@@ -7,7 +7,7 @@
 
 use super::{Process, Standing};
 use crate::config::Config;
-use crate::control::detector::Detector;
+use crate::control::detector::{Detector, Judgement};
 use crate::control::discovery::FRESH_NS;
 use crate::counters::Counters;
 use crate::data::flow::HeldBy;
@@ -145,6 +145,14 @@ impl Process {
     /// Bit r: the member of rank r is suspected.
     pub fn suspects(&self) -> u64 {
         self.detector.suspects()
+    }
+
+    /// What the detectors of this member report of the other members of its view, for the channels that lean on them.
+    pub fn judgement(&self) -> Option<Judgement> {
+        let others = self.data.view.members.iter().filter(|member| self.detector.is_watching(member.rank));
+        let watched = others.fold(0, |bits, member| bits | bit(member.rank));
+        let is_member = self.standing() == Standing::Member;
+        is_member.then(|| Judgement { watched, suspects: self.detector.suspects() & watched })
     }
 
     /// Whether this process reaches no quorum of the view.
