@@ -283,5 +283,7 @@ fn a_leaver_answers_until_the_others_have_gone_on() {
     net.alter = Box::new(|_, _, _| 1);
     net.run(50 * MS);
     assert!(left(&net), "{:?}", net.processes[0].events);
-    assert_eq!((net.process(1).view().epoch.0, net.process(2).view().epoch.0), (2, 2));
+    // They still don't hear each other, so one of them may have gone on without the other since.
+    let epochs = [1, 2].map(|index| net.process(index).view().epoch.0);
+    assert!(epochs.iter().all(|epoch| *epoch >= 2), "{epochs:?}");
 }

@@ -157,7 +157,6 @@ impl Process {
         self.note_birth(view.birth);
         let own = self.cx.own_member().filter(|own| view.contains(*own));
         let old = core::mem::replace(&mut self.data, Pipeline::idle(self.cx.config.clone(), view.epoch));
-        let before = old.view.clone();
         old.into_logs(&mut self.past.spare);
         let rank = own.map(|own| own.rank);
         let is_lossy = self.cx.config.reliability.is_lossy();
@@ -185,9 +184,9 @@ impl Process {
         self.begin_part(own, &view);
         self.look_due = now;
         self.cx.outbox.enter(self.cx.header(view.instance, view.epoch));
-        self.trust.enter(now, &before, &view);
+        self.trust.enter(now, &earlier, &view);
         for rank in (0..self.cx.config.members).map(Rank) {
-            let (was, is) = (before.incarnation(rank), view.incarnation(rank));
+            let (was, is) = (earlier.incarnation(rank), view.incarnation(rank));
             match (was, is) {
                 _ if own.is_none() => self.detector.left(rank),
                 (_, Some(_)) if was == is && self.detector.is_watching(rank) => {}
