@@ -23,6 +23,7 @@ mod hostile;
 mod hostile_links;
 mod instance;
 mod joining;
+mod leaning;
 mod lossy;
 mod membership;
 mod mutex;

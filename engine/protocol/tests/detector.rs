@@ -1,6 +1,6 @@
 //! The detectors, case by case.
 
-use bourdon_protocol::control::detector::{Change, Detector, DetectorTiming, Figures, Path, Why};
+use bourdon_protocol::control::detector::{Change, Detector, DetectorTiming, Figures, Judgement, Path, Why};
 use bourdon_wire::{Instant, Rank};
 
 const MS: u64 = 1_000_000;
@@ -49,8 +49,9 @@ impl Watch {
         core::mem::take(&mut self.changes)
     }
 
+    /// Of evidence, push, pull and phi.
     fn figures(&self) -> [(u64, u64, u64); 4] {
-        Why::ALL.map(|why| {
+        [Why::Evidence, Why::Push, Why::Pull, Why::Phi].map(|why| {
             let Figures { suspicions, false_positives, false_negatives } = self.detector.figures(why);
             (suspicions, false_positives, false_negatives)
         })
@@ -64,6 +65,7 @@ fn only(why: Why) -> DetectorTiming {
         push: why == Why::Push,
         pull: why == Why::Pull,
         phi: why == Why::Phi,
+        group_after_ns: (why == Why::Group).then_some(80 * MS),
         ..DetectorTiming::default()
     }
 }
@@ -221,6 +223,44 @@ fn no_member_suspected_a_leaver() {
     watch.detector.heard(Rank(1), watch.now, Path::Multicast);
     watch.detector.heard(Rank(900), watch.now, Path::Multicast);
     assert_eq!(watch.detector.level(Rank(900), watch.now), 0.0);
+}
+
+/// What the group's detectors report counts once, when it changes: the peer may be another incarnation since.
+#[test]
+fn a_judgement_is_one_more_detector() {
+    let (suspected, trusted) =
+        (Judgement { watched: 0b110, suspects: 0b10 }, Judgement { watched: 0b110, suspects: 0 });
+    let mut watch = Watch::new(3, &only(Why::Group));
+    let judge = |watch: &mut Watch, judgement| {
+        watch.detector.judge(watch.now, judgement);
+        watch.run();
+    };
+    watch.wait(50, |_| {});
+    judge(&mut watch, suspected);
+    assert!(watch.detector.level(Rank(1), watch.now) == 1.0 && watch.detector.suspects() == 0b10);
+    judge(&mut watch, trusted);
+    assert_eq!(watch.changes(), [(50, 1, Change::Suspected(Why::Group)), (50, 1, Change::Trusted)]);
+    judge(&mut watch, suspected);
+    watch.detector.forget(Rank(1));
+    watch.detector.watch(Rank(1), watch.now);
+    judge(&mut watch, suspected);
+    assert_eq!(watch.detector.suspects(), 0, "it is another incarnation since that was reported");
+    judge(&mut watch, Judgement { watched: 0b100, suspects: 0 });
+    judge(&mut watch, suspected);
+    assert_eq!(watch.detector.suspects(), 0b10, "they began to watch it again");
+    watch.detector.forget(Rank(2));
+    let Figures { suspicions, false_positives, false_negatives } = watch.detector.figures(Why::Group);
+    assert_eq!((suspicions, false_positives, false_negatives), (3, 1, 1));
+}
+
+/// Where no channel leans, a judgement changes nothing.
+#[test]
+fn a_judgement_counts_only_where_the_channel_leans() {
+    let mut watch = Watch::new(2, &only(Why::Push));
+    watch.detector.judge(watch.now, Judgement { watched: 0b10, suspects: 0b10 });
+    watch.wait(50, |_| {});
+    watch.detector.forget(Rank(1));
+    assert_eq!((watch.changes(), watch.detector.figures(Why::Group)), (vec![], Figures::default()));
 }
 
 /// Whichever input is first after the stall, and although the backlog is read only afterwards.

@@ -179,9 +179,9 @@ impl Why {
 /// What other detectors of the same processes report: those of the group that this is a channel of. Bit r: rank r.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Judgement {
-    /// The peers that they watch.
+    /// The peers that they watch, or watched until their failure.
     pub watched: u64,
-    /// Those of them that they suspect.
+    /// Those of them that they suspect, or that failed.
     pub suspects: u64,
 }
 
@@ -320,6 +320,8 @@ pub struct Detector {
     own: Option<Rank>,
     peers: Vec<Option<Peer>>,
     suspects: u64,
+    /// Bit r: rank r was removed because it failed, and has not been watched since.
+    removed: u64,
     /// The last judgement passed in.
     judgement: Judgement,
     look_due: Instant,
@@ -339,6 +341,7 @@ impl Detector {
             own,
             peers: (0..PEERS_MAX).map(|_| None).collect(),
             suspects: 0,
+            removed: 0,
             judgement: Judgement::default(),
             look_due,
             ping_due: Instant::NEVER,
@@ -354,7 +357,7 @@ impl Detector {
     /// and judgements.
     pub fn watch(&mut self, rank: Rank, now: Instant) {
         if Some(rank) != self.own && rank <= Rank::MAX {
-            self.drop_peer(rank);
+            self.left(rank);
             self.peers[rank.index()] = Some(Peer::new(now, &self.timing));
             self.ping_due = self.ping_due.min(now);
         }
@@ -362,9 +365,9 @@ impl Detector {
 
     /// A peer was removed because it failed. Detectors that did not suspect it missed the failure.
     pub fn forget(&mut self, rank: Rank) {
-        if let Some(peer) = self.drop_peer(rank)
-            && peer.evidence_at.is_none()
-        {
+        let Some(peer) = self.drop_peer(rank) else { return };
+        self.removed |= 1 << rank.index();
+        if peer.evidence_at.is_none() {
             self.missed(peer.raised);
         }
     }
@@ -372,6 +375,7 @@ impl Detector {
     /// A peer left voluntarily: no detector should have suspected it.
     pub fn left(&mut self, rank: Rank) {
         self.drop_peer(rank);
+        self.removed &= !(1 << rank.index());
     }
 
     fn drop_peer(&mut self, rank: Rank) -> Option<Peer> {
@@ -451,13 +455,14 @@ impl Detector {
         self.look_due = self.look_due.min(now);
     }
 
-    /// Takes a judgement of the group's detectors. What they report anew counts for the peers watched here; of a peer
-    /// that they don't watch, their last report stands: its removal from the group may have followed from it.
+    /// Takes a judgement of the group's detectors. What has changed in it counts for the peers watched here, and stands
+    /// until they report otherwise, even if they watch the peer no longer. It does not count for an incarnation that is
+    /// watched here only afterwards.
     pub fn judge(&mut self, now: Instant, judgement: Judgement) {
         debug_assert!(judgement.suspects & !judgement.watched == 0, "a suspect is watched: {judgement:?}");
         let before = core::mem::replace(&mut self.judgement, judgement);
-        let anew = judgement.watched & (!before.watched | before.suspects ^ judgement.suspects);
-        for (rank, peer) in self.peers.iter_mut().enumerate().filter(|(rank, _)| anew & 1 << rank != 0) {
+        let changed = judgement.watched & (!before.watched | before.suspects ^ judgement.suspects);
+        for (rank, peer) in self.peers.iter_mut().enumerate().filter(|(rank, _)| changed & 1 << rank != 0) {
             let Some(peer) = peer else { continue };
             let judged = judgement.suspects & 1 << rank != 0;
             if core::mem::replace(&mut peer.judged, judged) != judged {
@@ -590,6 +595,14 @@ impl Detector {
     #[inline]
     pub fn suspects(&self) -> u64 {
         self.suspects
+    }
+
+    /// What is reported to a channel that leans on these detectors. A peer that was removed because it failed counts as
+    /// suspected: another member may have noticed it first.
+    pub fn judgement(&self) -> Judgement {
+        let watched =
+            (0..).zip(&self.peers).filter(|(_, peer)| peer.is_some()).fold(0, |all, (rank, _)| all | 1 << rank);
+        Judgement { watched: watched | self.removed, suspects: self.suspects | self.removed }
     }
 
     /// Whether a peer is known to be gone.

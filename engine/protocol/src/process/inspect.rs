@@ -149,10 +149,7 @@ impl Process {
 
     /// What the detectors of this member report of the other members of its view, for the channels that lean on them.
     pub fn judgement(&self) -> Option<Judgement> {
-        let others = self.data.view.members.iter().filter(|member| self.detector.is_watching(member.rank));
-        let watched = others.fold(0, |bits, member| bits | bit(member.rank));
-        let is_member = self.standing() == Standing::Member;
-        is_member.then(|| Judgement { watched, suspects: self.detector.suspects() & watched })
+        (self.standing() == Standing::Member).then(|| self.detector.judgement())
     }
 
     /// Whether this process reaches no quorum of the view.

@@ -20,7 +20,7 @@ use crate::data::pipeline::Pipeline;
 use crate::event::{Delivery, Event};
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
-use crate::view::{Beginning, Member, View};
+use crate::view::{Beginning, Member, View, bit};
 use alloc::boxed::Box;
 use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Epoch, InstanceId, Instant, OrderNumber, Rank, Sequence};
@@ -185,12 +185,14 @@ impl Process {
         self.look_due = now;
         self.cx.outbox.enter(self.cx.header(view.instance, view.epoch));
         self.trust.enter(now, &earlier, &view);
+        let leavers = self.cx.presence.leavers(&earlier);
         for rank in (0..self.cx.config.members).map(Rank) {
             let (was, is) = (earlier.incarnation(rank), view.incarnation(rank));
             match (was, is) {
                 _ if own.is_none() => self.detector.left(rank),
                 (_, Some(_)) if was == is && self.detector.is_watching(rank) => {}
                 (_, Some(_)) => self.detector.watch(rank, now),
+                (_, None) if leavers & bit(rank) != 0 => self.detector.left(rank),
                 (_, None) => self.detector.forget(rank),
             }
         }
