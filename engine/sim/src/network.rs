@@ -34,6 +34,8 @@ pub struct Faults {
     pub leave: u64,
     pub hand_over: u64,
     pub evidence: u64,
+    /// Judgements of the detectors of another group.
+    pub judgement: u64,
     pub clock_jump: u64,
     /// Clocks that ran too fast or too slow.
     pub drift: u64,
@@ -68,6 +70,7 @@ impl Faults {
             (&mut self.leave, other.leave),
             (&mut self.hand_over, other.hand_over),
             (&mut self.evidence, other.evidence),
+            (&mut self.judgement, other.judgement),
             (&mut self.clock_jump, other.clock_jump),
             (&mut self.drift, other.drift),
             (&mut self.refuse, other.refuse),

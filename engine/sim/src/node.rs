@@ -12,6 +12,7 @@ use crate::names::NAMES;
 use crate::network::{Packet, hits};
 use crate::plan::{GROUP, Plan};
 use crate::violation::Violation;
+use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{Client, ClientEvent, Counter, Destination, Outgoing, Process, Refusal, Start};
 use bourdon_wire::{
     Address, ChannelId, ClientId, Datagram, Instant, MTU_DEFAULT_BYTES, NAME_MAX_BYTES, TopicId, TopicName,
@@ -49,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) lineage: usize,
     /// It left for good, or was asked to.
     pub(crate) left: bool,
+    /// What the detectors that its process leans on reported last.
+    pub(crate) judgement: Judgement,
     /// Its last incarnation.
     pub(crate) incarnation: u32,
     /// The NAKs of its earlier incarnations.
@@ -96,6 +99,7 @@ impl Node {
             asked: 0,
             lineage: 0,
             left: false,
+            judgement: Judgement::default(),
             incarnation: 0,
             naks_before: 0,
             ballots: 0,
@@ -112,7 +116,7 @@ impl Node {
     pub(crate) fn crash(&mut self) -> Option<Process> {
         self.socket.clear();
         (self.socket_bytes, self.wakes_at_ns, self.paused_until_ns, self.asked) = (0, u64::MAX, 0, 0);
-        (self.has_moved, self.control) = (false, None);
+        (self.has_moved, self.control, self.judgement) = (false, None, Judgement::default());
         self.locker.iter_mut().for_each(Locker::crash);
         let process = self.process.take()?;
         self.naks_before += process.counters().get(Counter::NaksSent);

@@ -9,6 +9,7 @@
 mod draw;
 mod family;
 mod hand_over;
+mod judged;
 mod links;
 mod locks;
 mod restart;
@@ -42,6 +43,9 @@ pub struct DetectorPlan {
     /// Members are suspected only after the silence that the patient profile allows.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub patient: bool,
+    /// The group is a channel that leans on the detectors of another group, whose judgements the events give.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub leaning: bool,
     /// Silence.
     pub push: bool,
     /// Pings that go unanswered.
@@ -54,7 +58,7 @@ pub struct DetectorPlan {
 
 impl Default for DetectorPlan {
     fn default() -> Self {
-        Self { fast: false, patient: false, push: true, pull: true, phi: true, evidence_after_ns: 0 }
+        Self { fast: false, patient: false, leaning: false, push: true, pull: true, phi: true, evidence_after_ns: 0 }
     }
 }
 
@@ -82,6 +86,10 @@ pub enum Happening {
     ClockJump,
     /// No datagram longer than `other` bytes passes from it or to it for `for_ns`: a path with a smaller MTU.
     Narrow,
+    /// The detectors of the group that it leans on suspect the member `other` for `for_ns`; at 0, no longer.
+    Judge,
+    /// They watch the member `other` no longer: it has been removed from the view of that group.
+    Unwatch,
 }
 
 /// One event.
@@ -348,6 +356,9 @@ impl Plan {
         timing.reorder_grace_ns = self.reorder_grace_ns;
         if self.detector.patient {
             timing = Timing { reorder_grace_ns: timing.reorder_grace_ns, ..Timing::patient() };
+        }
+        if self.detector.leaning {
+            timing = timing.leaning();
         }
         let detector = &mut timing.detector;
         (detector.push, detector.pull, detector.phi) = (self.detector.push, self.detector.pull, self.detector.phi);

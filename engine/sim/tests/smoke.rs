@@ -68,6 +68,14 @@ fn late_hand_overs_break_nothing() {
     assert!(report.grants > 3_000 && report.leaderships > 400 && report.faults.crash > 50, "{report:?}");
 }
 
+/// Detectors of another group, which suspect members that live and learn late of members that crashed.
+#[test]
+fn wrong_judgements_break_nothing() {
+    let report = run(SEEDS, Options { family: Some(Family::Judged), ..options(Mode::Both) }, &|_| {});
+    assert_clean(&report);
+    assert!(report.faults.judgement > 2_000 && report.faults.crash > 50, "{report:?}");
+}
+
 #[test]
 fn faults_without_end_break_no_promise_of_safety() {
     assert_clean(&run(SEEDS, options(Mode::Safety), &|_| {}));

@@ -25,6 +25,8 @@ pub enum Family {
     Paced,
     /// Locks and elections that are decided beside the processes.
     Apart,
+    /// Members that lean on the detectors of another group, which are wrong at times.
+    Judged,
     /// Competing ballots.
     Duels,
     /// Views that change all the time.
@@ -33,7 +35,7 @@ pub enum Family {
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
@@ -43,6 +45,7 @@ impl Family {
         Self::Gated,
         Self::Paced,
         Self::Apart,
+        Self::Judged,
         Self::Duels,
         Self::Turbulent,
     ];
@@ -64,6 +67,7 @@ impl Family {
             Self::Gated => "gated",
             Self::Paced => "paced",
             Self::Apart => "apart",
+            Self::Judged => "judged",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
         }
@@ -81,6 +85,7 @@ impl Family {
             Self::Gated => Plan::gated(seed),
             Self::Paced => Plan::paced(seed),
             Self::Apart => Plan::apart(seed),
+            Self::Judged => Plan::judged(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
         }

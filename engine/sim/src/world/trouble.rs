@@ -2,6 +2,7 @@
 
 use super::{Phase, What, World};
 use crate::plan::{EventPlan, Happening};
+use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{Member, Mutant};
 use bourdon_wire::{Incarnation, Rank};
 
@@ -36,6 +37,18 @@ impl World<'_> {
             Happening::Narrow => {
                 self.network.narrow(index, event.other as usize, until_ns);
                 self.network.faults.narrow += 1;
+            }
+            Happening::Judge => {
+                let (bit, lasts) = (1 << event.other, event.for_ns > 0);
+                self.judge(index, |watched, suspects| {
+                    (watched | bit, if lasts { suspects | bit } else { suspects & !bit })
+                });
+                if lasts {
+                    self.push(until_ns, What::Later(EventPlan { for_ns: 0, ..event }));
+                }
+            }
+            Happening::Unwatch => {
+                self.judge(index, |watched, suspects| (watched & !(1 << event.other), suspects & !(1 << event.other)))
             }
             Happening::Partition => self.part(event.other, until_ns),
             Happening::ClockJump => {
@@ -174,9 +187,27 @@ impl World<'_> {
         }
     }
 
-    /// Nothing goes wrong from now on.
+    /// What the detectors that this process leans on watch and suspect has changed.
+    fn judge(&mut self, index: usize, change: impl Fn(u64, u64) -> (u64, u64)) {
+        let node = &mut self.nodes[index];
+        let now = node.clock.read(self.now_ns);
+        let Some(process) = &mut node.process else { return };
+        let (watched, suspects) = change(node.judgement.watched, node.judgement.suspects);
+        node.judgement = Judgement { watched, suspects };
+        process.judge(now, node.judgement);
+        self.network.faults.judgement += 1;
+        self.wake(index, self.now_ns);
+    }
+
+    /// Nothing goes wrong from now on. The detectors of another group trust every member that lives.
     pub(super) fn calm_down(&mut self) {
         self.network.freeze();
+        let members = usize::from(self.plan.members);
+        let alive = (0..members).filter(|member| self.nodes[*member].process.is_some());
+        let alive = alive.fold(0, |alive, member| alive | 1 << member);
+        for member in (0..members).filter(|_| self.plan.detector.leaning) {
+            self.judge(member, |watched, suspects| (watched | alive, suspects & !alive));
+        }
         debug_assert!(self.phase == Phase::Faulty);
     }
 }
