@@ -2,7 +2,8 @@
 
 use crate::common::{self, World, free_addresses, fresh_address, poll_until, until};
 use bourdon::settings::{ChannelDetector, ChannelSettings, Order, Reliability, Role, Transport};
-use bourdon::{Channels, Counter, Event, Node, Refusal, Settings, Standing, TopicName};
+use bourdon::{Channels, Counter, Event, Node, Refusal, Settings, Standing, TopicName, Why};
+use bourdon_wire::Rank;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -316,6 +317,70 @@ fn two_channels_on_one_address_do_not_mix() {
             }
         });
     }
+}
+
+/// A group of three, and a channel that leans on its detectors, in which the group's member 2 has rank 1.
+fn leaning(world: &World, rank: u16) -> Settings {
+    let mut settings = world.member(rank);
+    let port = fresh_address().port();
+    let channel = channel("quotes", port, Order::Total, Reliability::Uniform, Some(&[1, 2, 0]));
+    settings.channels = vec![ChannelSettings { detector: ChannelDetector::Group, ..channel }];
+    settings
+}
+
+#[test]
+fn a_channel_that_leans_evicts_as_soon_as_its_group() {
+    let world = World::new(3);
+    let settings = leaning(&world, 0); // it draws the channel's address, the same for all
+    let mut members: Vec<(Node, Party)> = Vec::new();
+    for rank in 0..3 {
+        let mut settings = settings.clone();
+        settings.process.rank = rank;
+        members.push((Node::join(&settings).expect("it opens"), Party::new(&settings, &["quotes"])));
+    }
+    fn poll(members: &mut [(Node, Party)]) {
+        for (group, party) in members {
+            group.poll(|_| {}).expect("the port works");
+            while group.poll_event().is_some() {}
+            party.channels.lean_on(group);
+            party.poll();
+        }
+    }
+    until("both to form", || {
+        poll(&mut members);
+        members.iter().all(|(group, party)| group.process().is_formed() && party.is_formed())
+    });
+    drop(members.pop());
+    until("the view without it", || {
+        poll(&mut members);
+        members.iter().all(|(_, party)| {
+            let node = party.channels.get("quotes").expect("joined");
+            node.process().view().bits() == 0b101
+        })
+    });
+    let by_group = ("quotes".to_owned(), Event::Suspected(Rank(1), Why::Group));
+    for (_, party) in &members {
+        assert!(party.events.contains(&by_group), "{:?}", party.events);
+    }
+}
+
+#[test]
+fn a_member_of_a_channel_that_leans_is_run_beside_the_group() {
+    let world = World::new(3);
+    let settings = leaning(&world, 1);
+    let mut quotes = settings.for_channel("quotes").expect("it is there");
+    assert!(quotes.detector.leans && !quotes.network.links && settings.network.links);
+    let refused = Node::join(&quotes).expect_err("nothing judges for it").to_string();
+    assert!(refused.contains("\"quotes\": it leans on the detectors of its group"), "{refused}");
+    quotes.process.role = Role::Observer;
+    Node::join(&quotes).expect("an observer has no detectors");
+    let group = Node::join(&settings).expect("the group itself does not lean");
+    let timing = |node: &Node| node.process().config().timing;
+    let mut channels = Channels::new(&settings).expect("the settings are good");
+    channels.join("quotes").expect("it is run beside the group");
+    let own = timing(channels.get("quotes").expect("joined"));
+    assert_eq!(own, timing(&group).leaning());
+    channels.lean_on(&group); // it is in no view yet, and judges nothing
 }
 
 #[test]

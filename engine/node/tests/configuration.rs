@@ -107,6 +107,8 @@ fn a_count_or_time_outside_its_range_is_refused_with_the_range() {
         ("limits", "repairs_per_s", 0, "1 to "),
         ("flow", "rate_limit_bytes_per_s", 0, "100000 to "),
         ("flow", "rate_floor_bytes_per_s", 0, "100000 to "),
+        ("threads", "data_agents", 0, "1 to 64"),
+        ("threads", "data_agents", 65, "1 to 64"),
         ("timing", "heartbeat_min_ns", 0, &heartbeat),
         ("timing", "heartbeat_min_ns", 99_999, &heartbeat),
         ("timing", "heartbeat_max_ns", 0, &heartbeat),

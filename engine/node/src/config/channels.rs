@@ -144,3 +144,20 @@ fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::in_channel;
+    use bourdon_protocol::control::detector::Judgement;
+
+    #[test]
+    fn a_judgement_is_by_the_ranks_of_the_channel() {
+        let judgement = Judgement { watched: 1 << 63 | 0b1011_0110, suspects: 1 << 63 | 0b0010_0010 };
+        let all: Vec<u16> = (0..64).collect();
+        assert_eq!(in_channel(judgement, &all), judgement);
+        // The member 7 is trusted, 0 not watched, 63 and 5 are suspected.
+        let some = in_channel(judgement, &[7, 0, 63, 5]);
+        assert_eq!(some, Judgement { watched: 0b1101, suspects: 0b1100 });
+        assert_eq!(in_channel(judgement, &[0, 3]), Judgement::default());
+    }
+}
