@@ -5,7 +5,7 @@
 use crate::guarantee::Guarantee;
 use bourdon::{Engine, Time};
 use bourdon_port::memory::{Hub, MemoryOptions, MemoryPort};
-use bourdon_port::{Arrival, Echo, Limits, Port, PortError, To, Waker};
+use bourdon_port::{Arrival, Echo, Limits, Port, PortError, Sleep, To, Waker};
 use bourdon_protocol::{Config, Delivery, Refusal, Role};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes};
 use std::cell::Cell;
@@ -75,6 +75,10 @@ impl Port for PortOutside {
 
     fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
         self.port.wait(timeout)
+    }
+
+    fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        self.port.sleeper(longest)
     }
 
     fn waker(&self) -> Waker {

@@ -5,7 +5,7 @@
 
 use crate::config::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::faults::{Faults, Faulty};
-use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
+use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, Sleep, To, Waker};
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
 use bourdon_wire::GroupId;
@@ -237,6 +237,10 @@ macro_rules! port_of_its_variants {
 
             fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
                 match self { $(Self::$variant(port) => port.wait(timeout)),+ }
+            }
+
+            fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+                match self { $(Self::$variant(port) => port.sleeper(longest)),+ }
             }
 
             fn waker(&self) -> Waker {

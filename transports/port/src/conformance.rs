@@ -18,6 +18,7 @@ use crate::{Arrival, Echo, Idle, Port, To};
 
 pub mod addressing;
 pub mod delivery;
+pub mod sleeping;
 pub mod waiting;
 
 /// How long a check waits for what must happen before it fails. Long, because a loaded host may pause a test for
@@ -53,7 +54,7 @@ macro_rules! conformance_tests {
             #[allow(unused_imports)]
             use super::*;
             use $crate::Idle;
-            use $crate::conformance::{addressing, delivery, waiting};
+            use $crate::conformance::{addressing, delivery, sleeping, waiting};
             $crate::conformance_tests!(@both $world;
                 delivery::group_reaches_all_others,
                 delivery::runs_are_split_as_sent,
@@ -73,6 +74,7 @@ macro_rules! conformance_tests {
                 addressing::limits_are_real,
                 waiting::empty_receive_returns_nothing,
                 waiting::wait_returns_for_what_came_before,
+                sleeping::two_ports_hand_out_what_comes,
             );
             $crate::conformance_tests!(@park $world;
                 waiting::wait_sleeps_and_times_out,
@@ -82,6 +84,10 @@ macro_rules! conformance_tests {
                 waiting::wake_before_wait_is_not_lost,
                 waiting::wake_survives_a_receive,
                 waiting::wake_from_another_thread,
+                sleeping::a_sleep_with_nothing_to_wake_for_lasts,
+                sleeping::either_of_two_ports_ends_a_sleep,
+                sleeping::no_sleep_over_what_a_limit_left,
+                sleeping::no_wake_is_slept_over,
             );
         }
     };

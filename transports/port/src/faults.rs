@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::{Arrival, Limits, Port, PortError, To, Waker};
+use crate::{Arrival, Limits, Port, PortError, Sleep, To, Waker};
 
 /// The most datagrams held back at once: at 1408 bytes each under 6 MiB, and 10 ms of delay at 400,000 a second.
 pub const HELD_MAX: usize = 4096;
@@ -220,8 +220,11 @@ impl State {
         count
     }
 
-    fn next_release(&self) -> Option<Instant> {
-        [&self.delayed, &self.reordered].into_iter().filter_map(|queue| queue.front()).map(|held| held.release_at).min()
+    /// At most `longest`: how long until a held datagram is to be handed out.
+    fn until_release(&self, longest: Duration) -> Duration {
+        let first =
+            [&self.delayed, &self.reordered].into_iter().filter_map(|queue| queue.front()).map(|it| it.release_at);
+        first.min().map_or(longest, |at| longest.min(at.saturating_duration_since(Instant::now())))
     }
 }
 
@@ -247,11 +250,13 @@ impl<P: Port> Port for Faulty<P> {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
-        let Some(release_at) = self.state.next_release() else { return self.port.wait(timeout) };
-        match release_at.checked_duration_since(Instant::now()) {
-            Some(left) if !left.is_zero() => self.port.wait(timeout.min(left)),
-            _ => Ok(()),
-        }
+        let timeout = self.state.until_release(timeout);
+        self.port.wait(timeout)
+    }
+
+    fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        let longest = self.state.until_release(longest);
+        if longest.is_zero() { Ok(None) } else { self.port.sleeper(longest) }
     }
 
     fn waker(&self) -> Waker {

@@ -20,10 +20,12 @@ use std::time::Duration;
 pub mod conformance;
 pub mod faults;
 pub mod memory;
+mod sleep;
 #[allow(unsafe_code)] // one system call; its block carries its proof
 pub mod uring;
 mod waker;
 
+pub use sleep::{Sleep, watch};
 pub use waker::Waker;
 
 /// Where a run of datagrams goes.
@@ -120,7 +122,15 @@ pub trait Port {
     /// return early for no reason. A port opened with [`Idle::Spin`] returns at once.
     fn wait(&mut self, timeout: Duration) -> Result<(), PortError>;
 
-    /// Ends a [`Port::wait`] from another thread.
+    /// Prepares a sleep for this port among others, of at most `longest`; [`Sleep::all`] sleeps for all of them. None if
+    /// the thread must not sleep: there may be something to receive already, the port was woken, or it was opened with
+    /// [`Idle::Spin`].
+    ///
+    /// Whatever ended the sleep, and if there was none: call [`Port::wait`] with no time next, which takes in what the
+    /// kernel reports, and then [`Port::receive`].
+    fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError>;
+
+    /// Ends a [`Port::wait`], or a sleep for this port, from another thread.
     fn waker(&self) -> Waker;
 
     /// Whether [`To::Broadcast`] reaches any process.

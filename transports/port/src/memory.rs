@@ -15,12 +15,11 @@
 
 use std::mem;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
-
-use crate::{Arrival, Echo, Idle, Limits, Port, PortError, To, Waker};
+use crate::{Arrival, Echo, Idle, Limits, Port, PortError, Sleep, To, Waker};
 
 /// What a datagram costs beside its bytes: bounds the number of short datagrams in a buffer, as a socket's accounting
 /// does with its own overhead.
@@ -155,7 +154,15 @@ impl Hub {
             .ok_or(PortError::Unavailable { mechanism: "memory", why: "all 65535 addresses are taken".to_owned() })?;
         members.push(Member { group: options.group, address, echo: options.echo, mailbox: Arc::clone(&mailbox) });
         drop(members);
-        Ok(MemoryPort { hub: self.clone(), options, address, mailbox, taken: Run::new(capacity_bytes), next: 0 })
+        Ok(MemoryPort {
+            hub: self.clone(),
+            options,
+            address,
+            mailbox,
+            taken: Run::new(capacity_bytes),
+            next: 0,
+            is_parked: false,
+        })
     }
 }
 
@@ -170,6 +177,8 @@ pub struct MemoryPort {
     taken: Run,
     /// `0..=taken.ends.len()`
     next: usize,
+    /// Senders wake this port's waker since the last `sleeper`: the next `wait` takes the wake back.
+    is_parked: bool,
 }
 
 impl MemoryPort {
@@ -228,27 +237,26 @@ impl Port for MemoryPort {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
-        if self.options.idle == Idle::Spin || self.next < self.taken.ends.len() {
-            return Ok(());
-        }
-        {
-            let mut queue = lock(&self.mailbox.queue);
-            if !queue.run.ends.is_empty() {
-                return Ok(());
+        if !self.is_parked {
+            match self.sleeper(timeout)? {
+                Some(sleep) => Sleep::all(&[sleep])?,
+                None => return Ok(()),
             }
-            queue.parked = true;
         }
-        let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-        let polled = rustix::event::poll(&mut [PollFd::new(&self.mailbox.waker, PollFlags::IN)], Some(&timeout));
+        self.is_parked = false;
         lock(&self.mailbox.queue).parked = false;
-        match polled {
-            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(()),
-            Ok(_) => {
-                self.mailbox.waker.clear();
-                Ok(())
-            }
-            Err(error) => Err(PortError::Io { doing: "waiting on an eventfd", source: error.into() }),
+        self.mailbox.waker.clear();
+        Ok(())
+    }
+
+    fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        if self.options.idle == Idle::Spin || self.next < self.taken.ends.len() {
+            return Ok(None);
         }
+        let mut queue = lock(&self.mailbox.queue);
+        self.is_parked = queue.run.ends.is_empty();
+        queue.parked = self.is_parked;
+        Ok(self.is_parked.then(|| Sleep { readable: self.mailbox.waker.as_fd(), longest }))
     }
 
     fn waker(&self) -> Waker {

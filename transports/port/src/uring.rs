@@ -8,16 +8,23 @@
 //! receives can't fall back any more. So [`Uring::open`] tries them all, and returns which one is refused and what
 //! helps.
 //!
+//! A thread that sleeps for several rings can't sleep in the kernel's own wait for one of them, and the kernel wakes no
+//! `poll`(2) of a ring's descriptor for work that it leaves for later. It does signal an eventfd that is registered for
+//! that, except for what the write to another eventfd has caused: such a signal comes late or never. So a sleeper
+//! watches the port's waker beside that eventfd. (All seen on Linux 6.18, by the conformance suite.)
+//!
 //! Invariants:
 //! - A ring is disabled until [`Uring::enable`]: the kernel then accepts only the thread that called this first.
 //! - What a wait or a cancellation interrupts is no error; what the kernel refuses for good is.
 //!
 //! Source: io_uring_setup(2), io_uring_enter(2), `io_uring_register_sync_cancel`(3).
 
-use crate::PortError;
+use crate::sleep::watch;
+use crate::{PortError, Sleep, Waker};
 use io_uring::types::{CancelBuilder, SubmitArgs, Timespec};
 use io_uring::{CompletionQueue, IoUring, Probe, SubmissionQueue};
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
 /// `IORING_ENTER_GETEVENTS`: run the work that was left for later.
@@ -32,6 +39,16 @@ const CANCEL_STEPS_MAX: u32 = 100;
 pub struct Uring {
     ring: IoUring,
     is_enabled: bool,
+    /// From the first [`Uring::sleeper`] on: a ring that never sleeps beside others does not pay for the signals.
+    signals: Option<Signals>,
+}
+
+/// What a thread sleeps on that does not sleep in the ring.
+struct Signals {
+    /// The kernel signals it when there is work.
+    work: Waker,
+    /// Watches that and the port's waker.
+    either: OwnedFd,
 }
 
 impl Uring {
@@ -63,7 +80,7 @@ impl Uring {
             Ok(_) => unreachable!("a disabled ring can't be entered"),
         }
         ring.submitter().register_probe(&mut Probe::new()).map_err(refused("io_uring_register"))?;
-        Ok(Self { ring, is_enabled: false })
+        Ok(Self { ring, is_enabled: false, signals: None })
     }
 
     /// The ring itself, to register what it shares with the kernel.
@@ -127,6 +144,30 @@ impl Uring {
             Err(error) if error.raw_os_error() != Some(libc::ETIME) && !is_passing(&error) => Err(entering(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Submits what is queued, and prepares a sleep until something has completed or `waker` was woken; none if something
+    /// has completed. The same waker is to be given each time.
+    ///
+    /// # Errors
+    /// As [`Uring::run`].
+    pub fn sleeper(&mut self, waker: &Waker, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        let signals = match self.signals.take() {
+            Some(signals) => signals,
+            None => {
+                let work = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
+                self.ring.submitter().register_eventfd(work.as_fd().as_raw_fd()).map_err(entering)?;
+                let either = watch([work.as_fd(), waker.as_fd()])?;
+                Signals { work, either }
+            }
+        };
+        signals.work.clear();
+        self.signals = Some(signals);
+        // After the signals so far were taken back: work that comes from now on signals again.
+        self.run()?;
+        let may_sleep = self.ring.completion().is_empty();
+        let signals = self.signals.as_ref().filter(|_| may_sleep);
+        Ok(signals.map(|signals| Sleep { readable: signals.either.as_fd(), longest }))
     }
 
     /// Cancels all requests; take their completions while [`Cancellation::step`] returns true. The kernel would cancel

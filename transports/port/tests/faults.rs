@@ -118,6 +118,24 @@ fn a_last_one_held_for_reordering_comes_in_time() {
 }
 
 #[test]
+fn a_sleep_beside_other_ports_ends_in_time_for_what_is_held() {
+    let (mut sender, mut receiver) = pair(Faults { reorder_percent: 100.0, ..Faults::default() });
+    send_all(&mut sender, To::Group, b"the last one", 64);
+    let mut got = Vec::new();
+    poll_until(&mut receiver, |receiver| {
+        receive_into(receiver, usize::MAX, &mut got);
+        receiver.injected().arrivals == 1
+    });
+    while got.is_empty() {
+        let longest = receiver.sleeper(PATIENCE).expect("a sleeper").map_or(Duration::ZERO, |sleep| sleep.longest);
+        assert!(longest <= REORDER_HOLD, "{longest:?}");
+        receiver.wait(longest).expect("a wait that works");
+        receive_into(&mut receiver, usize::MAX, &mut got);
+    }
+    assert!(receiver.sleeper(PATIENCE).expect("a sleeper").is_some_and(|sleep| sleep.longest == PATIENCE));
+}
+
+#[test]
 fn delayed_come_after_the_delay_in_order() {
     let faults = Faults { delay_percent: 100.0, delay: Duration::from_millis(5), ..Faults::default() };
     let (mut sender, mut receiver) = pair(faults);

@@ -25,14 +25,14 @@
 //! peer, pass; probes never reach the caller.
 //!
 //! Unlike any other port this one may hand a datagram out twice; protocols over multicast expect that. A thread that
-//! sleeps here does so on two `epoll`s, since one thread can't sleep in two `io_uring`s.
+//! sleeps here does so on an `epoll` that watches the `epoll` of each side.
 
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
+use bourdon_port::{Arrival, Limits, Port, PortError, Sleep, To, Waker, watch};
 use bourdon_udp::{UdpOptions, UdpPort};
-use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::TcpPort;
 use crate::frame::{HELLO_BYTES, Hello};
@@ -84,7 +84,8 @@ pub struct Reach {
 pub struct AutoPort {
     multicast: Option<UdpPort>,
     mesh: TcpPort,
-    idle: Idle,
+    /// Watches what either side sleeps on, from the first sleep on.
+    both: Option<OwnedFd>,
     hello: Hello,
     peers: Vec<Peer>,
     /// Those on the mesh that do not hear us, as of the last look.
@@ -104,8 +105,8 @@ impl AutoPort {
     /// # Errors
     /// If the mesh can't be opened.
     pub fn open(multicast: &UdpOptions, mesh: &TcpOptions) -> Result<(Self, Option<PortError>), PortError> {
-        let mesh = TcpPort::open(&TcpOptions { io_uring: false, ..mesh.clone() }).map(|port| (port, mesh))?;
-        let (mesh, options) = mesh;
+        let token = mesh.token;
+        let mesh = TcpPort::open(&TcpOptions { io_uring: false, ..mesh.clone() })?;
         let (multicast, refused) = match UdpPort::open(&UdpOptions { io_uring: false, ..multicast.clone() }) {
             Ok(port) => (Some(port), None),
             Err(error) => (None, Some(error)),
@@ -113,8 +114,8 @@ impl AutoPort {
         let now = Instant::now();
         let port = Self {
             multicast,
-            idle: options.idle,
-            hello: Hello { token: options.token, address: mesh.local_address() },
+            both: None,
+            hello: Hello { token, address: mesh.local_address() },
             mesh,
             peers: Vec::new(),
             deaf: Vec::new(),
@@ -301,25 +302,26 @@ impl Port for AutoPort {
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
-        if self.idle == Idle::Spin {
-            return Ok(());
-        }
-        let due = self.mesh.next_due().map_or(self.next_probe, |due| due.min(self.next_probe));
-        let timeout = timeout.min(due.saturating_duration_since(Instant::now()));
-        let multicast = self.multicast.as_ref().map(UdpPort::sleeper);
-        if let (Some(mesh), Some(Some(_)) | None) = (self.mesh.sleeper(), multicast) {
-            let fds = [Some(mesh), multicast.flatten()];
-            let mut fds: Vec<_> = fds.iter().flatten().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
-            let timeout = Timespec::try_from(timeout).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
-            match rustix::event::poll(&mut fds, Some(&timeout)) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(PortError::Io { doing: "waiting on two epolls", source: error.into() }),
-            }
+        if let Some(sleep) = self.sleeper(timeout)? {
+            Sleep::all(&[sleep])?;
         }
         if let Some(multicast) = &mut self.multicast {
             multicast.wait(Duration::ZERO)?;
         }
         self.mesh.wait(Duration::ZERO)
+    }
+
+    fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        let longest = longest.min(self.next_probe.saturating_duration_since(Instant::now()));
+        let Some(mesh) = self.mesh.sleeper(longest)? else { return Ok(None) };
+        let Some(multicast) = &mut self.multicast else { return Ok(Some(mesh)) };
+        let Some(multicast) = multicast.sleeper(mesh.longest)? else { return Ok(None) };
+        let both = match self.both.take() {
+            Some(both) => both,
+            None => watch([mesh.readable, multicast.readable])?,
+        };
+        let both = self.both.insert(both);
+        Ok(Some(Sleep { readable: OwnedFd::as_fd(both), longest: multicast.longest }))
     }
 
     fn waker(&self) -> Waker {

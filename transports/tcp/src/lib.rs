@@ -27,10 +27,10 @@ mod ring;
 mod socket;
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
+use bourdon_port::{Arrival, Idle, Limits, Port, PortError, Sleep, To, Waker};
 
 pub use auto::{AutoPort, Reach};
 pub use options::TcpOptions;
@@ -145,23 +145,11 @@ impl TcpPort {
         false
     }
 
-    /// What becomes readable when there is something to do, for a caller that waits for several ports; none if
-    /// something is there already, or if this port does not sleep in `epoll`.
-    pub(crate) fn sleeper(&self) -> Option<BorrowedFd<'_>> {
-        match &self.waiting {
-            Waiting::Epoll(epoll) if !self.may_have && !epoll.is_woken && !epoll.may_accept => Some(epoll.as_fd()),
-            _ => None,
-        }
-    }
-
-    /// When this port must be called again though nothing has come.
-    pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.mesh.next_due()
-    }
-
-    /// Takes in what has happened, waiting at most so long if nothing has.
-    fn look(&mut self, wait: Duration) -> Result<(), PortError> {
+    /// Takes in what has happened, waiting at most so long if nothing has. Returns whether anything has: what that
+    /// brought about may still have to be requested by the next look.
+    fn look(&mut self, wait: Duration) -> Result<bool, PortError> {
         let mut wait = wait;
+        let mut has_any = false;
         for _ in 0..ROUNDS_MAX {
             let any = match &mut self.waiting {
                 Waiting::Spin => false,
@@ -173,12 +161,13 @@ impl TcpPort {
             let accepted = self.accept();
             self.mesh.greet_all(!matches!(self.waiting, Waiting::Ring(_)));
             self.sweep();
+            has_any |= any || accepted;
             // A ring must receive a request to read the hello of a new connection.
             if !(matches!(self.waiting, Waiting::Ring(_)) && (any || accepted)) {
                 break;
             }
         }
-        Ok(())
+        Ok(has_any)
     }
 
     /// Takes in new connections. Returns whether there were any.
@@ -323,9 +312,8 @@ impl Port for TcpPort {
         }
         self.mesh.upkeep();
         self.mesh.flush();
-        if !self.may_have && !self.is_woken() && !self.may_accept() {
-            let until_due = self.mesh.next_due().map(|due| due.saturating_duration_since(Instant::now()));
-            self.look(until_due.map_or(timeout, |due| due.min(timeout)))?;
+        if self.may_sleep() {
+            self.look(self.until_due(timeout))?;
             self.mesh.upkeep();
             self.mesh.flush();
         } else {
@@ -340,6 +328,24 @@ impl Port for TcpPort {
             }
         }
         Ok(())
+    }
+
+    fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        if matches!(self.waiting, Waiting::Spin) {
+            return Ok(None);
+        }
+        self.mesh.upkeep();
+        self.mesh.flush();
+        // A look that finds nothing has requested all that is wanted from the kernel.
+        if !self.may_sleep() || self.look(Duration::ZERO)? {
+            return Ok(None);
+        }
+        let longest = self.until_due(longest);
+        match &mut self.waiting {
+            Waiting::Spin => Ok(None),
+            Waiting::Epoll(epoll) => Ok(Some(Sleep { readable: epoll.as_fd(), longest })),
+            Waiting::Ring(ring) => ring.sleeper(&self.waker, longest),
+        }
     }
 
     fn waker(&self) -> Waker {
@@ -368,6 +374,17 @@ impl Port for TcpPort {
 }
 
 impl TcpPort {
+    /// Whether nothing is there that no report will come for again.
+    fn may_sleep(&self) -> bool {
+        !self.may_have && !self.is_woken() && !self.may_accept()
+    }
+
+    /// At most `longest`: how long until this port must be called though nothing has come.
+    fn until_due(&self, longest: Duration) -> Duration {
+        let due = self.mesh.next_due();
+        due.map_or(longest, |due| longest.min(due.saturating_duration_since(Instant::now())))
+    }
+
     /// A process may have connected that no edge will report again.
     fn may_accept(&self) -> bool {
         match &self.waiting {

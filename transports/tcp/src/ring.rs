@@ -29,10 +29,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use bourdon_port::uring::Uring;
-use bourdon_port::{PortError, Waker};
+use bourdon_port::{PortError, Sleep, Waker, watch};
 use io_uring::types::{CancelBuilder, Fd};
 use io_uring::{cqueue, opcode, squeue};
-use rustix::event::epoll;
 
 use crate::connection::Connection;
 use crate::mesh::Mesh;
@@ -70,7 +69,7 @@ impl Ring {
     /// Makes a ring, disabled until its first use by the thread that then owns it.
     pub(crate) fn open(listener: BorrowedFd<'_>) -> Result<Self, PortError> {
         let ring = Uring::open(SUBMISSIONS, COMPLETIONS)?;
-        let listening = watch(listener).map_err(|source| PortError::Io { doing: "creating an epoll", source })?;
+        let listening = watch([listener])?;
         let (is_listening, is_waking, is_woken) = (false, false, false);
         let (accept_after, may_accept) = (None, true);
         Ok(Self { ring, listening, is_listening, may_accept, accept_after, is_waking, is_woken })
@@ -185,6 +184,11 @@ impl Ring {
         self.accept_after = is_full.then(|| Instant::now() + ACCEPT_PAUSE);
     }
 
+    /// As [`Port::sleeper`](bourdon_port::Port::sleeper), after a look that found nothing.
+    pub(crate) fn sleeper(&mut self, waker: &Waker, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        self.ring.sleeper(waker, longest)
+    }
+
     /// Ends all requests, so that no buffer stays lent.
     pub(crate) fn cancel(&mut self, mesh: &mut Mesh) {
         let has_requests = |ring: &Self, mesh: &Mesh| {
@@ -193,13 +197,6 @@ impl Ring {
         let mut cancellation = self.ring.cancel();
         while has_requests(self, mesh) && cancellation.step(&mut self.ring) && self.reap(mesh).is_ok() {}
     }
-}
-
-/// An `epoll` that is readable while a process waits to be accepted.
-fn watch(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    epoll::add(&set, listener, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
-    Ok(set)
 }
 
 fn complete(it: &mut Connection, kind: u64, result: i32) {

@@ -3,11 +3,12 @@
 //! Two ports on different multicast groups with one mesh do not hear each other by multicast: a black hole without
 //! root.
 
+use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process;
 use std::time::{Duration, Instant};
 
-use bourdon_port::conformance::{PATIENCE, send_all};
+use bourdon_port::conformance::{PATIENCE, Role, send_all, sleeping};
 use bourdon_port::{Idle, Port, To};
 use bourdon_tcp::{AutoPort, Reach, TcpOptions};
 use bourdon_udp::UdpOptions;
@@ -15,7 +16,10 @@ use bourdon_udp::UdpOptions;
 fn open(idle: Idle, hole: u8, dial: &[SocketAddr]) -> AutoPort {
     let [.., high, low] = process::id().to_be_bytes();
     let port = if idle == Idle::Spin { 19_001 } else { 19_002 };
-    let group = SocketAddr::from((Ipv4Addr::new(239, 249 + hole, high, low), port));
+    open_in(SocketAddr::from((Ipv4Addr::new(239, 249 + hole, high, low), port)), idle, dial)
+}
+
+fn open_in(group: SocketAddr, idle: Idle, dial: &[SocketAddr]) -> AutoPort {
     let mesh = TcpOptions { dial: dial.to_vec(), idle, ..TcpOptions::new(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))) };
     AutoPort::open(&UdpOptions { idle, ..UdpOptions::new(group) }, &mesh).expect("it opens").0
 }
@@ -58,4 +62,18 @@ fn each_pair_goes_its_own_way() {
             }
         }
     }
+}
+
+#[test]
+fn a_thread_sleeps_for_two_ports_with_two_ways_each() {
+    let [.., high, low] = process::id().to_be_bytes();
+    let opened = RefCell::new([Vec::new(), Vec::new()]);
+    let world = |role: Role| {
+        let group = SocketAddr::from((Ipv4Addr::new(239, 247 + role.group, high, low), 19_003));
+        let opened = &mut opened.borrow_mut()[usize::from(role.group)];
+        let port = open_in(group, role.idle, opened);
+        opened.push(port.local_address());
+        port
+    };
+    sleeping::either_of_two_ports_ends_a_sleep(Idle::Park, world);
 }

@@ -17,7 +17,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use bourdon_port::{Arrival, PortError, Waker};
+use bourdon_port::{Arrival, PortError, Sleep, Waker};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
@@ -55,10 +55,11 @@ impl Epoll {
         Ok(Self { poll, events: Events::with_capacity(EVENTS_MAX), receiver, is_readable: false })
     }
 
-    /// What becomes readable when something comes; none if something may be there already.
-    pub(crate) fn sleeper(&self) -> Option<BorrowedFd<'_>> {
+    /// As [`Port::sleeper`](bourdon_port::Port::sleeper).
+    pub(crate) fn sleeper(&self, longest: Duration) -> Option<Sleep<'_>> {
         // SAFETY: the descriptor is the poll's own, open as long as it, which outlives the borrow.
-        (!self.is_readable).then(|| unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) })
+        let readable = unsafe { BorrowedFd::borrow_raw(self.poll.as_raw_fd()) };
+        (!self.is_readable).then_some(Sleep { readable, longest })
     }
 
     #[inline]

@@ -17,10 +17,9 @@
 #![allow(unsafe_code)] // system calls; each block carries its proof
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use bourdon_port::{Arrival, Idle, Limits, Port, PortError, To, Waker};
+use bourdon_port::{Arrival, Idle, Limits, Port, PortError, Sleep, To, Waker};
 
 mod broadcast;
 mod buffers;
@@ -94,15 +93,6 @@ impl UdpPort {
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
         self.sockets.leave_source(source)
     }
-
-    /// What becomes readable when something comes, for a caller that waits for several ports; none if something may be
-    /// there already, or if this port does not sleep in `epoll`.
-    pub fn sleeper(&self) -> Option<BorrowedFd<'_>> {
-        match &self.receiver {
-            Receiver::Epoll(epoll) => epoll.sleeper(),
-            Receiver::Spin(_) | Receiver::Park(_) => None,
-        }
-    }
 }
 
 impl Port for UdpPort {
@@ -124,6 +114,14 @@ impl Port for UdpPort {
             Receiver::Spin(_) => Ok(()),
             Receiver::Park(ring) => ring.wait(&self.sockets, &self.waker, timeout),
             Receiver::Epoll(epoll) => epoll.wait(&self.waker, timeout),
+        }
+    }
+
+    fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        match &mut self.receiver {
+            Receiver::Spin(_) => Ok(None),
+            Receiver::Park(ring) => ring.sleeper(&self.sockets, &self.waker, longest),
+            Receiver::Epoll(epoll) => Ok(epoll.sleeper(longest)),
         }
     }
 

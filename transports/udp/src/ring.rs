@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use bourdon_port::uring::{Uring, refused};
-use bourdon_port::{Arrival, PortError, Waker};
+use bourdon_port::{Arrival, PortError, Sleep, Waker};
 use io_uring::types::{Fd, RecvMsgOut};
 use io_uring::{cqueue, opcode};
 
@@ -118,6 +118,20 @@ impl Ring {
         }
         self.arm(sockets, waker)?;
         self.ring.wait(timeout)
+    }
+
+    /// As [`Port::sleeper`](bourdon_port::Port::sleeper).
+    pub(crate) fn sleeper(
+        &mut self,
+        sockets: &Sockets,
+        waker: &Waker,
+        longest: Duration,
+    ) -> Result<Option<Sleep<'_>>, PortError> {
+        if self.is_woken || !self.ring.completion().is_empty() {
+            return Ok(None);
+        }
+        self.arm(sockets, waker)?;
+        self.ring.sleeper(waker, longest)
     }
 
     /// Queues the requests that are not with the kernel; the next call submits them.

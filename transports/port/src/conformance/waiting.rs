@@ -12,7 +12,7 @@ use super::{PATIENCE, Role, receive_count, receive_into, send_all};
 use crate::{Idle, Port, To};
 
 /// A wait that should end at once must end in this time, however loaded the host.
-const PROMPT: Duration = Duration::from_secs(PATIENCE.as_secs() / 2);
+pub(super) const PROMPT: Duration = Duration::from_secs(PATIENCE.as_secs() / 2);
 
 /// With nothing there, `receive` returns zero at once, also many times over.
 pub fn empty_receive_returns_nothing<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
