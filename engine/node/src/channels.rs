@@ -21,8 +21,8 @@ pub use crate::config::full_name;
 use crate::config::{ChannelSettings, Settings, SettingsError, in_channel};
 use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Node, NodeError};
-use bourdon_port::PortError;
 use bourdon_protocol::control::detector::Judgement;
+use bourdon_port::{PortError, Sleep};
 use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
 use bourdon_wire::{GroupId, Instant, MessageName, Sequence, TopicId};
 use std::collections::VecDeque;
@@ -34,20 +34,15 @@ const EVENTS_MAX: usize = 256;
 /// How long a member that leaves waits for the others to let it go: several view changes. Then it is gone like one that
 /// crashed.
 pub const LEAVE_MAX_NS: u64 = 10_000_000_000;
-/// A thread can sleep in one port only. With several channels it sleeps in each in turn, so briefly at first and never
-/// longer than this: what another channel gets meanwhile waits as long.
-const SLICE_MIN: Duration = Duration::from_micros(50);
-const SLICE_MAX: Duration = Duration::from_millis(1);
 
 /// The channels that one thread has joined.
 #[derive(Debug)]
 pub struct Channels {
     settings: Settings,
     joined: Vec<Joined>,
-    /// The channel that is polled first, and slept in next.
+    /// The channel that is polled first.
     turn: usize,
     events: VecDeque<(Arc<str>, Event)>,
-    slice: Duration,
 }
 
 #[derive(Debug)]
@@ -76,7 +71,7 @@ impl Channels {
     pub fn new(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
         let (joined, events) = (Vec::new(), VecDeque::new());
-        Ok(Self { settings: settings.clone(), joined, turn: 0, events, slice: SLICE_MIN })
+        Ok(Self { settings: settings.clone(), joined, turn: 0, events })
     }
 
     /// Joins a channel, in the role that the configuration gives this process.
@@ -187,9 +182,6 @@ impl Channels {
             }
         }
         self.joined.retain(|joined| joined.leave_by.is_none_or(|by| joined.node.now() < by));
-        if work_count > 0 {
-            self.slice = SLICE_MIN;
-        }
         Ok(work_count)
     }
 
@@ -198,25 +190,21 @@ impl Channels {
         self.events.pop_front()
     }
 
-    /// Sleeps until something may have come or something is due, at most for `longest`. With several channels it comes
-    /// back after a millisecond at the latest: an application that must sleep longer, or wake sooner, runs a
-    /// [`ThreadedNode`](crate::ThreadedNode) for each.
+    /// Sleeps until something may have come on one of the channels or something is due, at most for `longest`. Returns at
+    /// once where a port spins.
     ///
     /// # Errors
     /// If a port is broken.
     pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
-        match &mut self.joined[..] {
-            [] => {
-                std::thread::sleep(longest.min(SLICE_MAX));
-                Ok(())
-            }
-            [only] => only.node.wait(longest),
-            several => {
-                self.turn = (self.turn + 1) % several.len();
-                let slice = self.slice.min(longest);
-                self.slice = (self.slice * 2).min(SLICE_MAX);
-                several[self.turn].node.wait(slice)
-            }
+        if self.joined.is_empty() {
+            std::thread::sleep(longest);
+            return Ok(());
         }
+        let sleepers = self.joined.iter_mut().map(|joined| joined.node.sleeper(longest));
+        // None as soon as one channel has something to do.
+        if let Some(sleeps) = sleepers.collect::<Result<Option<Vec<_>>, _>>()? {
+            Sleep::all(&sleeps)?;
+        }
+        self.joined.iter_mut().try_for_each(|joined| joined.node.end_sleep())
     }
 }

@@ -4,8 +4,8 @@
 //! everything that one call delivers carries the same time.
 
 use crate::clock::{Clock, Time};
-use bourdon_port::{Port, PortError, To};
 use bourdon_protocol::control::detector::Judgement;
+use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::{
     CallId, Claim, Config, ControlPlane, Coordination, CoordinationRefusal, Counters, Delivery, Destination,
     DirectMessage, DirectOutcome, DirectRefusal, Event, FromControl, Leadership, LockId, LockStanding, Outgoing,
@@ -280,16 +280,41 @@ impl<P: Port, C: Time> Engine<P, C> {
     /// # Errors
     /// If the port is broken.
     pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
+        match self.before_sleep(longest)? {
+            Some(longest) => self.port.wait(longest),
+            None => Ok(()),
+        }
+    }
+
+    /// Prepares a sleep for this engine among others, of at most `longest`; none if the thread must not sleep. After
+    /// it, and if there was none, call [`Engine::end_sleep`].
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub(crate) fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        match self.before_sleep(longest)? {
+            Some(longest) => self.port.sleeper(longest),
+            None => Ok(None),
+        }
+    }
+
+    /// Takes in what the kernel reports after a sleep.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub(crate) fn end_sleep(&mut self) -> Result<(), PortError> {
+        self.port.wait(Duration::ZERO)
+    }
+
+    /// Sends what is to go out, and returns how long the thread may sleep; not at all if something is due.
+    fn before_sleep(&mut self, longest: Duration) -> Result<Option<Duration>, PortError> {
         if self.in_burst || self.owes {
             self.flush()?;
         }
         let until_due = self.process.next_deadline().since(self.clock.now());
         // What the network did not take is offered again soon.
         let until_due = if self.process.backlog() > 0 { until_due.min(100_000) } else { until_due };
-        if until_due == 0 {
-            return Ok(());
-        }
-        self.port.wait(longest.min(Duration::from_nanos(until_due)))
+        Ok((until_due > 0).then(|| longest.min(Duration::from_nanos(until_due))))
     }
 
     /// Asks for a barrier: [`Event::Synced`] reports when everything that any member sent before it has been delivered

@@ -6,6 +6,7 @@ use bourdon::{Channels, Counter, Event, Node, Refusal, Settings, Standing, Topic
 use bourdon_wire::Rank;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Sender, sequence, order, payload.
 type Got = (u16, u64, Option<u64>, String);
@@ -35,7 +36,9 @@ impl Party {
             let order = message.order.map(|order| order.0);
             got.entry(channel.to_owned()).or_default().push((message.sender.0, message.sequence.0, order, payload));
         });
-        polled.expect("the ports work");
+        if polled.expect("the ports work") == 0 {
+            self.channels.wait(Duration::from_millis(1)).expect("the ports work");
+        }
         while let Some((channel, event)) = self.channels.poll_event() {
             self.events.push((channel.to_string(), event));
         }
