@@ -18,11 +18,11 @@
 //! let it go; one channel that fails to open leaves the others as they were.
 
 pub use crate::config::full_name;
-use crate::config::{ChannelSettings, Settings, SettingsError, in_channel};
+use crate::config::{Settings, SettingsError, in_channel};
 use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Node, NodeError};
-use bourdon_protocol::control::detector::Judgement;
 use bourdon_port::{PortError, Sleep};
+use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
 use bourdon_wire::{GroupId, Instant, MessageName, Sequence, TopicId};
 use std::collections::VecDeque;
@@ -84,11 +84,8 @@ impl Channels {
             return Err(SettingsError::Channel { channel, what }.into());
         }
         let settings = self.settings.for_channel(name)?;
-        let ranks = |channel: &ChannelSettings| channel.ranks(self.settings.group.members);
-        let channel = self.settings.channels.iter().find(|channel| channel.name == name);
-        let members = channel.filter(|_| settings.detector.leans).map(ranks);
-        let leaning = members.map(|members| Leaning { members, judgement: Judgement::default() });
         let node = Node::join_beside(&settings)?;
+        let leaning = settings.detector.leans.map(|members| Leaning { members, judgement: Judgement::default() });
         self.joined.push(Joined { name: name.into(), node, leave_by: None, leaning });
         Ok(())
     }

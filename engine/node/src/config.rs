@@ -10,7 +10,7 @@ mod sizes;
 pub use bourdon_protocol::{ElectionKind, FlowMode, Limits, MutexKind, Order, Quorum, Rate, Reliability, Start};
 use bourdon_wire::TopicId;
 pub use channels::full_name;
-pub(crate) use channels::in_channel;
+pub(crate) use channels::{group_of, in_channel};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -246,10 +246,10 @@ pub struct DetectorSettings {
     pub ping_interval_ns: Option<u64>,
     /// Phi suspects at this level: a healthy gap is as long once in 10^φ.
     pub phi_threshold: Option<f64>,
-    /// The settings are those of a channel that leans on the group's detectors; all above is about those. No file sets
-    /// it: [`Settings::for_channel`] does.
+    /// In a channel that leans on the group's detectors: its members' ranks in the group. All above is about the
+    /// group's then. No file sets it: [`Settings::for_channel`] does.
     #[serde(skip)]
-    pub leans: bool,
+    pub leans: Option<Vec<u16>>,
 }
 
 /// Where a node runs and how it idles.
@@ -351,7 +351,7 @@ impl Default for DetectorSettings {
             pull_after_ns: None,
             ping_interval_ns: None,
             phi_threshold: None,
-            leans: false,
+            leans: None,
         }
     }
 }
@@ -568,7 +568,7 @@ impl Settings {
         watch.pull_after_ns = detector.pull_after_ns.unwrap_or(watch.pull_after_ns);
         watch.ping_interval_ns = detector.ping_interval_ns.unwrap_or(watch.ping_interval_ns);
         watch.phi_threshold = detector.phi_threshold.unwrap_or(watch.phi_threshold);
-        if detector.leans { times.leaning() } else { times }
+        if detector.leans.is_some() { times.leaning() } else { times }
     }
 
     /// How fast a member sends.

@@ -4,8 +4,8 @@
 //! everything that one call delivers carries the same time.
 
 use crate::clock::{Clock, Time};
-use bourdon_protocol::control::detector::Judgement;
 use bourdon_port::{Port, PortError, Sleep, To};
+use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
     CallId, Claim, Config, ControlPlane, Coordination, CoordinationRefusal, Counters, Delivery, Destination,
     DirectMessage, DirectOutcome, DirectRefusal, Event, FromControl, Leadership, LockId, LockStanding, Outgoing,

@@ -43,6 +43,8 @@ pub enum NodeError {
     #[error("can't make {what} {}: {source}; make room there, or name another directory with threads.directory",
          path.display())]
     File { what: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the threads of this node have ended by a panic, so they run no more groups: start another node")]
+    ThreadsGone,
     #[error("{doing}: {source}")]
     Io { doing: &'static str, source: std::io::Error },
 }

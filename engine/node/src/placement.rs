@@ -17,6 +17,12 @@ use std::num::NonZeroU64;
 pub enum PlacementError {
     #[error("threads.core is {core}, but this process may use cores {usable:?} only: choose one of them")]
     NoSuchCore { core: usize, usable: Vec<usize> },
+    #[error(
+        "threads.core is {first}, so {agents} data agents (threads.data_agents) take cores {first} to {}, but this \
+             process may use cores {usable:?} only: use fewer agents, another core, or leave threads.core out",
+        first + agents - 1
+    )]
+    TooFewCores { first: usize, agents: usize, usable: Vec<usize> },
     #[error("the kernel refused to pin a thread to core {core}: leave threads.core out to run unpinned")]
     Refused { core: usize },
 }
@@ -24,6 +30,19 @@ pub enum PlacementError {
 /// The cores this process may use.
 pub fn usable_cores() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
+}
+
+/// Whether this process may use a core for each data agent, from this one on.
+///
+/// # Errors
+/// If there is no such core for this process.
+pub(crate) fn check_cores(first: usize, agents: usize) -> Result<(), PlacementError> {
+    let usable = usable_cores();
+    if !usable.contains(&first) {
+        return Err(PlacementError::NoSuchCore { core: first, usable });
+    }
+    let all_usable = (first..first + agents).all(|core| usable.contains(&core));
+    if all_usable { Ok(()) } else { Err(PlacementError::TooFewCores { first, agents, usable }) }
 }
 
 /// Prepares the calling thread to be an agent: exact timers, and pinned to `core` if one is given.

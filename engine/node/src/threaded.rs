@@ -1,11 +1,12 @@
 //! A node with threads of its own: the application publishes and receives through rings.
 //!
 //! An inline node needs its application to poll it; an application that computes, blocks or waits for a user can't
-//! promise that. Here the data agent (`threaded/agent.rs`) keeps the protocol going on its own thread, the control
-//! thread (`threaded/control.rs`) decides about locks and elections, and the admin thread (`admin/server.rs`) answers
-//! clients that query the node. The application's threads hold a [`Publication`] or a [`Subscription`] each: one end of
-//! a ring whose other end the data agent has. Rings carry messages only. All else is rare and goes by mailbox, as
-//! values: commands to the agent, events from it.
+//! promise that. Here a data agent (`threaded/agent.rs`) keeps the protocol going on its own thread, the control thread
+//! (`threaded/control.rs`) decides about views, locks and elections, and the admin thread (`admin/server.rs`) answers
+//! clients that query the node. Groups that run beside each other ([`ThreadedNode::start_beside`]) share data agents
+//! and control thread (`threaded/agents.rs`). The application's threads hold a [`Publication`] or a [`Subscription`]
+//! each: one end of a ring whose other end the data agent has. Rings carry messages only. All else is rare and goes by
+//! mailbox, as values: commands to the agent, events from it.
 //!
 //! The design has rings carry positions in the protocol's logs; these carry bytes. Copying 64 bytes costs some
 //! nanoseconds, while lending the log's memory to other threads would need unsafe code in the protocol that is pure
@@ -16,14 +17,18 @@
 //! call is made for a message only to wake a thread that sleeps.
 
 mod agent;
+mod agents;
 pub(crate) mod commands;
 mod control;
 mod direct;
+mod end;
 pub(crate) mod events;
 mod frames;
 mod handles;
 mod held_up;
+mod hosted;
 pub(crate) mod locks;
+mod outlet;
 mod waits;
 
 pub use direct::{DirectNews, DirectTo};
@@ -32,33 +37,30 @@ pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
 pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
-use crate::config::{FlowMode, IdleStrategy, Role, Settings};
-use crate::counters::{AgentFigures, CountersFile};
+use crate::config::{Role, Settings, group_of};
+use crate::counters::CountersFile;
 use crate::directory::SOCKET_SUFFIX;
-use crate::idle::Idler;
 use crate::inline::{Node, NodeError};
-use crate::mailbox::{Receiver, Sender, mailbox};
-use crate::placement::place_current_thread;
+use crate::mailbox::{Receiver, mailbox};
 use crate::threaded::locks::Locks;
 use crate::threaded::locks::commands::LockCommands;
-use crate::topics::{Filter, Pattern};
-use agent::{Agent, Outlet, frame_guess_bytes};
+use crate::topics::Pattern;
+use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::CallId;
 use bourdon_ring::counters as cells;
-use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell, watermark};
+use bourdon_ring::signal::{Bell, Flag};
 use bourdon_ring::spsc;
-use commands::{COMMANDS_MAX, Command, Commands, Reply};
-use control::{ControlThread, DataEnd, FromData, WayToControl};
-use direct::{DirectCommand, NEWS_MAX, Post};
+use commands::{COMMANDS_MAX, Command, Commands};
+use direct::{DirectCommand, NEWS_MAX};
+use end::End;
 use events::EVENTS_MAX;
 use handles::Inlet;
-use std::collections::VecDeque;
+use hosted::{Ending, Ends, Hosted};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::{Builder, JoinHandle};
+use std::sync::mpsc::{self, sync_channel};
 
 /// What a threaded node is started with beside its settings.
 #[derive(Clone, Debug)]
@@ -72,17 +74,18 @@ pub struct Handles {
 /// A running node.
 #[derive(Debug)]
 pub struct ThreadedNode {
+    group: String,
     info: Info,
     stop: Flag,
     /// Wakes the data agent.
     waker: Waker,
     /// Whether that is needed.
     bell: Bell,
-    data: Option<JoinHandle<Result<(), NodeError>>>,
-    /// The data agent has ended.
+    /// How the group ended; none once that is known.
+    outcome: Option<mpsc::Receiver<Result<(), NodeError>>>,
+    /// The group has ended.
     ended: Flag,
     admin: Option<Control>,
-    control: Option<ControlThread>,
     events: Receiver<NodeEvent>,
     /// Rung for events and news of direct messages.
     events_waker: Waker,
@@ -93,6 +96,8 @@ pub struct ThreadedNode {
     /// Direct messages sent so far.
     tickets: u64,
     datagram_max_bytes: usize,
+    /// The threads, which end with the last group that they run.
+    place: Place,
 }
 
 /// What a node chose when it started.
@@ -112,31 +117,28 @@ pub struct Info {
     pub socket_path: PathBuf,
 }
 
-/// What the data agent reports once it runs.
-struct Ready {
-    info: Info,
-    waker: Waker,
-    commands: Commands,
-    counters: CountersFile,
-    cells: cells::Reader,
-    from_data: FromData,
+impl Info {
+    fn of(node: &Node, counters: &CountersFile) -> Self {
+        Self {
+            local_address: node.local_address(),
+            io: node.io().to_owned(),
+            fallback: node.fallback().map(str::to_owned),
+            receive_buffer_bytes: node.port().limits().receive_buffer_bytes,
+            counters_path: counters.path(),
+            socket_path: PathBuf::new(),
+        }
+    }
 }
 
-/// What the data agent's thread is given.
-struct Given {
-    settings: Settings,
-    publications: Vec<spsc::Consumer>,
-    outlets: Vec<Outlet>,
-    listeners: [Sender<NodeEvent>; 2],
-    replies: Sender<Reply>,
-    news: Sender<DirectNews>,
-    control: WayToControl,
-    held_up: cells::Writer,
-    sleeper: Sleeper,
-    /// Of the sleeper, for senders of commands.
-    bell: Bell,
-    gate: Sleeper,
-    stop: Flag,
+/// The ends of a group's rings and mailboxes that the application and the admin thread have.
+struct Outside {
+    producers: Vec<spsc::Producer>,
+    inlets: Vec<Inlet>,
+    held_up_by: cells::Reader,
+    events: Receiver<NodeEvent>,
+    events_waker: Waker,
+    news: Receiver<DirectNews>,
+    admin: server::Prepared,
 }
 
 impl ThreadedNode {
@@ -150,7 +152,8 @@ impl ThreadedNode {
         Ok((node, publications.remove(0), subscriptions.remove(0)))
     }
 
-    /// Starts a node. All subscriptions exist before the first message is delivered, so that none is missed.
+    /// Starts a node, and `threads.data_agents` data agents and a control thread for it. All subscriptions exist before
+    /// the first message is delivered, so that none is missed.
     ///
     /// # Errors
     /// If the settings contradict themselves, or the network, the core or the directory can't be used; the text
@@ -160,82 +163,88 @@ impl ThreadedNode {
         handles: &Handles,
     ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), NodeError> {
         settings.check()?;
+        settings.check_leaning(false)?;
+        Self::start_at(Agents::start(&settings.threads)?.place()?, settings, handles)
+    }
+
+    /// Starts a node of another group, usually of a channel ([`Settings::for_channel`]), on the threads of this one:
+    /// on the data agent that runs the fewest groups, and on the same control thread. The threads end with the last
+    /// node; what `settings.threads` names of them has no effect.
+    ///
+    /// # Errors
+    /// As [`ThreadedNode::start_with`].
+    pub fn start_beside(
+        &self,
+        settings: &Settings,
+        handles: &Handles,
+    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), NodeError> {
+        settings.check()?;
+        settings.check_leaning(group_of(&settings.group.name) == Some(&self.group))?;
+        let agents = self.place.agents();
+        let mut settings = settings.clone();
+        settings.threads.idle = agents.idle();
+        Self::start_at(agents.place()?, &settings, handles)
+    }
+
+    fn start_at(
+        place: Place,
+        settings: &Settings,
+        handles: &Handles,
+    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), NodeError> {
         settings.check_ring_memory(handles.publications, handles.subscriptions.len())?;
-        let io = |doing| move |source| NodeError::Io { doing, source };
-        let ((sleeper, bell), (gate, gate_bell)) = (doorbell(), doorbell());
-        let (held_up, held_up_by) = cells::in_memory(1);
-        let (producers, publications) = publications(settings, handles);
-        let (outlets, inlets) = subscriptions(settings, handles)?;
-        let events_waker = Waker::new().map_err(io("making an eventfd"))?;
-        let wake = || {
-            let waker = events_waker.clone();
-            move || waker.wake()
+        let (inside, outside) = ends(settings, handles)?;
+        let mut node = Node::join_beside(settings)?;
+        let (file, counters) = node.share_counters(settings)?;
+        let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.port().waker());
+        let info = Info::of(&node, &file);
+        let ring = || {
+            let (mut bell, doorbell) = (bells.work.clone(), waker.clone());
+            move || {
+                if bell.must_ring() {
+                    doorbell.wake();
+                }
+            }
         };
-        let (listener, events) = mailbox(EVENTS_MAX, wake());
-        let (news_sender, news) = mailbox(NEWS_MAX, wake());
-        let seats = server::prepare().map_err(io("preparing the admin socket"))?;
-        let (control, ways) = control::prepare().map_err(io("preparing the control thread"))?;
-        let (stop, ended) = (Flag::new(), Flag::new());
-        let given = Given {
-            settings: settings.clone(),
-            publications,
-            outlets,
-            listeners: [listener, seats.listener],
-            replies: seats.replies,
-            news: news_sender,
-            control: ways.data,
-            held_up,
-            sleeper,
-            bell: bell.clone(),
-            gate,
-            stop: stop.clone(),
-        };
-        let (data, ready) = stand_up(given, ended.clone(), [events_waker.clone(), ways.waker])?;
-        let Ready { info, waker, commands, counters, cells, from_data } = ready;
+        let (commands, commands_in) = mailbox(COMMANDS_MAX, ring());
+        let (stop, ended, (outcome_in, outcome)) = (Flag::new(), Flag::new(), sync_channel(1));
+        let ending = (ended.clone(), outcome_in.clone());
+        let (control, lock_commands) = place.control().take_over(&mut node, settings, ring(), ending);
+        let mut wakers: Vec<_> = inside.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
+        wakers.extend([outside.events_waker.clone(), place.control().waker().clone()]);
+        let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), wakers, outcome_in) };
+        place.run(Hosted::new(node, settings, inside, commands_in, control, counters, ending), ended.clone());
         let mut node = Self {
+            group: settings.group.name.clone(),
             info,
             stop,
             waker,
-            bell: bell.clone(),
-            data: Some(data),
+            bell: bells.work.clone(),
+            outcome: Some(outcome),
             ended,
             admin: None,
-            control: None,
-            events,
-            events_waker,
-            counters,
+            events: outside.events,
+            events_waker: outside.events_waker,
+            counters: file,
             commands,
-            lock_commands: ways.commands,
-            news,
+            lock_commands,
+            news: outside.news,
             tickets: 0,
             datagram_max_bytes: settings.limits.mtu_bytes,
+            place,
         };
+        node.start_admin(outside.admin, cells)?;
         let is_member = settings.process.role == Role::Member;
-        node.start_control(control, from_data, (is_member, settings.threads.idle))?;
-        node.start_admin(seats.control, cells)?;
         let publication = |producer| Publication {
             producer,
-            bell: bell.clone(),
+            bell: bells.work.clone(),
             waker: node.waker.clone(),
-            held_up_by: held_up_by.clone(),
+            held_up_by: outside.held_up_by.clone(),
             max_message_bytes: is_member.then_some(settings.limits.max_message_bytes),
         };
-        let publications = producers.into_iter().map(publication).collect();
-        let (gate, agent) = (&gate_bell, &node.waker);
-        let subscriptions = inlets.into_iter().map(|inlet| Subscription::new(inlet, gate, agent)).collect();
+        let publications = outside.producers.into_iter().map(publication).collect();
+        let subscription = |inlet| Subscription::new(inlet, &bells.room, &node.waker);
+        let subscriptions = outside.inlets.into_iter().map(subscription).collect();
         Ok((node, publications, subscriptions))
-    }
-
-    fn start_control(
-        &mut self,
-        prepared: control::Prepared,
-        data: FromData,
-        how: (bool, IdleStrategy),
-    ) -> Result<(), NodeError> {
-        let started = prepared.start(data, self.ended.clone(), how);
-        let doing = "starting the control thread";
-        self.control = Some(started.map_err(|source| NodeError::Io { doing, source })?);
-        Ok(())
     }
 
     /// Opens the admin socket beside the counters file.
@@ -329,18 +338,18 @@ impl ThreadedNode {
     }
 
     fn end(&mut self) -> Result<(), NodeError> {
+        let Some(outcomes) = self.outcome.take() else { return Ok(()) };
         self.stop.set();
         self.waker.wake();
-        let joined = self.data.take().map(JoinHandle::join);
-        let control = self.control.take().map_or(Ok(()), ControlThread::join);
-        drop(self.admin.take());
-        if let (Err(panic), false) = (control, std::thread::panicking()) {
-            std::panic::resume_unwind(panic);
+        let outcome = outcomes.recv();
+        if !self.place.control().is_current() {
+            let _ = outcomes.recv(); // fails once the control thread has no part of the group any more
         }
-        match joined {
-            Some(Err(panic)) if !std::thread::panicking() => std::panic::resume_unwind(panic),
-            Some(Ok(outcome)) => outcome,
-            _ => Ok(()),
+        drop(self.admin.take());
+        match outcome {
+            Ok(outcome) if !self.place.control().has_panicked() => outcome,
+            _ if std::thread::panicking() => Ok(()),
+            _ => self.place.panic(),
         }
     }
 }
@@ -351,138 +360,24 @@ impl Drop for ThreadedNode {
     }
 }
 
-/// Starts the data agent and waits until it runs.
-fn stand_up(
-    given: Given,
-    ended: Flag,
-    wakers: [Waker; 2],
-) -> Result<(JoinHandle<Result<(), NodeError>>, Ready), NodeError> {
-    let (ready, stands) = sync_channel(1);
-    let io = |source| NodeError::Io { doing: "starting the data agent", source };
-    let data = spawn_agent(given, ready, ended, wakers).map_err(io)?;
-    match stands.recv() {
-        Ok(ready) => Ok((data, ready)),
-        Err(_) => {
-            let outcome = data.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            Err(outcome.expect_err("an agent that ends before it runs reports why"))
-        }
-    }
-}
-
-fn spawn_agent(
-    given: Given,
-    ready: SyncSender<Ready>,
-    ended: Flag,
-    wakers: [Waker; 2],
-) -> std::io::Result<JoinHandle<Result<(), NodeError>>> {
-    Builder::new().name("bourdon-data".to_owned()).spawn(move || {
-        let _end = End { ended, wakers };
-        run_agent(given, ready)
-    })
-}
-
-/// Reports that the data agent has ended, however it ends.
-struct End {
-    ended: Flag,
-    wakers: [Waker; 2],
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        self.ended.set();
-        self.wakers.iter().for_each(Waker::wake);
-    }
-}
-
-/// The data agent's thread, from its first line to its last.
-fn run_agent(given: Given, ready: SyncSender<Ready>) -> Result<(), NodeError> {
-    let settings = &given.settings;
-    place_current_thread(settings.threads.core)?;
-    let mut node = Node::join(settings)?;
-    let (file, counters) = node.share_counters(settings)?;
-    let info = Info {
-        local_address: node.local_address(),
-        io: node.io().to_owned(),
-        fallback: node.fallback().map(str::to_owned),
-        receive_buffer_bytes: node.port().limits().receive_buffer_bytes,
-        counters_path: file.path(),
-        socket_path: PathBuf::new(),
-    };
-    let waker = node.port().waker();
-    let ring = || {
-        let (doorbell, mut bell) = (waker.clone(), given.bell.clone());
-        move || {
-            if bell.must_ring() {
-                doorbell.wake();
-            }
-        }
-    };
-    let (sender, commands) = mailbox(COMMANDS_MAX, ring());
-    let (control, orders) = DataEnd::new(given.control, node.now(), ring());
-    let from_data = FromData { plane: node.release_control(), orders, waker: waker.clone() };
-    let cells = counters.reader();
-    let standing = Ready { info, waker, commands: sender, counters: file, cells, from_data };
-    if ready.send(standing).is_err() {
-        return Ok(()); // no caller waits for this node any more
-    }
-    let wakers: Vec<_> = given.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
-    let idler = Idler::new(settings.threads.idle);
-    let is_member = settings.process.role == Role::Member;
-    let agent = Agent {
-        node,
-        publications: given.publications,
-        outlets: given.outlets,
-        listeners: given.listeners,
-        commands,
-        replies: given.replies,
-        post: Post::new(given.news),
-        control,
-        is_halted: false,
-        held_up: given.held_up,
-        sleeper: given.sleeper,
-        gate: given.gate,
-        stop: given.stop,
-        counters,
-        figures: AgentFigures::default(),
-        reach: None,
-        view_wait: waits::ViewWait::default(),
-        hearing_due: bourdon_wire::Instant(0),
-        hears_no_majority: false,
-        is_member,
-        keeps_all: is_member || settings.flow.mode == FlowMode::Gating,
-    };
-    let outcome = agent.run(idler);
-    wakers.iter().for_each(Waker::wake); // the rings are gone: no thread shall wait for them
-    Ok(outcome?)
-}
-
-/// Both ends of every publication's ring.
-fn publications(settings: &Settings, handles: &Handles) -> (Vec<spsc::Producer>, Vec<spsc::Consumer>) {
+/// Makes a group's rings and mailboxes.
+fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), NodeError> {
+    let io = |doing| move |source| NodeError::Io { doing, source };
+    let (held_up, held_up_by) = cells::in_memory(1);
     let ring_bytes = settings.threads.publication_ring_bytes;
-    (0..handles.publications).map(|_| spsc::channel(ring_bytes)).unzip()
-}
-
-/// Both ends of every subscription's ring.
-fn subscriptions(settings: &Settings, handles: &Handles) -> Result<(Vec<Outlet>, Vec<Inlet>), NodeError> {
-    let pairs = handles.subscriptions.iter().map(|patterns| subscribe(settings, patterns));
-    let pairs: Result<Vec<_>, _> = pairs.collect();
-    let pairs = pairs.map_err(|source| NodeError::Io { doing: "making an eventfd", source })?;
-    Ok(pairs.into_iter().unzip())
-}
-
-fn subscribe(settings: &Settings, patterns: &[Pattern]) -> std::io::Result<(Outlet, Inlet)> {
-    let (producer, consumer) = spsc::channel(settings.threads.subscription_ring_bytes);
-    let (sleeper, bell) = doorbell();
-    let (overruns, overrun_count) = watermark(0);
-    let waker = Waker::new()?;
-    let outlet = Outlet {
-        producer,
-        filter: Filter::new(patterns, &settings.group.topics),
-        overflow: VecDeque::new(),
-        overruns,
-        bell,
-        waker: waker.clone(),
-        longest_bytes: frame_guess_bytes(),
+    let (producers, publications) = (0..handles.publications).map(|_| spsc::channel(ring_bytes)).unzip();
+    let subscriptions = handles.subscriptions.iter().map(|patterns| outlet::ends(settings, patterns));
+    let subscriptions: Result<Vec<_>, _> = subscriptions.collect();
+    let (outlets, inlets) = subscriptions.map_err(io("making an eventfd"))?.into_iter().unzip();
+    let events_waker = Waker::new().map_err(io("making an eventfd"))?;
+    let wake = || {
+        let waker = events_waker.clone();
+        move || waker.wake()
     };
-    Ok((outlet, Inlet { consumer, sleeper, waker, overruns: overrun_count }))
+    let (listener, events) = mailbox(EVENTS_MAX, wake());
+    let (news_sender, news) = mailbox(NEWS_MAX, wake());
+    let seats = server::prepare().map_err(io("preparing the admin socket"))?;
+    let (listeners, replies) = ([listener, seats.listener], seats.replies);
+    let inside = Ends { publications, outlets, held_up, listeners, replies, news: news_sender };
+    Ok((inside, Outside { producers, inlets, held_up_by, events, events_waker, news, admin: seats.control }))
 }

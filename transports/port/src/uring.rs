@@ -156,8 +156,8 @@ impl Uring {
             Some(signals) => signals,
             None => {
                 let work = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
-                self.ring.submitter().register_eventfd(work.as_fd().as_raw_fd()).map_err(entering)?;
                 let either = watch([work.as_fd(), waker.as_fd()])?;
+                self.ring.submitter().register_eventfd(work.as_fd().as_raw_fd()).map_err(entering)?;
                 Signals { work, either }
             }
         };

@@ -23,6 +23,11 @@ impl Waker {
         let _ = rustix::io::write(&*self.0, &1u64.to_ne_bytes());
     }
 
+    /// Whether both wake the same wait.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Takes back all wakes so far; the port calls it when it has been woken.
     pub fn clear(&self) {
         let mut count = [0; 8];

@@ -3,6 +3,7 @@
 use super::{ChannelDetector, ChannelSettings, Reliability, Role, Settings, SettingsError, Transport};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_wire::check_name;
+use std::net::SocketAddr;
 
 impl Settings {
     /// The settings of one channel, for [`Node::join`], [`ThreadedNode`](crate::ThreadedNode) and
@@ -31,7 +32,9 @@ impl Settings {
         settings.network.peers = channel.peers.clone().unwrap_or_default();
         settings.network.listen = channel.listen;
         if channel.detector == ChannelDetector::Group {
-            (settings.detector.leans, settings.network.links) = (true, false);
+            settings.network.links = false;
+            let members = channel.members.clone();
+            settings.detector.leans = Some(members.unwrap_or_else(|| (0..self.group.members).collect()));
         }
         if let Some(members) = &channel.members {
             let place = |rank: u16| members.iter().position(|member| *member == rank).map(|place| place as u16);
@@ -48,7 +51,7 @@ impl Settings {
     /// Whether a process with these settings may run: a member of a channel that leans on the detectors of its group
     /// runs beside the group, which supplies their judgements.
     pub(crate) fn check_leaning(&self, is_beside_group: bool) -> Result<(), SettingsError> {
-        if is_beside_group || !self.detector.leans || self.process.role != Role::Member {
+        if is_beside_group || self.detector.leans.is_none() || self.process.role != Role::Member {
             return Ok(());
         }
         let channel = self.group.name.rsplit('/').next().unwrap_or_default().to_owned();
@@ -59,9 +62,21 @@ impl Settings {
 }
 
 impl ChannelSettings {
-    /// The group's ranks of its members, by their ranks in it; `members` are in the group.
-    pub(crate) fn ranks(&self, members: u16) -> Vec<u16> {
-        self.members.clone().unwrap_or_else(|| (0..members).collect())
+    /// A channel that has all else from its group.
+    pub fn new(name: &str, address: SocketAddr) -> Self {
+        Self {
+            name: name.to_owned(),
+            address,
+            order: None,
+            reliability: None,
+            mutex: None,
+            election: None,
+            flow: None,
+            members: None,
+            detector: ChannelDetector::Own,
+            peers: None,
+            listen: None,
+        }
     }
 }
 
@@ -75,6 +90,11 @@ pub(crate) fn in_channel(judgement: Judgement, members: &[u16]) -> Judgement {
 /// The name of a channel's group.
 pub fn full_name(group: &str, channel: &str) -> String {
     format!("{group}/{channel}")
+}
+
+/// The group's name in the name of a channel's group.
+pub(crate) fn group_of(full_name: &str) -> Option<&str> {
+    full_name.rsplit_once('/').map(|(group, _)| group)
 }
 
 /// Whether the channels are valid together, and each by itself.

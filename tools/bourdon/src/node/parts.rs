@@ -1,5 +1,5 @@
-//! What one `bourdon node` runs: the group's own stream and its channels. Each is a threaded node, which is joined and
-//! left as the configuration requires.
+//! What one `bourdon node` runs: the group's own stream and its channels, on the same data agents and control thread.
+//! Each is a threaded node, which is joined and left as the configuration requires.
 //!
 //! A process that must be restarted to join a channel leaves all its other channels during the restart. So SIGUSR1
 //! makes it read its configuration again: it joins the channels that are new in it, leaves the channels that are gone,
@@ -85,7 +85,10 @@ impl Parts {
             None => settings,
         };
         let handles = Handles { publications: 0, subscriptions: Vec::new() };
-        let started = ThreadedNode::start_with(own, &handles);
+        let started = match self.running.first() {
+            Some(first) => first.node.start_beside(own, &handles),
+            None => ThreadedNode::start_with(own, &handles),
+        };
         let (node, ..) = started.map_err(|error| match &channel {
             Some(name) => Failure::unusable(format!("channel {name:?}: {error}")),
             None => Failure::unusable(error),

@@ -1,0 +1,402 @@
+//! A group that a data agent runs: the node, and its ends of all rings and mailboxes.
+//!
+//! An application thread that is slow must not slow the group's protocol: acknowledgements, repairs and timers have
+//! to go on while it computes. So the group meets the application only at rings, for messages, and mailboxes, for all
+//! else. The obvious danger is at their ends: an agent that waits for room in a full ring blocks everything in it.
+//!
+//! Here it never waits. A publication the engine refuses stays in its ring until the engine takes it. Delivery goes on
+//! only while every subscription ring of a member has room; then it stops, the delivered watermark with it, and the
+//! window holds the senders up. So it does at an observer that gates. Any other observer holds no sender up: what does
+//! not fit is skipped and counted.
+//!
+//! Invariant: a round ([`Hosted::work`]) makes no system call but the port's, and wakes others only if they sleep.
+
+use crate::admin::view::ViewReport;
+use crate::config::{FlowMode, Role, Settings};
+use crate::counters::{AgentFigures, CountersWriter};
+use crate::engine::DELIVER_LIMIT;
+use crate::inline::{Node, NodeError};
+use crate::mailbox::{Receiver, Sender};
+use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
+use crate::threaded::control::DataEnd;
+use crate::threaded::direct::{DirectNews, Post};
+use crate::threaded::end::End;
+use crate::threaded::events::NodeEvent;
+use crate::threaded::frames::Published;
+use crate::threaded::held_up;
+use crate::threaded::outlet::Outlet;
+use crate::threaded::waits::{FOLLOWING_NS, ViewWait, Waiting};
+use crate::transport::Reach;
+use bourdon_port::PortError;
+use bourdon_protocol::{Event, Standing};
+use bourdon_ring::counters as cells;
+use bourdon_ring::signal::Flag;
+use bourdon_ring::spsc;
+use bourdon_wire::Instant;
+use std::sync::mpsc::TrySendError;
+
+/// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
+const TAKE_LIMIT: usize = 256;
+/// How long a stopping group keeps running to get its last messages acknowledged.
+const LINGER_NS: u64 = 1_000_000_000;
+/// Between two judgements whether an observer hears a majority.
+const HEARING_INTERVAL_NS: u64 = 250_000_000;
+
+/// Its ends of the rings and mailboxes.
+pub(crate) struct Ends {
+    pub(crate) publications: Vec<spsc::Consumer>,
+    pub(crate) outlets: Vec<Outlet>,
+    /// Why publications are blocked: cell 0, for the application to read.
+    pub(crate) held_up: cells::Writer,
+    /// The receivers of events: the application and the admin thread.
+    pub(crate) listeners: [Sender<NodeEvent>; 2],
+    /// The answers to the admin thread.
+    pub(crate) replies: Sender<Reply>,
+    /// The application's direct messages.
+    pub(crate) news: Sender<DirectNews>,
+}
+
+/// How it is stopped, and how it reports its end.
+pub(crate) struct Ending {
+    pub(crate) stop: Flag,
+    pub(crate) end: End,
+}
+
+/// The group's state.
+pub(crate) struct Hosted {
+    pub(crate) node: Node,
+    publications: Vec<spsc::Consumer>,
+    outlets: Vec<Outlet>,
+    /// The receivers of events: the application and the admin thread.
+    listeners: [Sender<NodeEvent>; 2],
+    commands: Receiver<Command>,
+    /// The answers to the admin thread.
+    replies: Sender<Reply>,
+    /// The application's direct messages.
+    post: Post,
+    /// The control thread, which has its locks and elections.
+    control: DataEnd,
+    /// The control thread does not know what the detectors suspect.
+    owes_judgement: bool,
+    /// It was reported that this group stands still.
+    pub(crate) is_halted: bool,
+    /// Why publications are blocked: cell 0, for the application to read.
+    held_up: cells::Writer,
+    /// Its publications were blocked, or subscribers had no room, when it was last asked before a sleep.
+    is_gated: bool,
+    stop: Flag,
+    /// Until when it runs on, once it is being stopped.
+    pub(crate) linger_until: Option<Instant>,
+    pub(crate) counters: CountersWriter,
+    pub(crate) figures: AgentFigures,
+    /// What was last reported about it.
+    reach: Option<Reach>,
+    view_wait: ViewWait,
+    /// When it is judged again whether an observer hears a majority, and the last judgement.
+    hearing_due: Instant,
+    hears_no_majority: bool,
+    is_member: bool,
+    /// What does not fit a ring stops delivery, instead of being skipped: at a member, and at an observer that gates.
+    keeps_all: bool,
+    /// Its port has failed.
+    pub(crate) failure: Option<PortError>,
+    /// Dropped last: what it wakes finds the rings gone.
+    end: End,
+}
+
+impl Hosted {
+    /// The group of a node that has been joined with these settings.
+    pub(crate) fn new(
+        node: Node,
+        settings: &Settings,
+        ends: Ends,
+        commands: Receiver<Command>,
+        control: DataEnd,
+        counters: CountersWriter,
+        Ending { stop, end }: Ending,
+    ) -> Self {
+        let is_member = settings.process.role == Role::Member;
+        Self {
+            node,
+            publications: ends.publications,
+            outlets: ends.outlets,
+            listeners: ends.listeners,
+            commands,
+            replies: ends.replies,
+            post: Post::new(ends.news),
+            control,
+            owes_judgement: false,
+            is_halted: false,
+            held_up: ends.held_up,
+            is_gated: false,
+            stop,
+            linger_until: None,
+            counters,
+            figures: AgentFigures::default(),
+            reach: None,
+            view_wait: ViewWait::default(),
+            hearing_due: Instant(0),
+            hears_no_majority: false,
+            is_member,
+            keeps_all: is_member || settings.flow.mode == FlowMode::Gating,
+            failure: None,
+            end,
+        }
+    }
+
+    // ---- a round --------------------------------------------------------------------------------------------------
+
+    /// Runs one round. Returns how much was done.
+    pub(crate) fn round(&mut self) -> usize {
+        self.work().unwrap_or_else(|error| {
+            self.failure = Some(error);
+            1 // it ends
+        })
+    }
+
+    fn work(&mut self) -> Result<usize, PortError> {
+        self.figures.rounds += 1;
+        if self.halts() {
+            return Ok(0);
+        }
+        let mut work_count = self.take_publications();
+        let limit = self.delivery_limit();
+        let (outlets, keeps) = (&mut self.outlets, self.keeps_all);
+        let mut shown = false;
+        work_count += self.node.poll_at_most(limit, |delivery| {
+            shown = true;
+            for outlet in outlets.iter_mut().filter(|outlet| outlet.filter.wants(&delivery)) {
+                outlet.put(&delivery, keeps);
+            }
+        })?;
+        if shown {
+            outlets.iter_mut().for_each(Outlet::show);
+            self.figures.overruns = outlets.iter().map(|outlet| outlet.overruns.get()).sum();
+        }
+        // First: a lock that an application asks for because of an event is asked for after what caused the event.
+        work_count += self.control.exchange(&mut self.node);
+        self.figures.control_full = self.control.full;
+        while self.node.process().reports_waiting() == 0
+            && let Some(event) = self.node.poll_event()
+        {
+            work_count += 1;
+            self.owes_judgement |= matches!(
+                event,
+                Event::View { .. } | Event::Suspected(..) | Event::Trusted(_) | Event::Removed(_) | Event::Left(_)
+            );
+            self.report(event.into());
+        }
+        if self.owes_judgement {
+            self.owes_judgement = !self.control.report_judgement(&self.node);
+        }
+        if let Some(why) = self.node.poll_birth_problem() {
+            self.report(NodeEvent::BirthNotStored(why.into()));
+        }
+        let standing = self.node.process().standing();
+        let waits_from_ns = match standing {
+            Standing::Forming | Standing::Outside => Some(0),
+            Standing::Following if self.is_member => Some(FOLLOWING_NS),
+            Standing::Following if self.is_unheard() => Some(FOLLOWING_NS),
+            _ => None,
+        };
+        if let Some(waited_ns) = self.view_wait.report(self.node.now(), waits_from_ns) {
+            self.report(NodeEvent::Waiting(Waiting::of(self.node.process(), self.node.now(), waited_ns)));
+        }
+        work_count += self.obey();
+        work_count += self.post.collect(&mut self.node);
+        let reach = self.node.reach();
+        if reach != self.reach {
+            self.reach = reach;
+            reach.into_iter().for_each(|reach| self.report(NodeEvent::Reached(reach)));
+        }
+        Ok(work_count)
+    }
+
+    /// Whether an observer hears no majority of its view, judged at intervals.
+    #[inline]
+    fn is_unheard(&mut self) -> bool {
+        let now = self.node.now();
+        if now >= self.hearing_due {
+            self.hearing_due = now + HEARING_INTERVAL_NS;
+            self.hears_no_majority = self.node.process().observes_no_majority(now);
+        }
+        self.hears_no_majority
+    }
+
+    /// Whether this group stands still, because its control thread does.
+    #[inline]
+    fn halts(&mut self) -> bool {
+        let is_halted = self.control.is_halted(self.now(), &self.node);
+        if is_halted != self.is_halted {
+            self.is_halted = is_halted;
+            self.report(if is_halted { NodeEvent::Halted } else { NodeEvent::Resumed });
+        }
+        if is_halted {
+            self.control.exchange(&mut self.node);
+        }
+        is_halted
+    }
+
+    fn take_publications(&mut self) -> usize {
+        let (node, mut held_up, mut dropped, mut taken) = (&mut self.node, None, None, 0);
+        for consumer in &mut self.publications {
+            taken += consumer.read_while(TAKE_LIMIT, |_, frame| {
+                let (outgoing, payload) = Published::read(frame);
+                match node.try_publish_with(&outgoing, payload) {
+                    Ok(_) => true,
+                    Err(refusal) if held_up::may_pass(refusal) => {
+                        held_up = Some(refusal);
+                        false
+                    }
+                    Err(refusal) => {
+                        dropped = Some(refusal);
+                        self.figures.publications_dropped += 1;
+                        true
+                    }
+                }
+            });
+        }
+        held_up::write(&mut self.held_up, held_up);
+        if let Some(refusal) = dropped {
+            self.report(NodeEvent::PublicationDropped(refusal));
+        }
+        taken
+    }
+
+    /// How many messages may be delivered now.
+    fn delivery_limit(&mut self) -> usize {
+        if !self.keeps_all {
+            return DELIVER_LIMIT;
+        }
+        let room_at = |outlet: &mut Outlet| if outlet.drain() { outlet.room() } else { 0 };
+        let room = self.outlets.iter_mut().map(room_at).min().unwrap_or(DELIVER_LIMIT).min(DELIVER_LIMIT);
+        self.figures.gated += u64::from(room == 0);
+        room
+    }
+
+    // ---- between rounds -------------------------------------------------------------------------------------------
+
+    /// The last poll's time, while there are polls.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        if self.is_halted { self.node.clock().now() } else { self.node.now() }
+    }
+
+    /// Whether it has ended: its port or its control thread has failed, or it was stopped and has settled what it can.
+    pub(crate) fn is_over(&mut self) -> bool {
+        if self.failure.is_some() || self.control.is_gone() {
+            return true; // a panic of the control thread is the node's outcome
+        }
+        if !self.stop.is_set() {
+            return false;
+        }
+        let now = self.now();
+        let until = *self.linger_until.get_or_insert(now + LINGER_NS);
+        let is_settled = self.control.settles(&self.node);
+        now >= until || is_settled && !self.owes_messages()
+    }
+
+    /// Sends what is left, and reports the outcome.
+    pub(crate) fn finish(mut self) {
+        let outcome = match self.failure.take() {
+            Some(error) => Err(error),
+            None => self.node.flush(),
+        };
+        self.counters.copy(&self.node, &self.figures);
+        let has_control = !self.control.is_gone();
+        let Self { end, .. } = { self }; // all else is dropped here: no socket, ring or mailbox is left
+        if !has_control {
+            return; // no outcome: the handle passes the panic on
+        }
+        let _ = end.outcome.send(outcome.map_err(NodeError::from)); // its handle may be gone
+    }
+
+    /// Whether there is something that no ring of the bell announces, before a sleep. Called after the sleep was
+    /// announced: from here on every thread that adds work sees that it must ring.
+    pub(crate) fn has_news(&mut self) -> bool {
+        if self.is_halted {
+            return self.control.has_orders(); // it takes nothing else
+        }
+        let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
+        let stop_is_news = self.stop.is_set() && self.linger_until.is_none();
+        let has_room = self.is_gated && !self.waits_for_room();
+        publishable || stop_is_news || has_room || self.commands.has_values() || self.control.has_orders()
+    }
+
+    /// Prepares for a sleep. Returns whether delivery waits for room in a ring.
+    pub(crate) fn prepare_sleep(&mut self) -> bool {
+        self.counters.copy(&self.node, &self.figures);
+        self.is_gated = self.waits_for_room();
+        self.is_gated
+    }
+
+    fn waits_for_room(&mut self) -> bool {
+        self.keeps_all && self.outlets.iter_mut().any(|outlet| outlet.room() == 0)
+    }
+
+    #[cold]
+    fn report(&mut self, event: NodeEvent) {
+        for listener in &self.listeners {
+            if let Err(TrySendError::Full(_)) = listener.try_send(event.clone()) {
+                self.figures.events_dropped += 1;
+            }
+        }
+    }
+
+    /// Carries out commands. Returns how many.
+    fn obey(&mut self) -> usize {
+        let mut count = 0;
+        // No more in a round: the group's own work waits meanwhile, and callers may send faster than this.
+        while count < COMMANDS_MAX
+            && let Some(command) = self.commands.take()
+        {
+            count += 1;
+            self.carry_out(command);
+        }
+        count
+    }
+
+    #[cold]
+    fn carry_out(&mut self, command: Command) {
+        let node = &mut self.node;
+        match command {
+            Command::Sync => {
+                if let Err(refusal) = node.sync(None) {
+                    self.report(NodeEvent::SyncRefused(refusal));
+                }
+            }
+            Command::SyncForClient => {
+                if let Err(refusal) = node.sync(None) {
+                    self.reply(Reply::SyncRefused(refusal));
+                }
+            }
+            Command::Leave => node.leave(),
+            Command::Direct(command) => {
+                let is_known = self.post.send(node, command);
+                self.figures.events_dropped += u64::from(!is_known);
+            }
+            Command::View => {
+                let report = ViewReport::of(node.process(), node.now());
+                self.reply(Reply::View(Box::new(report)));
+            }
+        }
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        // Each command that waits has room for its answer; the admin thread takes all answers before it sends more.
+        if let Err(TrySendError::Full(_)) = self.replies.try_send(reply) {
+            self.figures.events_dropped += 1;
+        }
+    }
+
+    /// Whether publications wait, or own messages are not acknowledged by all.
+    fn owes_messages(&mut self) -> bool {
+        let waiting = self.publications.iter_mut().any(spsc::Consumer::has_frames);
+        let process = self.node.process();
+        let (Some(rank), Some((open, ..))) = (process.config().rank(), process.window()) else { return false };
+        let unheard = |member| process.acknowledged(bourdon_wire::Rank(member), rank) < open;
+        let present = process.view().bits() & !process.suspects();
+        let others = (0..process.config().members).filter(|member| *member != rank.0 && present >> member & 1 == 1);
+        process.is_formed() && ({ others }.any(unheard) || waiting || process.backlog() > 0)
+    }
+}

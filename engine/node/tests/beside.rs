@@ -1,0 +1,187 @@
+//! Groups beside each other on real sockets: several data agents, one control thread, one judgement of what is alive.
+
+use crate::common::{PATIENCE, TOPIC, World, cell, fresh_address, read, until};
+use bourdon::settings::{ChannelDetector, ChannelSettings, IdleStrategy};
+use bourdon::{Event, Handles, NodeEvent, Publication, Settings, Subscription, ThreadedNode, TopicName, Wait, Why};
+
+const CHANNELS: [&str; 3] = ["trades", "quotes", "news"];
+
+/// A group and its channels at one process.
+struct Host {
+    nodes: Vec<(ThreadedNode, Publication, Subscription)>,
+    events: Vec<Vec<Event>>,
+}
+
+/// A group of three with three channels, all of which lean on its detectors. In `quotes` ranks are others.
+fn settings(world: &World, channels: &[ChannelSettings], rank: u16) -> Settings {
+    let mut settings = world.member(rank);
+    settings.threads.data_agents = 2;
+    settings.channels = channels.to_vec();
+    settings
+}
+
+fn channels() -> Vec<ChannelSettings> {
+    let channel = |name: &&str| ChannelSettings {
+        members: (*name == "quotes").then(|| vec![2, 0, 1]),
+        detector: ChannelDetector::Group,
+        ..ChannelSettings::new(name, fresh_address())
+    };
+    CHANNELS.iter().map(channel).collect()
+}
+
+impl Host {
+    fn start(settings: &Settings) -> Self {
+        let handles = Handles { publications: 1, subscriptions: vec![Vec::new()] };
+        let one = |(node, mut publications, mut subscriptions): (_, Vec<_>, Vec<_>)| {
+            (node, publications.remove(0), subscriptions.remove(0))
+        };
+        let mut nodes = vec![one(ThreadedNode::start_with(settings, &handles).expect("it starts"))];
+        for channel in CHANNELS {
+            let settings = settings.for_channel(channel).expect("there is one");
+            nodes.push(one(nodes[0].0.start_beside(&settings, &handles).expect("it starts")));
+        }
+        let events = nodes.iter().map(|_| Vec::new()).collect();
+        Self { nodes, events }
+    }
+
+    fn take_events(&mut self) {
+        for ((node, ..), events) in self.nodes.iter_mut().zip(&mut self.events) {
+            while let Some(event) = node.poll_event() {
+                if let NodeEvent::Group(event) = event {
+                    events.push(event);
+                }
+            }
+        }
+    }
+
+    /// Whether every group has had a view of so many members.
+    fn has_views_of(&mut self, count: u32) -> bool {
+        self.take_events();
+        let is_it = |event: &Event| matches!(event, Event::View { members, .. } if members.count_ones() == count);
+        self.events.iter().all(|events| events.iter().any(is_it))
+    }
+}
+
+fn hosts(world: &World, idle: IdleStrategy) -> Vec<Host> {
+    let channels = channels();
+    let start = |rank| {
+        let mut settings = settings(world, &channels, rank);
+        settings.threads.idle = idle;
+        Host::start(&settings)
+    };
+    let mut hosts: Vec<_> = (0..3).map(start).collect();
+    until("all groups to form", || hosts.iter_mut().all(|host| host.has_views_of(3)));
+    hosts
+}
+
+#[test]
+fn four_groups_share_two_agents_and_one_control_thread() {
+    for idle in [IdleStrategy::Park, IdleStrategy::Backoff, IdleStrategy::Yield] {
+        let world = World::new(3);
+        let mut hosts = hosts(&world, idle);
+        // Each message finds agents that may sleep in all their ports.
+        for group in 0..4 {
+            for number in 0..20_u64 {
+                let from = &mut hosts[number as usize % 3].nodes[group].1;
+                until("room", || from.try_publish(TOPIC, &number.to_le_bytes()).is_ok());
+            }
+            let delivered = read(&mut hosts[0].nodes[group].2, 20);
+            assert!(hosts[1..].iter_mut().all(|host| read(&mut host.nodes[group].2, 20) == delivered), "{idle:?}");
+            let locks = hosts[group % 3].nodes[group].0.locks();
+            drop(locks.lock(TopicName::new("one").expect("it is a name")).expect("it is granted"));
+        }
+        // What ends one group ends no other, and the other agent's groups do not notice.
+        for host in &mut hosts {
+            let (ended, ..) = host.nodes.remove(1);
+            ended.stop().expect("it ends well");
+        }
+        for group in 0..3 {
+            let from = &mut hosts[2].nodes[group].1;
+            until("room", || from.try_publish(TOPIC, b"more").is_ok());
+            hosts.iter_mut().for_each(|host| assert_eq!(read(&mut host.nodes[group].2, 1)[0].3, b"more"));
+        }
+        drop(hosts);
+        assert_eq!(world.names(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn channels_learn_of_a_crash_from_their_groups_detectors() {
+    let world = World::new(3);
+    let mut hosts = hosts(&world, IdleStrategy::Park);
+    let beats = |host: &Host, group: usize| cell(&world, &host.nodes[group].0, "control_sent");
+    let before: Vec<_> = (0..4).map(|group| beats(&hosts[0], group)).collect();
+    until("some heartbeats", || beats(&hosts[0], 0) > before[0] + 300);
+    let sent = |group: usize| beats(&hosts[0], group) - before[group];
+    assert!((1..4).all(|channel| sent(channel) < sent(0) / 4), "a channel that leans sends little");
+    drop(hosts.remove(1));
+    until("views without it", || hosts.iter_mut().all(|host| host.has_views_of(2)));
+    for host in &hosts {
+        for (channel, rank) in [(1, 1), (2, 2), (3, 1)] {
+            let by_group = |event: &Event| matches!(event, Event::Suspected(rank_, Why::Group) if rank_.0 == rank);
+            assert!(host.events[channel].iter().any(by_group), "{channel}: {:?}", host.events[channel]);
+        }
+    }
+}
+
+#[test]
+fn a_channel_that_leans_is_refused_without_its_group() {
+    let world = World::new(1);
+    let mut group = settings(&world, &channels(), 0);
+    group.channels[1].members = None;
+    let handles = Handles { publications: 0, subscriptions: Vec::new() };
+    let channel = group.for_channel("trades").expect("there is one");
+    let alone = ThreadedNode::start_with(&channel, &handles).expect_err("its group is not here");
+    assert!(alone.to_string().contains("run it beside the group"), "{alone}");
+    let mut other = group.clone();
+    (other.group.name, other.group.address) = ("other".to_owned(), fresh_address());
+    let (other, ..) = ThreadedNode::start_with(&other, &handles).expect("it starts");
+    let beside_another = other.start_beside(&channel, &handles).expect_err("this is another group");
+    assert!(beside_another.to_string().contains("\"trades\""), "{beside_another}");
+    let (group, ..) = other.start_beside(&group, &handles).expect("any group may run beside any");
+    group.start_beside(&channel, &handles).expect("this is its group");
+}
+
+/// A group of one, and another beside it.
+fn two_groups(world: &World) -> [ThreadedNode; 2] {
+    let handles = Handles { publications: 0, subscriptions: Vec::new() };
+    let (first, ..) = ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
+    let mut settings = world.member(0);
+    (settings.group.name, settings.group.address) = ("other".to_owned(), fresh_address());
+    let (other, ..) = first.start_beside(&settings, &handles).expect("it starts");
+    [first, other]
+}
+
+#[test]
+fn issue_a_group_that_a_callback_stopped_waited_for_its_own_thread() {
+    let world = World::new(1);
+    let [first, other] = two_groups(&world);
+    let (stopped, stops) = std::sync::mpsc::channel();
+    let other = std::sync::Mutex::new(Some((other, stopped)));
+    let lock = TopicName::new("one").expect("it is a name");
+    // The control thread calls it, and would wait here for what only it can do.
+    let request = first.locks().begin_with(lock, Wait::Forever, move || {
+        if let Some((other, stopped)) = other.lock().expect("no panic").take() {
+            let _ = stopped.send(other.stop().is_ok());
+        }
+    });
+    assert_eq!(stops.recv_timeout(PATIENCE), Ok(true));
+    drop(request.wait().expect("it is granted"));
+    first.stop().expect("it ends well");
+}
+
+#[test]
+fn a_panic_of_the_control_thread_reaches_every_group_and_no_more_are_started() {
+    let world = World::new(1);
+    let [first, other] = two_groups(&world);
+    let lock = TopicName::new("one").expect("it is a name");
+    let _request = first.locks().begin_with(lock, Wait::Forever, || panic!("a callback must not"));
+    until("both to end", || !first.is_running() && !other.is_running());
+    let refused = other.start_beside(&world.member(0), &Handles { publications: 0, subscriptions: Vec::new() });
+    assert!(refused.expect_err("its threads are gone").to_string().contains("start another node"));
+    for node in [first, other] {
+        let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.stop()));
+        assert!(stopped.is_err(), "the panic is the outcome of both");
+    }
+    assert_eq!(world.names(), Vec::<String>::new());
+}
