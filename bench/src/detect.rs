@@ -22,12 +22,13 @@ use crate::row::document;
 use crate::script::{self, now_ns, report};
 use crate::settings::Mode;
 use crate::{Failure, Idle};
-use bourdon::settings::{Profile, Settings as NodeSettings};
+use bourdon::settings::{ChannelDetector, ChannelSettings, Profile, Settings as NodeSettings};
 use clap::{Args, ValueEnum};
 use group::{Group, InjectedFault, MEMBERS, Sample};
 use hdrhistogram::Histogram;
 use member::{MemberReport, Task};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Sender, TryRecvError, channel};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ const CALM: Duration = Duration::from_millis(200);
 const CALM_SPREAD_NS: u64 = 20_000_000;
 /// How long φ is observed: some thousand gaps.
 const PHI: Duration = Duration::from_secs(15);
+/// How long control datagrams are counted.
+const CONTROL: Duration = Duration::from_secs(3);
 /// How often a long run reports that it still runs.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
@@ -68,6 +71,15 @@ pub(crate) struct Settings {
     /// Members: inline, or with threads of their own
     #[arg(long, value_enum, default_value = "inline")]
     mode: Mode,
+    /// Channels beside the group at each member, of all members; with --mode threaded
+    #[arg(long, value_name = "K", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=63))]
+    channels: u16,
+    /// The detectors that watch the members of a channel: its own, or the group's
+    #[arg(long, value_enum, default_value = "own", requires = "channels")]
+    channel_detector: ChannelDetectorName,
+    /// Data agents that the group and its channels share
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "channels")]
+    data_agents: usize,
     /// What a member does while nothing arrives
     #[arg(long, value_enum, default_value = "park")]
     idle: Idle,
@@ -109,6 +121,15 @@ enum ProfileName {
     Default,
     /// For hosts with cores to spare
     Fast,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum ChannelDetectorName {
+    /// Its own
+    Own,
+    /// The group's
+    Group,
 }
 
 /// One row's worth of faults.
@@ -159,6 +180,9 @@ pub(crate) fn member() -> Result<(), Failure> {
 
 /// Measures and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
+    if settings.channels > 0 && settings.mode == Mode::Inline {
+        return Err(Failure::Unusable("--channels needs --mode threaded: an inline member runs no channels".into()));
+    }
     let mut cells = settings.cells();
     let phi = settings.fault.is_empty() && (settings.detector.is_empty() || settings.detector.contains(&Detector::Phi));
     let phi = phi && settings.mode == Mode::Inline; // only an inline node's application sees its detector
@@ -209,6 +233,8 @@ fn configure(settings: &Settings, hosts: Option<&Hosts>, profile: ProfileName, o
     node.group.members = MEMBERS;
     node.network.interface = if hosts.is_some() { INTERFACE } else { "lo" }.to_owned();
     node.threads.idle = settings.idle.into();
+    node.threads.data_agents = settings.data_agents;
+    node.channels = (0..settings.channels).map(|number| nth_channel(settings, node.group.address, number)).collect();
     node.detector.profile = match profile {
         ProfileName::Default => Profile::Default,
         ProfileName::Fast => Profile::Fast,
@@ -222,6 +248,17 @@ fn configure(settings: &Settings, hosts: Option<&Hosts>, profile: ProfileName, o
     node
 }
 
+/// One of the group's channels.
+fn nth_channel(settings: &Settings, group: SocketAddr, number: u16) -> ChannelSettings {
+    let mut address = group;
+    address.set_port(group.port() + 1 + number);
+    let detector = match settings.channel_detector {
+        ChannelDetectorName::Own => ChannelDetector::Own,
+        ChannelDetectorName::Group => ChannelDetector::Group,
+    };
+    ChannelSettings { detector, ..ChannelSettings::new(&format!("channel-{number}"), address) }
+}
+
 fn described(settings: &Settings, node: &NodeSettings, more: Value) -> Value {
     let detector = &node.detector;
     let mut all = json!({
@@ -232,6 +269,9 @@ fn described(settings: &Settings, node: &NodeSettings, more: Value) -> Value {
         "hosts": if node.network.interface == INTERFACE { "a network namespace each, on a bridge" } else { "one" },
         "idle": settings.idle,
         "mode": settings.mode,
+        "channels": settings.channels,
+        "channel_detector": settings.channel_detector,
+        "data_agents": settings.data_agents,
         "detectors": {
             "evidence": detector.evidence, "push": detector.push, "pull": detector.pull, "phi": detector.phi,
         },
@@ -254,6 +294,7 @@ fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
     let Cell { fault, detector, profile } = cell;
     let node = configure(settings, hosts.as_ref(), profile, Some(detector));
     let mut group = Group::start(hosts, task(settings, &node, false))?;
+    let control = control_rate(settings, &mut group)?;
     let mut dice = xorshift(now_ns());
     let mut samples = Vec::new();
     for index in 0..settings.count {
@@ -282,7 +323,10 @@ fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
         "count": samples.len(),
         "fault_to_view_ns": over(|sample| Some(sample.fault_to_view_ns)),
         "fault_to_suspicion_ns": over(|sample| sample.fault_to_suspicion_ns),
+        "fault_to_channel_views_ns": over(|sample| sample.fault_to_channel_views_ns),
+        "views_apart_ns": over(|sample| sample.views_apart_ns),
         "outage_ns": over(|sample| Some(sample.outage_ns)),
+        "control_per_s": control,
         "false_evictions": samples.iter().map(|sample| sample.false_evictions).sum::<u64>(),
         "settings": described(settings, &node, json!({
             "publish_every_ns": 1_000_000,
@@ -292,6 +336,19 @@ fn measure(settings: &Settings, hosts: Option<Hosts>, cell: Cell) -> Measured {
     });
     eprintln!("{}", line(&row));
     Ok((row, group.end()))
+}
+
+/// How many control datagrams a member sends in a second of a whole group: in the group, which publishes, and in its
+/// channels, which do not.
+fn control_rate(settings: &Settings, group: &mut Group) -> Result<Value, Failure> {
+    if settings.channels == 0 {
+        return Ok(Value::Null);
+    }
+    let (before, since) = (group.figures()?.control_sent, now_ns());
+    group.listen_for(CONTROL)?;
+    let (after, ns) = (group.figures()?.control_sent, now_ns() - since);
+    let rate = |k: usize| (after[k] - before[k]) * 1_000_000_000 / ns / u64::from(MEMBERS);
+    Ok(json!({ "group": rate(0), "channels": rate(1) }))
 }
 
 /// How late healthy heartbeats are, by φ.
@@ -396,6 +453,18 @@ fn line(row: &Value) -> String {
         }
     }
     line.push_str(&format!(" {:>17}", row["false_evictions"]));
+    if let Some(apart_ns) = row["views_apart_ns"]["p50"].as_u64() {
+        let (views, most) = (&row["fault_to_channel_views_ns"]["p50"], &row["views_apart_ns"]["max"]);
+        let ms = |ns: &Value| ns.as_u64().unwrap_or(0) as f64 / 1e6;
+        line.push_str(&format!(
+            "  channels: view {:.2} ms, {:.2} apart (at most {:.2}), {} control datagrams/s a member, the group {}",
+            ms(views),
+            apart_ns as f64 / 1e6,
+            ms(most),
+            row["control_per_s"]["channels"],
+            row["control_per_s"]["group"],
+        ));
+    }
     for k in 1..=3 {
         if let (Some(share), Some(bare)) =
             (row[format!("share_{k}")].as_f64(), row[format!("unfloored_share_{k}")].as_f64())
@@ -428,6 +497,9 @@ mod tests {
             count: 1,
             load: None,
             mode: Mode::Inline,
+            channels: 0,
+            channel_detector: ChannelDetectorName::Own,
+            data_agents: 1,
             idle: Idle::Park,
             json: false,
         }

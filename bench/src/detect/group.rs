@@ -40,6 +40,10 @@ pub(super) struct Sample {
     pub(super) fault_to_view_ns: u64,
     /// The time until a member first suspected the victim.
     pub(super) fault_to_suspicion_ns: Option<u64>,
+    /// The same in all channels, if there are any.
+    pub(super) fault_to_channel_views_ns: Option<u64>,
+    /// From the first of these views, of group and channels, to the last at one survivor: the longest.
+    pub(super) views_apart_ns: Option<u64>,
     /// The longest gap between two deliveries at a survivor.
     pub(super) outage_ns: u64,
     /// Members that were evicted without a fault.
@@ -51,6 +55,8 @@ struct Member {
     /// Which process of this rank: later reports of earlier processes are ignored.
     incarnation: u32,
     view: Option<Installed>,
+    /// By channel: the members of the last view, and when it came.
+    channels: Vec<Option<(u64, u64)>>,
     marked: bool,
     outage: Option<(u64, u64)>,
     figures: Option<Figures>,
@@ -111,7 +117,9 @@ impl Group {
         let mut task = self.task.clone();
         task.settings.process.rank = rank;
         let child = start(command.arg("detect-member"), (rank, incarnation), self.sender.clone())?;
-        let mut member = Member { child, incarnation, view: None, marked: false, outage: None, figures: None };
+        let channels = vec![None; task.settings.channels.len()];
+        let mut member =
+            Member { child, incarnation, view: None, channels, marked: false, outage: None, figures: None };
         send(&mut member.child, &task)?;
         Ok(member)
     }
@@ -130,6 +138,9 @@ impl Group {
             Some(MemberReport::View(view)) => {
                 member.view = Some(view);
                 self.views.insert(view.epoch, view.members);
+            }
+            Some(MemberReport::ChannelView { channel, members, at_ns }) => {
+                member.channels[channel] = Some((members, at_ns));
             }
             Some(MemberReport::Suspected { rank, at_ns }) => self.suspected.push((rank, at_ns)),
             Some(MemberReport::Marked) => member.marked = true,
@@ -170,7 +181,9 @@ impl Group {
         self.until("a view of all", |group| {
             let first = group.members[0].view?;
             let same = |member: &Member| member.view.is_some_and(|view| view.epoch == first.epoch);
-            (first.members == WHOLE && group.members.iter().all(same)).then_some(first)
+            let whole = |member: &Member| member.channels.iter().all(|view| view.is_some_and(|(all, _)| all == WHOLE));
+            let is_whole = first.members == WHOLE && group.members.iter().all(|member| same(member) && whole(member));
+            is_whole.then_some(first)
         })
     }
 
@@ -190,6 +203,7 @@ impl Group {
             reached: add(sum.reached, figures.reached),
             reached_unfloored: add(sum.reached_unfloored, figures.reached_unfloored),
             suspicions: [0, 1, 2, 3].map(|k| sum.suspicions[k] + figures.suspicions[k]),
+            control_sent: [0, 1].map(|k| sum.control_sent[k] + figures.control_sent[k]),
         }))
     }
 
@@ -224,6 +238,7 @@ impl Group {
         })?;
         let survivors = || (0..MEMBERS).filter(|rank| view.members >> rank & 1 == 1).map(usize::from);
         let installed_ns = survivors().filter_map(|rank| self.members[rank].view.map(|view| view.at_ns)).max();
+        let (fault_to_channel_views_ns, views_apart_ns) = self.channel_views(&view, at_ns)?;
         let suspects = self.suspected.iter().filter(|(rank, at)| victims >> rank & 1 == 1 && *at >= at_ns);
         let suspected_ns = suspects.map(|(_, at)| *at).min();
         let outage_ns = self.until("a delivery in the new view", |group| {
@@ -237,9 +252,30 @@ impl Group {
         Ok(Sample {
             fault_to_view_ns: installed_ns.unwrap_or(at_ns).saturating_sub(at_ns),
             fault_to_suspicion_ns: suspected_ns.map(|suspected_ns| suspected_ns.saturating_sub(at_ns)),
+            fault_to_channel_views_ns,
+            views_apart_ns,
             outage_ns,
             false_evictions: (left_out_since - left_out).saturating_sub(1),
         })
+    }
+
+    /// Waits until the survivors have views of themselves in all channels. Returns when the last of them came, after
+    /// the fault, and how far apart the views of group and channels were at one survivor.
+    fn channel_views(&mut self, view: &Installed, at_ns: u64) -> Result<(Option<u64>, Option<u64>), Failure> {
+        let came = self.until("the same view in all channels", |group| {
+            let survivors = group.members.iter().enumerate().filter(|(rank, _)| view.members >> rank & 1 == 1);
+            let views = survivors.map(|(_, member)| {
+                let group = member.view.map(|view| view.at_ns);
+                let came = |channel: &Option<(u64, u64)>| channel.filter(|(members, _)| *members == view.members);
+                let channels = member.channels.iter().map(|channel| came(channel).map(|(_, at_ns)| at_ns));
+                [group].into_iter().chain(channels).collect::<Option<Vec<u64>>>()
+            });
+            views.collect::<Option<Vec<_>>>()
+        })?;
+        let last_ns = came.iter().flat_map(|views| &views[1..]).max();
+        let apart = |views: &Vec<u64>| Some(views.iter().max()? - views.iter().min()?);
+        let apart_ns = came.iter().filter_map(apart).max();
+        Ok((last_ns.map(|last_ns| last_ns.saturating_sub(at_ns)), last_ns.and(apart_ns)))
     }
 
     fn installed_by_its_members(&self, view: &Installed) -> bool {

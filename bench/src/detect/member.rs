@@ -27,7 +27,7 @@ pub(super) const DETECTORS: [Why; 4] = [Why::Evidence, Why::Push, Why::Pull, Why
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Task {
     pub(super) settings: Settings,
-    /// The member has threads of its own.
+    /// The member has threads of its own; it joins all channels of the settings then.
     pub(super) threaded: bool,
     /// Publish as much as the group accepts.
     pub(super) flat_out: bool,
@@ -61,12 +61,20 @@ pub(super) struct Figures {
     pub(super) reached_unfloored: [u64; 3],
     /// By place in [`DETECTORS`]: how often it suspected a peer.
     pub(super) suspicions: [u64; DETECTORS.len()],
+    /// Control datagrams sent in the group, and in all its channels; of threaded members.
+    pub(super) control_sent: [u64; 2],
 }
 
 /// Sent by a member, a line each.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum MemberReport {
     View(Installed),
+    /// In a channel.
+    ChannelView {
+        channel: usize,
+        members: u64,
+        at_ns: u64,
+    },
     Suspected {
         rank: u16,
         at_ns: u64,
@@ -214,6 +222,7 @@ impl Member {
             reached: add(before.reached, reached),
             reached_unfloored: add(before.reached_unfloored, reached_unfloored),
             suspicions: [0, 1, 2, 3].map(|k| before.suspicions[k] + suspicions[k]),
+            control_sent: [0; 2],
         }
     }
 }

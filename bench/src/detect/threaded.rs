@@ -8,7 +8,9 @@ use super::member::{
 };
 use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
-use bourdon::{Event, Idler, NodeEvent, Publication, Subscription, ThreadedNode, TopicId};
+use bourdon::directory::Directory;
+use bourdon::settings::ChannelSettings;
+use bourdon::{Event, Handles, Idler, NodeEvent, Publication, Subscription, ThreadedNode, TopicId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -18,10 +20,10 @@ const LIMIT: usize = 1_024;
 
 /// Plays a member until stdin ends.
 pub(super) fn play(task: Task) -> Result<(), Failure> {
-    let node = start(&task)?;
+    let (node, channels) = start(&task)?;
     let idler = Idler::new(task.settings.threads.idle);
     let (deliveries, figures) = (Deliveries::default(), Figures::default());
-    let mut member = Member { task, node, idler, publish_at_ns: 0, deliveries, entered: None, figures };
+    let mut member = Member { task, node, channels, idler, publish_at_ns: 0, deliveries, entered: None, figures };
     let orders = script::listen();
     while member.step(&orders)? {}
     Ok(())
@@ -29,13 +31,31 @@ pub(super) fn play(task: Task) -> Result<(), Failure> {
 
 type Started = (ThreadedNode, Publication, Subscription);
 
-fn start(task: &Task) -> Result<Started, Failure> {
-    ThreadedNode::start(&task.settings).map_err(|error| Failure::Unusable(error.to_string()))
+/// Starts the group, and its channels beside it.
+fn start(task: &Task) -> Result<(Started, Vec<ThreadedNode>), Failure> {
+    let unusable = |error: &dyn std::fmt::Display| Failure::Unusable(error.to_string());
+    let group = ThreadedNode::start(&task.settings).map_err(|error| unusable(&error))?;
+    let handles = Handles { publications: 0, subscriptions: Vec::new() };
+    let channel = |channel: &ChannelSettings| {
+        let settings = task.settings.for_channel(&channel.name).map_err(|error| unusable(&error))?;
+        group.0.start_beside(&settings, &handles).map(|(node, ..)| node).map_err(|error| unusable(&error))
+    };
+    let channels = task.settings.channels.iter().map(channel).collect::<Result<_, _>>()?;
+    Ok((group, channels))
+}
+
+/// How many control datagrams a node has sent.
+fn control_sent(node: &ThreadedNode) -> u64 {
+    let files = Directory::open(None).ok().and_then(|directory| bourdon::counters::list(&directory).ok());
+    let path = &node.info().counters_path;
+    let own = files.into_iter().flatten().find(|file| path.ends_with(format!("{}.counters", file.stem)));
+    own.and_then(|file| file.values().find(|(name, _)| *name == "control_sent").map(|(_, sent)| sent)).unwrap_or(0)
 }
 
 struct Member {
     task: Task,
     node: Started,
+    channels: Vec<ThreadedNode>,
     idler: Idler,
     publish_at_ns: u64,
     deliveries: Deliveries,
@@ -53,7 +73,9 @@ impl Member {
                 report(&MemberReport::Marked);
             }
             Ok(Order::Tell) => {
-                report(&MemberReport::Figures(Figures { delivered: self.deliveries.count, ..self.figures }));
+                let delivered = self.deliveries.count;
+                let control_sent = [control_sent(&self.node.0), self.channels.iter().map(control_sent).sum()];
+                report(&MemberReport::Figures(Figures { delivered, control_sent, ..self.figures }));
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(false),
@@ -61,8 +83,8 @@ impl Member {
         self.publish();
         let work = self.hear()? + self.deliver();
         let until_due = Duration::from_nanos(self.publish_at_ns.saturating_sub(now_ns()));
-        let node = &self.node.0;
-        self.idler.idle(work, |longest| sleep(node, longest.min(until_due))).map_err(broken)?;
+        let nodes = || self.channels.iter().chain([&self.node.0]);
+        self.idler.idle(work, |longest| sleep(nodes(), longest.min(until_due))).map_err(broken)?;
         Ok(true)
     }
 
@@ -114,7 +136,8 @@ impl Member {
                     place.into_iter().for_each(|place| self.figures.suspicions[place] += 1);
                 }
                 NodeEvent::Group(Event::Removed(_)) => {
-                    self.node = start(&self.task)?;
+                    self.channels.clear(); // their counters files have the names of the next ones
+                    (self.node, self.channels) = start(&self.task)?;
                     return Ok(count);
                 }
                 event @ NodeEvent::Group(Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
@@ -123,14 +146,25 @@ impl Member {
                 _ => {}
             }
         }
+        for (channel, node) in self.channels.iter_mut().enumerate() {
+            node.clear_events();
+            while let Some(event) = node.poll_event() {
+                count += 1;
+                if let NodeEvent::Group(Event::View { members, .. }) = event {
+                    report(&MemberReport::ChannelView { channel, members, at_ns: now_ns() });
+                }
+            }
+        }
         Ok(count)
     }
 }
 
 /// Sleeps until there is an event, at most for `longest`.
-fn sleep(node: &ThreadedNode, longest: Duration) -> std::io::Result<()> {
+fn sleep<'a>(nodes: impl Iterator<Item = &'a ThreadedNode>, longest: Duration) -> std::io::Result<()> {
     let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
-    match poll(&mut [PollFd::new(&node.events_fd(), PollFlags::IN)], Some(&timeout)) {
+    let events: Vec<_> = nodes.map(ThreadedNode::events_fd).collect();
+    let mut fds: Vec<_> = events.iter().map(|events| PollFd::new(events, PollFlags::IN)).collect();
+    match poll(&mut fds, Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }
