@@ -53,6 +53,11 @@ impl ToControl {
         let Self::Agreement(report) = self else { return false };
         matches!(**report, ToAgreement::Look(..) | ToAgreement::LookForming { .. })
     }
+
+    /// Whether a step of a ballot has come.
+    pub(crate) fn is_step(&self) -> bool {
+        matches!(self, Self::Agreement(report) if matches!(**report, ToAgreement::Step { .. }))
+    }
 }
 
 /// From the control plane.

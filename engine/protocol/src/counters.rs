@@ -61,6 +61,7 @@ counters! {
     DiscardedDuplicate = "discarded_duplicate", "datagrams received before";
     DiscardedWindow = "discarded_window", "datagrams beyond the receive window";
     DiscardedBallot = "discarded_ballot", "ballots with a round that no member can have reached";
+    DroppedSteps = "dropped_steps", "steps of ballots dropped because too many waited for the control thread";
     DiscardedCut = "discarded_cut", "steps of a ballot with a cut beyond what its senders can have sent";
     DiscardedRun = "discarded_run", "datagrams that put messages in order that cannot exist";
     DiscardedView = "discarded_view", "views that no majority of their members had announced";

@@ -2,7 +2,7 @@
 
 use crate::common::{Bench, Effect, Step, To, Value, data, deliver, in_epoch, message, port, row, run, sends_control};
 use bourdon_protocol::{
-    ControlPlane, Coordination, CoordinationRefusal, Event, FromControl, LockNews, Loss, MutexKind, Order,
+    ControlPlane, Coordination, CoordinationRefusal, Counter, Event, FromControl, LockNews, Loss, MutexKind, Order,
     Participation, Patience, Role,
 };
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE};
@@ -122,6 +122,40 @@ fn what_follows_a_decision_in_one_batch_is_kept() {
     assert!(news.contains(&deliver("0:0")), "{news:?}");
     let asks = |effect: &Effect| matches!(effect, Effect::Control(what, _) if what.starts_with("nak"));
     assert!(!news.iter().any(asks), "nothing was lost: {news:?}");
+}
+
+/// Forged steps need no more than a member's address, and a control thread takes them one by one.
+#[test]
+fn a_flood_of_steps_leaves_room_for_other_reports() {
+    let mut apart = Apart::new(Order::Fifo, 3, MutexKind::Central);
+    apart.exchange();
+    apart.bench.news();
+    for _ in 0..10_000 {
+        apart.bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+    }
+    let waiting = apart.bench.process.reports_waiting();
+    assert!(waiting < 1100, "{waiting} reports wait");
+    let dropped = apart.bench.process.counters().get(Counter::DroppedSteps);
+    assert!(dropped > 8_900, "{dropped} were dropped");
+    // A decision has room beside them.
+    apart.take(&Step::with(DECIDE, (1, 0), Value(&[0, 1, 2], 0, &[0, 0, 0])).from(0));
+    apart.bench.effects();
+    assert_eq!(apart.bench.process.view().epoch, Epoch(2));
+    assert_eq!(apart.bench.process.counters().get(Counter::DroppedSteps), dropped);
+}
+
+#[test]
+fn a_flood_of_decisions_is_bounded_too() {
+    let mut apart = Apart::new(Order::Fifo, 3, MutexKind::Central);
+    apart.exchange();
+    for _ in 0..10_000 {
+        apart.bench.take(&Step::with(DECIDE, (1, 0), Value(&[0, 1, 2], 0, &[0, 0, 0])).from(0));
+    }
+    let waiting = apart.bench.process.reports_waiting();
+    assert!(waiting < 2200, "{waiting} reports wait");
+    apart.exchange();
+    apart.bench.effects();
+    assert_eq!(apart.bench.process.view().epoch, Epoch(2));
 }
 
 #[test]

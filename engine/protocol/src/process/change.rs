@@ -208,6 +208,9 @@ impl Process {
         if forming && !self.is_of_this_forming(header.instance(), demands, &step) {
             return self.cx.count(Counter::DiscardedInstance);
         }
+        if self.control.is_full_of_steps(matches!(step, Step::Decide(_))) {
+            return self.cx.count(Counter::DroppedSteps);
+        }
         if let (Step::Decide(value), true) = (&step, self.decides(&step)) {
             let value = value.clone();
             if let Some(ending) = self.state.ending_mut() {

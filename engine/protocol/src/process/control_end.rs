@@ -14,6 +14,12 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use bourdon_wire::Instant;
 
+/// Steps of ballots that wait for the control plane: a member that repeats one every 5 ms fills this in seconds, and a
+/// flood of forged steps takes no more of what the process may keep for its control thread.
+const STEPS_WAITING_MAX: usize = 1024;
+/// A decision still finds room behind so many: what other members know must not be lost among steps that may be forged.
+const STEPS_BEFORE_DECISION_MAX: usize = 2 * STEPS_WAITING_MAX;
+
 /// The process's end of what it exchanges with the control plane.
 #[derive(Debug)]
 pub(super) struct ControlEnd {
@@ -23,6 +29,8 @@ pub(super) struct ControlEnd {
     pub(super) is_apart: bool,
     /// What the control plane has not taken.
     reports: VecDeque<ToControl>,
+    /// How many of these are steps of ballots.
+    steps: usize,
     /// Parts in views begun and ended so far: see `control/agreement.rs`.
     pub(super) parts: u64,
 }
@@ -30,7 +38,7 @@ pub(super) struct ControlEnd {
 impl ControlEnd {
     pub(super) fn new(config: &Config) -> Self {
         let here = Some(Box::new(ControlPlane::new(config)));
-        Self { here, is_apart: false, reports: VecDeque::new(), parts: 0 }
+        Self { here, is_apart: false, reports: VecDeque::new(), steps: 0, parts: 0 }
     }
 
     /// Adds a report, to be handed over with the next one, or when the process delivers or transmits.
@@ -43,6 +51,17 @@ impl ControlEnd {
         debug_assert!(matches!(report, ToAgreement::Begun { .. } | ToAgreement::Ended), "a part begins or ends");
         self.parts += 1;
         self.reports.push_back(ToControl::Agreement(Box::new(report)));
+    }
+
+    /// Whether one more step of a ballot, which announces a decision or does not, must be dropped: its sender repeats it.
+    pub(super) fn is_full_of_steps(&self, decides: bool) -> bool {
+        self.steps >= if decides { STEPS_BEFORE_DECISION_MAX } else { STEPS_WAITING_MAX }
+    }
+
+    fn pop(&mut self) -> Option<ToControl> {
+        let report = self.reports.pop_front()?;
+        self.steps -= usize::from(report.is_step());
+        Some(report)
     }
 
     /// When something is due, if the control plane is here.
@@ -103,11 +122,12 @@ impl Process {
         if self.control.reports.is_empty() {
             self.report_standing();
         }
-        self.control.reports.pop_front()
+        self.control.pop()
     }
 
     /// Gives a value back for which there is no room; [`Process::poll_report`] returns it first.
     pub fn return_report(&mut self, report: ToControl) {
+        self.control.steps += usize::from(report.is_step());
         self.control.reports.push_front(report);
     }
 
@@ -130,6 +150,7 @@ impl Process {
         if report.is_look() {
             self.control.reports.pop_back_if(|last| last.is_look());
         }
+        self.control.steps += usize::from(report.is_step());
         self.control.reports.push_back(report);
         self.pass_reports(now);
     }
@@ -138,7 +159,7 @@ impl Process {
     #[cold]
     pub(super) fn pass_reports(&mut self, now: Instant) {
         let Some(mut control) = self.control.here.take() else { return };
-        while let Some(report) = self.control.reports.pop_front() {
+        while let Some(report) = self.control.pop() {
             control.take(now, report);
             while let Some(order) = control.poll_order() {
                 self.obey(now, order); // it may report more
