@@ -527,3 +527,120 @@ impl Agreement {
         self.lead(part, moment, Proposal { keep, leavers, joiners, sequencer, origin: None });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+    use bourdon_wire::{DatagramNumber, Incarnation};
+
+    const ALL: u64 = 0b111;
+    const STALE_NS: u64 = 1_000_000;
+
+    fn member(rank: u16) -> Member {
+        Member { rank: Rank(rank), incarnation: Incarnation(1) }
+    }
+
+    fn moment(at: Instant) -> Moment {
+        Moment { at, detectors: DetectorReport::default() }
+    }
+
+    fn held() -> Cut {
+        Cut { ends: vec![DatagramNumber(0); 3], ..Cut::default() }
+    }
+
+    /// What the oldest member sees: this is what each of the three reports that it hears.
+    fn sight(heard: [u64; 3], joiners: &[Member]) -> Sight {
+        let mut all = [0; MEMBERS_MAX];
+        all[..3].copy_from_slice(&heard);
+        let (joiners, leave_by) = (joiners.to_vec(), Instant::NEVER);
+        Sight { heard: all, fresh: ALL, joiners, learns: false, leavers: 0, leave_by }
+    }
+
+    /// The oldest of three members.
+    fn begun() -> Agreement {
+        let timing = MembershipTiming::default();
+        let fresh_ns = STALE_PART * STALE_NS;
+        let rules = Rules { members_min: 1, timing, ballot_retry_ns: 5_000_000, fresh_ns, mutant: None };
+        let mut agreement = Agreement { rules, part: None, parts: 0, hand_over: None, orders: VecDeque::new() };
+        let view = View::of_all(Epoch(1), 3, Incarnation(1), Rank(0));
+        agreement.take(ToAgreement::Begun { own: member(0), view });
+        agreement
+    }
+
+    fn orders(agreement: &mut Agreement) -> Vec<Order> {
+        core::iter::from_fn(|| agreement.poll_order()).map(|order| order.order).collect()
+    }
+
+    fn wedge(orders: &[Order]) -> Option<Ballot> {
+        orders.iter().find_map(|order| if let Order::Wedge(ballot) = order { Some(*ballot) } else { None })
+    }
+
+    /// Looks whenever it orders to, until it begins a ballot.
+    fn look_until_ballot(agreement: &mut Agreement, mut at: Instant, sight: &Sight) -> (Instant, Ballot) {
+        for _ in 0..10_000 {
+            agreement.take(ToAgreement::Look(moment(at), sight.clone()));
+            let orders = orders(agreement);
+            if let Some(ballot) = wedge(&orders) {
+                return (at, ballot);
+            }
+            let due = |order: &Order| if let Order::LookAt(due) = order { Some(*due) } else { None };
+            at = orders.iter().filter_map(due).min().expect("it looks again").max(at);
+        }
+        panic!("it begins no ballot");
+    }
+
+    /// The members it proposes if its data plane stops so long after it looked, and all members answer.
+    fn proposed(sight: &Sight, stops_after_ns: u64) -> Vec<Member> {
+        let mut agreement = begun();
+        let (looked_at, mut ballot) = look_until_ballot(&mut agreement, Instant(0), sight);
+        let moment = moment(looked_at + stops_after_ns);
+        loop {
+            agreement.take(ToAgreement::Wedged(moment, ballot, held()));
+            match wedge(&orders(&mut agreement)) {
+                Some(next) => ballot = next,
+                None => break,
+            }
+        }
+        for rank in [1, 2] {
+            let (from, is_known, instance) = (member(rank), true, InstanceId(1));
+            let step = Step::State { held: held(), accepted: None, birth_floor: 0 };
+            agreement.take(ToAgreement::Step { moment, from, is_known, instance, ballot, step });
+        }
+        let value = |order| match order {
+            Order::Send { step: Step::Propose(value), .. } => Some(value.members),
+            _ => None,
+        };
+        orders(&mut agreement).into_iter().find_map(value).expect("it proposes once all have answered")
+    }
+
+    #[test]
+    fn a_ballot_begun_on_an_old_sight_leaves_no_member_out() {
+        let deaf = sight([0b011, 0b011, 0b100], &[]);
+        assert_eq!(proposed(&deaf, STALE_NS), [0, 1].map(member), "what it saw is fresh");
+        assert_eq!(proposed(&deaf, STALE_NS + 1), [0, 1, 2].map(member));
+    }
+
+    #[test]
+    fn a_ballot_begun_on_an_old_sight_takes_no_joiner_in() {
+        let joins = sight([ALL; 3], &[member(3)]);
+        assert_eq!(proposed(&joins, STALE_NS), [0, 1, 2, 3].map(member), "what it saw is fresh");
+        assert_eq!(proposed(&joins, STALE_NS + 1), [0, 1, 2].map(member));
+    }
+
+    #[test]
+    fn a_proposer_without_a_quorum_waits_twice_as_long_each_time_up_to_a_bound() {
+        let mut agreement = begun();
+        let joins = sight([ALL; 3], &[member(3)]);
+        let (mut at, mut ballot) = look_until_ballot(&mut agreement, Instant(0), &joins);
+        let takeover_after_ns = agreement.rules.timing.takeover_after_ns;
+        let waits = [(); 6].map(|()| {
+            agreement.take(ToAgreement::Wedged(moment(at), ballot, held()));
+            assert_eq!(wedge(&orders(&mut agreement)), None);
+            let begun_at = at;
+            (at, ballot) = look_until_ballot(&mut agreement, at, &joins);
+            at.since(begun_at) / takeover_after_ns
+        });
+        assert_eq!(waits, [4, 8, 16, 32, 32, 32], "in takeover times");
+    }
+}
