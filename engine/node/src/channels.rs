@@ -23,7 +23,7 @@ use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Node, NodeError};
 use bourdon_port::{PortError, Sleep};
 use bourdon_protocol::control::detector::Judgement;
-use bourdon_protocol::{Delivery, Event, Outgoing, Refusal, Standing};
+use bourdon_protocol::{Delivery, Event, Outgoing, Refusal};
 use bourdon_wire::{GroupId, Instant, MessageName, Sequence, TopicId};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,6 +61,24 @@ struct Leaning {
     members: Vec<u16>,
     /// What it was last passed.
     judgement: Judgement,
+}
+
+impl Joined {
+    /// Takes its events over. Returns how many there were.
+    fn take_events(&mut self, events: &mut VecDeque<(Arc<str>, Event)>) -> usize {
+        let mut count = 0;
+        while let Some(event) = self.node.poll_event() {
+            if let Event::Left(_) = event {
+                self.leave_by = Some(Instant(0));
+            }
+            if events.len() == EVENTS_MAX {
+                events.pop_front();
+            }
+            events.push_back((Arc::clone(&self.name), event));
+            count += 1;
+        }
+        count
+    }
 }
 
 impl Channels {
@@ -103,17 +121,20 @@ impl Channels {
         }
     }
 
-    /// Leaves a channel. A member goes on until the others have a view without it and [`Event::Left`] reports it; an
-    /// observer is gone at once.
+    /// Leaves a channel. A member goes on until the others have a view without it, a process that a view may be about
+    /// to admit until no view can. All others, as an observer, are gone at once. [`Event::Left`] reports each.
     pub fn leave(&mut self, name: &str) {
         let Some(index) = self.joined.iter().position(|joined| &*joined.name == name) else { return };
         let joined = &mut self.joined[index];
-        if joined.node.process().standing() == Standing::Member {
-            joined.node.leave();
-            joined.leave_by = joined.leave_by.or(Some(joined.node.now() + LEAVE_MAX_NS));
-        } else {
-            self.joined.remove(index);
-        }
+        joined.node.leave();
+        joined.leave_by = joined.leave_by.or(Some(joined.node.now() + LEAVE_MAX_NS));
+        joined.take_events(&mut self.events);
+        self.drop_left();
+    }
+
+    /// Drops the channels that were left, or that were being left for too long.
+    fn drop_left(&mut self) {
+        self.joined.retain(|joined| joined.leave_by.is_none_or(|by| joined.node.now() < by));
     }
 
     /// The channels joined, in the order of joining, those being left included.
@@ -167,18 +188,9 @@ impl Channels {
             let others = || before.iter().chain(&*behind).map(|other| other.node.process());
             let passed = |message: &MessageName| others().all(|process| process.has_passed(message));
             work_count += joined.node.poll_after(DELIVER_LIMIT, &passed, |delivery| on_delivery(name, delivery))?;
-            while let Some(event) = joined.node.poll_event() {
-                if let Event::Left(_) = event {
-                    joined.leave_by = Some(Instant(0));
-                }
-                if self.events.len() == EVENTS_MAX {
-                    self.events.pop_front();
-                }
-                self.events.push_back((Arc::clone(name), event));
-                work_count += 1;
-            }
+            work_count += joined.take_events(&mut self.events);
         }
-        self.joined.retain(|joined| joined.leave_by.is_none_or(|by| joined.node.now() < by));
+        self.drop_left();
         Ok(work_count)
     }
 

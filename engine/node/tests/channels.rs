@@ -444,3 +444,31 @@ fn channels_that_do_not_fit_together_are_refused() {
     let missing = settings.for_channel("nothing").expect_err("there is none").to_string();
     assert!(missing.contains("the configuration names trades, quotes, news"), "{missing}");
 }
+
+/// A member by role that leaves before a view has admitted it: it may be admitted all the same, so it goes on until no
+/// view can name it, and reports that it left.
+#[test]
+fn a_joiner_leaves_as_a_member_does() {
+    let world = World::new(3);
+    let settings = |rank: u16| {
+        let mut settings = world.member(rank);
+        settings.channels = three_channels(&world);
+        settings
+    };
+    let mut parties = [0, 1, 2].map(|rank| Party::new(&settings(rank), &["trades"]));
+    wait_for(&mut parties, "the channel to form", |parties| parties.iter().all(Party::is_formed));
+    let left = |parties: &[Party]| parties[2].events.iter().filter(|(_, it)| matches!(it, Event::Left(_))).count();
+    parties[2].channels.leave("trades");
+    wait_for(&mut parties, "the member to be let go", |parties| left(parties) == 1);
+    let standing = |parties: &[Party]| Some(parties[2].channels.get("trades")?.process().standing());
+    for count in 2..6 {
+        assert_eq!(standing(&parties), None, "it is gone");
+        parties[2].channels.join("trades").expect("it opens");
+        // In turns as soon as it has heard of the group, and once it follows it.
+        let is_early = |standing| standing == Standing::Forming || count % 2 == 0 && standing == Standing::Outside;
+        wait_for(&mut parties, "the joiner to come so far", |parties| !standing(parties).is_none_or(is_early));
+        parties[2].channels.leave("trades");
+        wait_for(&mut parties, "the joiner to report that it left", |parties| left(parties) == count);
+    }
+    assert!(parties[..2].iter().all(Party::is_formed));
+}

@@ -103,7 +103,7 @@ pub enum Event {
     /// The other members went on without this process, in the view with this id. It comes back by itself, as a new
     /// member. The messages that it published and has not delivered are in doubt until [`Event::Settled`].
     Removed(Epoch),
-    /// This process left, as its application requested.
+    /// This process left, as its application requested. The view with this id is without it; 0 if it has heard of none.
     Left(Epoch),
     /// Of the messages that this process sent before it was removed, all below were delivered and no others ever will
     /// be.

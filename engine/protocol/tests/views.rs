@@ -304,6 +304,21 @@ fn a_joiner_that_leaves_and_is_not_admitted_goes_soon() {
     net.run(500 * MS);
     assert_eq!(net.process(2).standing(), Standing::Gone);
     assert_eq!(net.views(0), [(1, 0b111), (2, 0b011)]);
+    assert!(net.heard(2, Event::Left(Epoch(2))), "{:?}", net.processes[2].events);
+}
+
+/// A caller waits for the event, whatever its process was.
+#[test]
+fn a_process_that_was_in_no_view_reports_once_that_it_left() {
+    let mut net = Net::new(3, 0, |_| {});
+    for _ in 0..2 {
+        let now = net.now;
+        net.process(0).leave(now);
+        net.run(100 * MS);
+    }
+    assert_eq!(net.process(0).standing(), Standing::Gone);
+    let left: Vec<_> = net.processes[0].events.iter().filter(|event| matches!(event, Event::Left(_))).collect();
+    assert_eq!(left, [&Event::Left(Epoch(0))]);
 }
 
 #[test]

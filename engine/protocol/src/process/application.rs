@@ -152,8 +152,11 @@ impl Process {
     }
 
     /// Leaves the group: the next view is without this process. [`Event::Left`] reports when it begins. A process that
-    /// is no member goes without a view, at once or once no view can admit it any more: [`Standing::Gone`].
+    /// is no member goes without a view, at once or once no view can admit it any more, and reports it as well.
     pub fn leave(&mut self, now: Instant) {
+        if self.standing() == Standing::Gone {
+            return;
+        }
         self.wishes.leave.get_or_insert(Leave { by: now + LEAVE_WAIT_NS, closes_at: None });
         self.heartbeat.due = now;
         self.look_due = now;

@@ -14,6 +14,7 @@ impl Process {
     /// Leaves without a view change. If a view admits it all the same, it does not answer the members, so that they
     /// suspect it.
     pub(super) fn go(&mut self) {
+        self.cx.event(Event::Left(self.data.view.epoch));
         self.data = Pipeline::idle(self.cx.config.clone(), Epoch(0));
         self.search_again(Instant(0));
         self.change_standing(State::Gone(Gone::new(None)));
