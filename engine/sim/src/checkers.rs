@@ -44,8 +44,8 @@ use crate::demand::Demands;
 use crate::history::{Delivered, Gap, History, Lineage};
 use crate::plan::Plan;
 use crate::violation::{Verdict, Violation};
-use bourdon_protocol::{Delivery, FencingToken, Grant, Member, Order, Process, Standing, View};
-use bourdon_wire::{Incarnation, Rank, TopicName};
+use bourdon_protocol::{Delivery, Member, Order, Process, Standing, View};
+use bourdon_wire::{Incarnation, Rank};
 
 /// All checkers of one run.
 #[derive(Debug)]
@@ -204,28 +204,6 @@ impl Checkers {
         self.watermarks.stepped(process, stepped, processes.len())?;
         self.window.stepped(processes, process)?;
         self.memory.stepped(process)
-    }
-
-    /// A coordinator beside its process enters a view as a member, from the view before, of this epoch: `grants` are
-    /// those that its table has seen.
-    pub(crate) fn closed_apart<'g>(
-        &mut self,
-        own: Member,
-        grants: impl Iterator<Item = &'g Grant>,
-        epoch: u64,
-    ) -> Verdict {
-        self.mutexes.closed(&self.views, own, grants, epoch)
-    }
-
-    /// Judges the locks that a coordinator holds after a step. `leads`: it leads anything.
-    pub(crate) fn coordinated<'n>(
-        &self,
-        index: usize,
-        held: impl Iterator<Item = (&'n TopicName, FencingToken)>,
-        leads: bool,
-        may_hold: bool,
-    ) -> Verdict {
-        self.mutexes.stepped(index, held, leads, may_hold)
     }
 
     /// A process and its application are gone.

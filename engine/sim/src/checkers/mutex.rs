@@ -215,8 +215,9 @@ impl Mutexes {
         }
     }
 
-    /// A process goes on to the next view as a member, from one that it was in.
-    pub(super) fn closed<'g>(
+    /// A process goes on to the next view as a member, from one that it was in, of this epoch: `grants` are those that
+    /// its table has seen.
+    pub(crate) fn closed<'g>(
         &mut self,
         views: &Views,
         own: Member,
@@ -298,8 +299,8 @@ impl Mutexes {
     }
 
     /// Judges a process, or its control thread, after a step: it holds what it reported to its application, and nothing
-    /// without a quorum of its view.
-    pub(super) fn stepped<'n>(
+    /// without a quorum of its view. `leads`: it leads anything.
+    pub(crate) fn stepped<'n>(
         &self,
         index: usize,
         held: impl Iterator<Item = (&'n TopicName, FencingToken)>,

@@ -191,7 +191,8 @@ impl World<'_> {
                     control.continued.retain(|later| *later > epoch);
                     if let Some(incarnation) = view.incarnation(rank).filter(|_| has_continued) {
                         let grants = control.plane.coordinator.lock_grants();
-                        checkers.closed_apart(Member { rank, incarnation }, grants, epoch - 1)?;
+                        let own = Member { rank, incarnation };
+                        checkers.mutexes.closed(&checkers.views, own, grants, epoch - 1)?;
                     }
                 }
             }

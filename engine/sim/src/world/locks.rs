@@ -68,7 +68,7 @@ impl World<'_> {
         let Some(process) = node.process.as_ref().filter(|_| node.control.is_none()) else { return Ok(()) };
         let Some(locker) = &node.locker else { return Ok(()) };
         let leads = process.leads().next().is_some();
-        self.checkers.coordinated(index, process.locks_held(), leads, may_hold(process, index))?;
+        self.checkers.mutexes.stepped(index, process.locks_held(), leads, may_hold(process, index))?;
         self.judge_leaders(index, locker, |name| process.leader(name))
     }
 
@@ -80,7 +80,7 @@ impl World<'_> {
         let coordinator = &control.plane.coordinator;
         let leads = coordinator.leads().next().is_some();
         let may_hold = control.may_hold && !control.plane.is_silent();
-        self.checkers.coordinated(index, coordinator.locks_held(), leads, may_hold)?;
+        self.checkers.mutexes.stepped(index, coordinator.locks_held(), leads, may_hold)?;
         self.judge_leaders(index, locker, |name| coordinator.leader(name))
     }
 
