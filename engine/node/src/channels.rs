@@ -199,8 +199,8 @@ impl Channels {
         self.events.pop_front()
     }
 
-    /// Sleeps until something may have come on one of the channels or something is due, at most for `longest`. Returns at
-    /// once where a port spins.
+    /// Sleeps until something may have come on one of the channels or something is due, at most for `longest`. Returns
+    /// at once where a port spins.
     ///
     /// # Errors
     /// If a port is broken.

@@ -122,9 +122,9 @@ pub trait Port {
     /// return early for no reason. A port opened with [`Idle::Spin`] returns at once.
     fn wait(&mut self, timeout: Duration) -> Result<(), PortError>;
 
-    /// Prepares a sleep for this port among others, of at most `longest`; [`Sleep::all`] sleeps for all of them. None if
-    /// the thread must not sleep: there may be something to receive already, the port was woken, or it was opened with
-    /// [`Idle::Spin`].
+    /// Prepares a sleep for this port among others, of at most `longest`; [`Sleep::all`] sleeps for all of them. None
+    /// if the thread must not sleep: there may be something to receive already, the port was woken, or it was opened
+    /// with [`Idle::Spin`].
     ///
     /// Whatever ended the sleep, and if there was none: call [`Port::wait`] with no time next, which takes in what the
     /// kernel reports, and then [`Port::receive`].

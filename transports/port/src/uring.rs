@@ -146,8 +146,8 @@ impl Uring {
         }
     }
 
-    /// Submits what is queued, and prepares a sleep until something has completed or `waker` was woken; none if something
-    /// has completed. The same waker is to be given each time.
+    /// Submits what is queued, and prepares a sleep until something has completed or `waker` was woken; none if
+    /// something has completed. The same waker is to be given each time.
     ///
     /// # Errors
     /// As [`Uring::run`].

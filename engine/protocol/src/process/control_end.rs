@@ -53,7 +53,8 @@ impl ControlEnd {
         self.reports.push_back(ToControl::Agreement(Box::new(report)));
     }
 
-    /// Whether one more step of a ballot, which announces a decision or does not, must be dropped: its sender repeats it.
+    /// Whether one more step of a ballot, one that announces a decision or another, must be dropped: its sender repeats
+    /// it.
     pub(super) fn is_full_of_steps(&self, decides: bool) -> bool {
         self.steps >= if decides { STEPS_BEFORE_DECISION_MAX } else { STEPS_WAITING_MAX }
     }
