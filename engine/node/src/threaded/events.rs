@@ -7,7 +7,7 @@ use crate::threaded::waits::{Waiting, ranks};
 use crate::transport::Reach;
 use bourdon_protocol::control::detector::Why;
 use bourdon_protocol::{Event, Refusal};
-use bourdon_wire::{InstanceId, Rank, Sequence};
+use bourdon_wire::{Epoch, InstanceId, Rank, Sequence};
 use std::net::SocketAddr;
 
 /// Events that a receiver has not fetched: as many as the protocol itself keeps.
@@ -166,6 +166,7 @@ impl std::fmt::Display for NodeEvent {
                 "the others went on without this process, in view {epoch}: it was silent for too long; \
                      it comes back by itself, as a new member"
             ),
+            Event::Left(Epoch(0)) => f.write_str("this process left; it has heard of no view"),
             Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
             Event::Settled { delivered: Sequence(0), .. } => f.write_str(
                 "no message that this process had published before the removal was delivered, and none will be; if it \
@@ -197,7 +198,7 @@ impl std::fmt::Display for NodeEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bourdon_wire::{Epoch, Incarnation};
+    use bourdon_wire::Incarnation;
 
     #[test]
     fn a_removed_member_without_messages_reads_of_no_number() {
