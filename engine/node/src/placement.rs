@@ -6,7 +6,9 @@
 //!
 //! Pinning to a core that does not exist must not pass silently: the thread would run anywhere.
 //!
-//! Source: sched_setaffinity(2), PR_SET_TIMERSLACK(2const).
+//! The control thread has to share the cores that are left, and must not interrupt a data agent.
+//!
+//! Source: sched_setaffinity(2), PR_SET_TIMERSLACK(2const), sched(7) on `SCHED_BATCH`.
 
 use core_affinity::CoreId;
 use std::num::NonZeroU64;
@@ -60,6 +62,17 @@ pub fn place_current_thread(core: Option<usize>) -> Result<(), PlacementError> {
     if core_affinity::set_for_current(CoreId { id: core }) { Ok(()) } else { Err(PlacementError::Refused { core }) }
 }
 
+/// Lets the calling thread take no core from a thread that runs: when it wakes it waits for its turn, and has its share
+/// of the cores all the same. On a host with fewer cores than threads, a control thread that wakes 10,000 times a
+/// second for locks would otherwise interrupt a data agent as often.
+pub(crate) fn yield_to_agents() {
+    let no_priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the call reads the parameter, which lives until it returns, and changes how this thread is scheduled, no
+    // memory. A kernel or a sandbox that refuses leaves the thread as it was.
+    #[allow(unsafe_code)]
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &no_priority) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +84,19 @@ mod tests {
             place_current_thread(Some(core)).expect("a usable core can be used");
             assert_eq!(usable_cores(), [core]);
             assert_eq!(rustix::thread::current_timer_slack().expect("always allowed"), 1);
+        })
+        .join()
+        .expect("the thread passes");
+    }
+
+    #[test]
+    fn a_thread_that_yields_to_agents_is_scheduled_in_batches() {
+        std::thread::spawn(|| {
+            yield_to_agents();
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").expect("it is there");
+            // proc(5): the 41st field, and the 39th behind the name.
+            let policy = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(38));
+            assert_eq!(policy, Some(&*libc::SCHED_BATCH.to_string()));
         })
         .join()
         .expect("the thread passes");

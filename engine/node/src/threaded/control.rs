@@ -13,6 +13,7 @@
 //!
 //! Where the data agent spins, this thread spins for [`SPIN_NS`] after its last work before it sleeps, while it has a
 //! lock or an election. A thread that yields instead would take turns with the data agent on a host with few cores.
+//! Where threads share a core, this one waits for its turn ([`yield_to_agents`]).
 
 mod seat;
 mod way;
@@ -23,6 +24,7 @@ use crate::clock::Clock;
 use crate::config::{IdleStrategy, Settings};
 use crate::inline::Node;
 use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::placement::yield_to_agents;
 use crate::threaded::end::{Outcome, join};
 use crate::threaded::locks::commands::{COMMANDS_MAX, LockCommands};
 use bourdon_port::{Port, Waker};
@@ -150,6 +152,7 @@ impl Drop for ControlAgent {
 
 impl ControlAgent {
     fn run(mut self) {
+        yield_to_agents();
         let mut worked_at = self.clock.now();
         while !self.end.is_set() {
             while let Some(seat) = self.arrivals.take() {
