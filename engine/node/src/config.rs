@@ -463,7 +463,6 @@ impl Settings {
         if self.group.address.port() == 0 {
             return Err(SettingsError::NoPort(self.group.address));
         }
-        channels::check(self)?;
         for (index, second) in self.group.topics.iter().enumerate() {
             bourdon_wire::check_name(second).map_err(|source| SettingsError::Topic { name: second.clone(), source })?;
             let collides = |first: &&String| TopicId::of(first) == TopicId::of(second) && *first != second;
@@ -485,7 +484,8 @@ impl Settings {
         self.check_detector()?;
         self.check_sizes()?;
         self.check_ranges()?;
-        Ok(self.protocol(usize::MAX).check()?)
+        self.protocol(usize::MAX).check()?;
+        channels::check(self)
     }
 
     /// Whether all members are listed: a member or observer must hear each of them. A client needs one.

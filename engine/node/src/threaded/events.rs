@@ -112,7 +112,8 @@ fn write_obstacle(f: &mut std::fmt::Formatter<'_>, event: &Event) -> std::fmt::R
         Event::ConfigurationDiffers(rank) => write!(
             f,
             "member {rank} is configured otherwise: group.members, order, reliability, relay, ack_each, sequencer, \
-                 quorum, mutex and election, and limits.mtu_bytes and max_message_bytes must be the same everywhere"
+                 quorum, mutex and election, limits.mtu_bytes and max_message_bytes, and channel.detector must be the \
+                 same everywhere"
         ),
         Event::Superseded { instance } => write_superseded(f, *instance),
         Event::OlderInstance { instance } => write_older_instance(f, *instance),

@@ -12,11 +12,11 @@ use super::Reporter;
 use super::limit::Limit;
 use crate::exit::Failure;
 use crate::place::load;
-use bourdon::channels::LEAVE_MAX_NS;
+use bourdon::channels::{LEAVE_MAX_NS, full_name};
 use bourdon::settings::Role;
 use bourdon::{DirectNews, Event, Handles, NodeEvent, Settings, ThreadedNode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Read;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -47,14 +47,16 @@ pub(super) struct Parts {
     /// The channels named on the command line.
     wanted: Vec<String>,
     json: bool,
+    /// As they were when each stream was started.
+    settings: Value,
     running: Vec<Part>,
 }
 
 impl Parts {
     /// Starts the wanted streams.
     pub(super) fn start(config: PathBuf, wanted: Vec<String>, json: bool) -> Result<Self, Failure> {
-        let mut parts = Self { config, wanted, json, running: Vec::new() };
-        let settings = load(&parts.config)?;
+        let settings = load(&config)?;
+        let mut parts = Self { config, wanted, json, settings: described(&settings), running: Vec::new() };
         if parts.wanted.is_empty() {
             parts.run(None, &settings)?;
         }
@@ -67,7 +69,12 @@ impl Parts {
     /// The channels to run: the named ones, or all channels that this process belongs to in its role in the group.
     fn channels(&self, settings: &Settings) -> Result<Vec<String>, Failure> {
         if !self.wanted.is_empty() {
-            return Ok(self.wanted.clone());
+            let prefix = full_name(&settings.group.name, "");
+            let mut wanted: Vec<_> =
+                self.wanted.iter().map(|name| name.strip_prefix(&prefix).unwrap_or(name)).collect();
+            wanted.sort_unstable();
+            wanted.dedup();
+            return Ok(wanted.into_iter().map(str::to_owned).collect());
         }
         let mut channels = Vec::new();
         for channel in &settings.channels {
@@ -90,8 +97,10 @@ impl Parts {
             None => ThreadedNode::start_with(own, &handles),
         };
         let (node, ..) = started.map_err(|error| match &channel {
-            Some(name) => Failure::unusable(format!("channel {name:?}: {error}")),
-            None => Failure::unusable(error),
+            Some(name) if !error.to_string().starts_with("channel ") => {
+                Failure::unusable(format!("channel {name:?}: {error}"))
+            }
+            _ => Failure::unusable(error),
         })?;
         let reporter = Reporter { json: self.json, channel };
         reporter.started(own, &node);
@@ -152,10 +161,12 @@ impl Parts {
     fn read_again(&mut self, mut requests: &UnixStream) {
         let _ = requests.read(&mut [0; 64]);
         let read = load(&self.config).and_then(|settings| Ok((self.channels(&settings)?, settings)));
+        let reporter = Reporter { json: self.json, channel: None };
         let (channels, settings) = match read {
             Ok(read) => read,
             Err(Failure::Broken(why) | Failure::Unusable(why)) => {
-                return eprintln!("bourdon: {why}; all streams run on unchanged");
+                let text = format!("{}; all streams run on unchanged", why.trim_end());
+                return reporter.print(&text, &mut json!({ "event": "configuration_refused", "text": text }));
             }
         };
         for part in &mut self.running {
@@ -167,8 +178,25 @@ impl Parts {
             if self.running.iter().all(|part| part.reporter.channel.as_ref() != Some(&channel))
                 && let Err(Failure::Broken(why) | Failure::Unusable(why)) = self.run(Some(channel), &settings)
             {
-                eprintln!("bourdon: {why}; the channel was not joined");
+                let text = format!("{why}; the channel was not joined");
+                reporter.print(&text, &mut json!({ "event": "configuration_refused", "text": text }));
             }
+        }
+        let now = described(&settings);
+        let waiting = changes(&self.settings, &now);
+        let text = match &waiting[..] {
+            [] => "the configuration was read again".to_owned(),
+            keys => format!("the configuration was read again; these changes wait for a restart: {}", keys.join(", ")),
+        };
+        reporter.print(&text, &mut json!({ "event": "configuration_read", "waits_for_restart": waiting }));
+        let runs = |name: &str| self.running.iter().any(|part| part.reporter.channel.as_deref() == Some(name));
+        for (name, channel) in now["channel"].as_object().into_iter().flatten() {
+            if self.settings["channel"].get(name).is_none() && runs(name) {
+                self.settings["channel"][name] = channel.clone();
+            }
+        }
+        if let Some(started) = self.settings["channel"].as_object_mut() {
+            started.retain(|name, _| now["channel"].get(name).is_some());
         }
     }
 
@@ -180,6 +208,28 @@ impl Parts {
             ended.collect::<Result<Vec<()>, _>>().map(drop).map_err(Failure::broken)
         })
     }
+}
+
+/// The settings as an object of sections; channels by name.
+fn described(settings: &Settings) -> Value {
+    let mut all = serde_json::to_value(settings).expect("settings are made of plain values");
+    let channels = all["channel"].as_array().cloned().unwrap_or_default();
+    all["channel"] = channels.into_iter().map(|it| (it["name"].as_str().unwrap_or_default().to_owned(), it)).collect();
+    all
+}
+
+/// The keys that have other values than before, but for channels that are new or gone.
+fn changes(before: &Value, now: &Value) -> Vec<String> {
+    let sections = now.as_object().into_iter().flatten();
+    let keys = sections.flat_map(|(section, keys)| {
+        let keys = keys.as_object().into_iter().flatten();
+        keys.filter_map(move |(key, value)| {
+            let was = before[section].get(key)?;
+            (was != value)
+                .then(|| if section == "channel" { format!("channel {key:?}") } else { format!("{section}.{key}") })
+        })
+    });
+    keys.collect()
 }
 
 impl Part {
@@ -210,5 +260,25 @@ impl Part {
             let longest = if waits { Duration::from_nanos(LEAVE_MAX_NS) } else { Duration::ZERO };
             self.leave_by = Some(Instant::now() + longest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bourdon::settings::{ChannelDetector, ChannelSettings};
+
+    #[test]
+    fn changes_that_wait_for_a_restart_are_named() {
+        let channel = |name: &str| ChannelSettings::new(name, ([239, 1, 1, 1], 7000).into());
+        let mut settings = Settings { channels: vec![channel("trades"), channel("quotes")], ..Settings::default() };
+        let before = described(&settings);
+        assert_eq!(changes(&before, &before), Vec::<String>::new());
+        settings.channels[0].detector = ChannelDetector::Group;
+        settings.channels[1] = channel("news"); // joined, and quotes left, without a restart
+        (settings.threads.data_agents, settings.group.name) = (2, "other".to_owned());
+        let mut waiting = changes(&before, &described(&settings));
+        waiting.sort_unstable();
+        assert_eq!(waiting, ["channel \"trades\"", "group.name", "threads.data_agents"]);
     }
 }
