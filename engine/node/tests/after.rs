@@ -133,8 +133,9 @@ fn no_fill_is_shown_before_its_order() {
     }
 }
 
-/// Without the tie the same losses deliver some too early, so the test above does not pass by accident. A host that does
-/// not run the test for long enough has the fills wait for another view, and all orders come first: then it tries again.
+/// Without the tie the same losses deliver some too early, so the test above does not pass by accident. A host that
+/// does not run the test for long enough has the fills wait for another view, and all orders come first: then it tries
+/// again.
 #[test]
 fn without_the_name_some_are() {
     assert!((0..5).any(|_| early(&exchange(Order::Fifo, 300, false)) != 0));
