@@ -1,13 +1,13 @@
 //! Clients and the member that publishes their messages, case by case.
 
 use crate::common::{
-    self, Bench, Effect, GROUP, MTU, Step, To, address, control, data, in_instance, message, row, run, sends,
-    sends_control,
+    self, Bench, Effect, GROUP, MTU, Step, To, Value, address, control, data, in_epoch, in_instance, message, row, run,
+    sends, sends_control,
 };
 use bourdon_protocol::{Client, ClientEvent, Destination, Order};
-use bourdon_wire::records::ballot_steps::PREPARE;
+use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE};
 use bourdon_wire::records::{ClientAnswer, ClientRequest, refusals, request_flags};
-use bourdon_wire::{ClientId, ClientTag, Instant, Kind, Rank, Sequence, TopicId, flags};
+use bourdon_wire::{ClientId, ClientTag, Epoch, Instant, Kind, Rank, Sequence, TopicId, flags};
 use zerocopy::IntoBytes;
 
 fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
@@ -135,6 +135,22 @@ fn what_another_member_carried_is_delivered_once() {
     bench.news();
     assert_eq!(answered(&mut bench, &request(5, 1, 0, b"b")), [answer(2, refusals::NONE)]);
     assert_eq!(answered(&mut bench, &request(5, 2, 0, b"c"))[0], sends(0, &["1 bytes"]), "the next");
+}
+
+/// An observer that missed the first copy, in the view that has ended, would deliver the second.
+#[test]
+fn what_another_member_carried_is_not_published_again() {
+    let mut bench = Bench::member(Order::Total, 3, 1).formed();
+    assert_eq!(answered(&mut bench, &request(5, 0, 0, b"abc")), [sends(0, &["3 bytes"])]);
+    bench.take(&data(2, 0, 0, 0, &[tagged(0, b"abc")]));
+    bench.take(&data(0, 0, 0, 0, &[run(2, 0, 1)]));
+    assert_eq!(bench.news(), [common::ordered("2:0", 0)]);
+    bench.take(&Step::with(DECIDE, (1, 2), Value(&[1, 2], 1, &[1, 1, 1])).from(2));
+    bench.news();
+    assert_eq!(bench.process.view().epoch, Epoch(2));
+    bench.take(&in_epoch(&bench.heartbeat(2, |_| {}), 2));
+    assert_eq!(bench.news(), [sends(0, &["0 bytes"])], "the copy keeps its number alone");
+    assert_eq!(bench.publish(b"next"), 1);
 }
 
 #[test]

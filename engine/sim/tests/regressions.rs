@@ -140,6 +140,7 @@ regressions! {
     leaver_takes_the_decision_with_it,
     bully_forgets_a_refused_winner,
     joiner_admitted_after_it_ran_ahead_of_the_cut,
+    client_message_is_published_again_after_its_view,
 }
 
 #[test]

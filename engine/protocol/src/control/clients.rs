@@ -305,6 +305,11 @@ impl Clients {
         }
     }
 
+    /// Whether a message of a client was delivered here.
+    pub(crate) fn has_delivered(&mut self, tag: ClientTag) -> bool {
+        self.get(tag.client()).is_some_and(|known| known.has_delivered(tag.sequence().next()))
+    }
+
     /// A message of a client is due: returns whether it has not been delivered before.
     pub(crate) fn deliver(&mut self, tag: ClientTag) -> bool {
         let (client, sequence) = (tag.client(), tag.sequence());

@@ -26,7 +26,8 @@ use crate::values::handover::{BallotNumber, EndOrder, EndReport};
 use crate::view::{Beginning, bit};
 use alloc::vec::Vec;
 use bourdon_wire::{
-    DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Instant, Kind, Rank, Sequence, TopicName, flags,
+    ClientId, ClientTag, DatagramHeader, DatagramNumber, Frames, HEADER_BYTES, Instant, Kind, Rank, Sequence,
+    TopicName, flags,
 };
 
 /// A message that was published and not delivered before its view ended.
@@ -34,6 +35,14 @@ use bourdon_wire::{
 pub(crate) struct Unsettled {
     pub(crate) outgoing: Outgoing,
     pub(crate) payload: Vec<u8>,
+}
+
+impl Unsettled {
+    /// Leaves its number and nothing to deliver: a message of the group itself, without a command.
+    pub(crate) fn void(&mut self) {
+        let client = Some(ClientTag::new(ClientId::GROUP, Sequence(0)));
+        *self = Self { outgoing: Outgoing { client, ..Outgoing::default() }, payload: Vec::new() };
+    }
 }
 
 /// What was delivered of a stream and belongs to no view.

@@ -4,6 +4,7 @@ use super::{Process, Standing};
 use crate::config::Order;
 use crate::control::clients::{HeldByQuorum, Request};
 use crate::counters::Counter;
+use crate::data::cut::Unsettled;
 use crate::data::pack::Outgoing;
 use crate::event::Refusal;
 use crate::mutant::Mutant;
@@ -70,6 +71,15 @@ impl Process {
     pub(super) fn answer_client(&mut self, now: Instant, to: Address, answer: &ClientAnswer) {
         let (to, parts) = (Destination::Peer(to), [answer.as_bytes(), &[]]);
         self.cx.send(now, to, Kind::ClientAnswer, parts);
+    }
+
+    /// All of a view has been delivered: what is to be published again in the next, and was delivered through another
+    /// member, keeps its number there and nothing else. An observer that gave up the first copy, or begins in the next
+    /// view, would deliver the second.
+    pub(super) fn void_copies(&mut self) {
+        let clients = &mut self.clients;
+        let is_copy = |message: &&mut Unsettled| message.outgoing.client.is_some_and(|tag| clients.has_delivered(tag));
+        self.unsettled.iter_mut().filter(is_copy).for_each(Unsettled::void);
     }
 
     /// Answers clients whose messages a quorum holds by now.

@@ -139,6 +139,7 @@ impl Process {
             self.unsettled.extend(self.data.unsettled());
         }
         self.unsettled.extend(later);
+        self.void_copies();
         self.retire(now, Some(value));
         self.enter(now, view, &beginning);
         self.data.barrier.ask_again(asked);
