@@ -141,6 +141,7 @@ regressions! {
     bully_forgets_a_refused_winner,
     joiner_admitted_after_it_ran_ahead_of_the_cut,
     client_message_is_published_again_after_its_view,
+    given_up_cut_is_left_undelivered,
 }
 
 #[test]

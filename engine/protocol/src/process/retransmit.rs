@@ -164,6 +164,7 @@ impl Process {
             // A sender can't have evicted what it has not announced.
             let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
             stream.give_up_before(oldest);
+            self.entry.is_awaited = false; // what is here beyond it is delivered first
         }
     }
 }
