@@ -2,7 +2,7 @@
 //! in that order, whatever arrives first.
 
 use crate::common::{TOPIC, World, fresh_address, until};
-use bourdon::settings::{ChannelDetector, ChannelSettings, Order, Reliability};
+use bourdon::settings::{ChannelSettings, Order, Reliability};
 use bourdon::{Channels, MessageName, Refusal, Settings};
 
 /// Channel, and the number that is the payload.
@@ -57,17 +57,9 @@ fn settings(world: &World, rank: u16, fills: Order) -> Settings {
     settings.channels = [channel("orders", 0, Order::Total), channel("fills", 1, fills)]
         .into_iter()
         .map(|(name, address, order)| ChannelSettings {
-            name,
-            address,
             order: Some(order),
             reliability: Some(Reliability::Reliable),
-            mutex: None,
-            election: None,
-            flow: None,
-            members: None,
-            detector: ChannelDetector::Own,
-            peers: None,
-            listen: None,
+            ..ChannelSettings::new(&name, address)
         })
         .collect();
     settings

@@ -83,17 +83,10 @@ fn channel(name: &str, port: u16, order: Order, reliability: Reliability, member
     let mut address = fresh_address();
     address.set_port(port);
     ChannelSettings {
-        name: name.to_owned(),
-        address,
         order: Some(order),
         reliability: Some(reliability),
-        mutex: None,
-        election: None,
-        flow: None,
         members: members.map(<[u16]>::to_vec),
-        detector: ChannelDetector::Own,
-        peers: None,
-        listen: None,
+        ..ChannelSettings::new(name, address)
     }
 }
 

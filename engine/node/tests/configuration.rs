@@ -1,7 +1,7 @@
 //! `docs/configuration.md` lists every key with its default, and the example is a configuration.
 
 use bourdon::Settings;
-use bourdon::settings::{ChannelDetector, ChannelSettings};
+use bourdon::settings::ChannelSettings;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,7 @@ fn docs() -> PathBuf {
 /// Every key of the settings with its default as it would stand in a file.
 fn defaults() -> BTreeMap<String, String> {
     // A channel has no default: a missing required value is reported.
-    let channel = ChannelSettings {
-        name: "required".to_owned(),
-        address: ([0, 0, 0, 0], 0).into(),
-        order: None,
-        reliability: None,
-        mutex: None,
-        election: None,
-        flow: None,
-        members: None,
-        detector: ChannelDetector::Own,
-        peers: None,
-        listen: None,
-    };
+    let channel = ChannelSettings::new("required", ([0, 0, 0, 0], 0).into());
     let mut settings = serde_json::to_value(Settings::default()).expect("settings are plain data");
     assert_eq!(settings["channel"], Value::Array(Vec::new()));
     settings["channel"] = serde_json::to_value(channel).expect("settings are plain data");

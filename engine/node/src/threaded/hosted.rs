@@ -82,7 +82,7 @@ pub(crate) struct Hosted {
     pub(crate) is_halted: bool,
     /// Why publications are blocked: cell 0, for the application to read.
     held_up: cells::Writer,
-    /// Its publications were blocked, or subscribers had no room, when it was last asked before a sleep.
+    /// Delivery waited for room in a subscription's ring before the last sleep.
     is_gated: bool,
     stop: Flag,
     /// Until when it runs on, once it is being stopped.
