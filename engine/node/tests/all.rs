@@ -10,6 +10,7 @@ mod environment;
 mod locks;
 mod mesh;
 mod order_book;
+mod places;
 mod threaded;
 
 #[path = "../../../tools/skipped.rs"]

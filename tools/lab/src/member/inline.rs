@@ -7,7 +7,8 @@ use super::messages::Publisher;
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
 use bourdon::{
-    Coordination, Event, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId, TopicName,
+    Coordination, Delivery, Event, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId,
+    TopicName,
 };
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
@@ -75,14 +76,17 @@ impl Member {
     /// Publishes, delivers and handles events; returns false if this incarnation is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
-        let deliveries = &mut self.deliveries;
+        let (deliveries, mut events) = (&mut self.deliveries, Vec::new());
         // This comes first, because a member that is removed still records what it delivered.
-        let work = self.node.poll(|delivery| deliveries.deliver(&delivery));
+        let work = self.node.poll(|delivery| match delivery {
+            Delivery::Message(message) => deliveries.deliver(message),
+            delivery => events.extend(delivery.event()),
+        });
         // The next poll sends whatever follows from a delivery.
         self.deliveries.history.flush();
         let work = work.map_err(Failure::broken)?;
         self.deliveries.check()?;
-        let goes_on = self.hear()? && self.take_token()?;
+        let goes_on = self.hear(events)? && self.take_token()?;
         if self.reach != self.node.reach() {
             self.reach = self.node.reach();
             self.reach.iter().for_each(|reach| self.print(format_args!("{}", NodeEvent::Reached(*reach))));
@@ -114,8 +118,8 @@ impl Member {
     }
 
     /// Handles all events; returns false if this incarnation is over.
-    fn hear(&mut self) -> Result<bool, Failure> {
-        while let Some(event) = self.node.poll_event() {
+    fn hear(&mut self, events: Vec<Event>) -> Result<bool, Failure> {
+        for event in events {
             self.print(format_args!("{}", NodeEvent::Group(event)));
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
