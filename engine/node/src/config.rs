@@ -266,6 +266,9 @@ pub struct ThreadSettings {
     pub publication_ring_bytes: usize,
     /// How much each subscription of a threaded node queues.
     pub subscription_ring_bytes: usize,
+    /// How long a node that is dropped goes on at most, to send what it accepted and await its acknowledgement, in
+    /// nanoseconds; with 0 it discards all that is not acknowledged by then.
+    pub drop_timeout_ns: u64,
     /// Where counters and the admin socket are; by default a directory of this user's.
     pub directory: Option<PathBuf>,
 }
@@ -390,6 +393,7 @@ impl Default for ThreadSettings {
             data_agents: 1,
             publication_ring_bytes: 8 << 20,
             subscription_ring_bytes: 8 << 20,
+            drop_timeout_ns: 1_000_000_000,
             directory: None,
         }
     }

@@ -66,6 +66,9 @@ fn without_links(before: Option<String>, error: &std::io::Error) -> String {
 }
 
 /// A member or observer, run by the thread that calls [`Engine::poll`].
+///
+/// A node that is dropped polls itself until all that it published is acknowledged, for `threads.drop_timeout_ns` at
+/// most; messages that are delivered meanwhile are discarded.
 #[derive(Debug)]
 pub struct Node {
     engine: Engine<NodePort>,
@@ -74,6 +77,10 @@ pub struct Node {
     /// When the links next receive the view's members.
     links_due: Instant,
     birth: BirthFile,
+    /// The group's name, for its warnings.
+    pub(crate) group: Box<str>,
+    /// How long it goes on at most when it is dropped; see `close.rs`.
+    pub(crate) drop_timeout_ns: u64,
 }
 
 /// How often the links receive the view's members: often enough that a new member is watched before it matters.
@@ -137,7 +144,8 @@ impl Node {
         let asked_bytes = settings.network.receive_buffer_bytes;
         let engine = Engine::new(port, config);
         let engine = engine.map_err(|source| NodeError::Buffer { asked_bytes, granted_bytes, source })?;
-        Ok(Self { engine, fallback, links, links_due: Instant(0), birth })
+        let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
+        Ok(Self { engine, fallback, links, links_due: Instant(0), birth, group, drop_timeout_ns })
     }
 
     /// As [`Engine::poll`]; takes in what the links know, too.

@@ -51,6 +51,7 @@ mod admin;
 pub mod channels;
 mod client_node;
 mod clock;
+mod close;
 mod config;
 pub mod counters;
 mod delivery;

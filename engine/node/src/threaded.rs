@@ -329,7 +329,7 @@ impl ThreadedNode {
         !self.ended.is_set()
     }
 
-    /// Stops it: what was published is sent, and its acknowledgement awaited for up to a second.
+    /// Stops it: what was published is sent, and its acknowledgement awaited, for `threads.drop_timeout_ns` at most.
     ///
     /// # Errors
     /// Why it had ended already, if its port had failed.

@@ -3,6 +3,7 @@
 mod after;
 mod beside;
 mod channels;
+mod closing;
 mod common;
 mod configuration;
 mod direct;

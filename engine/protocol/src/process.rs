@@ -34,6 +34,7 @@ mod inspect;
 mod install;
 mod instances;
 mod member;
+mod own_messages;
 mod pacing;
 mod pings;
 mod retention;

@@ -38,6 +38,7 @@ impl Settings {
             ("limits.receivers", limits.receivers.into(), 1, RECEIVERS_MAX),
             ("limits.repairs_per_s", limits.repairs_per_s.into(), 1, REPAIRS_MAX),
             ("threads.data_agents", self.threads.data_agents as u64, 1, DATA_AGENTS_MAX),
+            ("threads.drop_timeout_ns", self.threads.drop_timeout_ns, 0, HOUR_NS),
             ("timing.ack_delay_ns", timing.ack_delay_ns, 0, HOUR_NS),
             ("timing.heartbeat_min_ns", timing.heartbeat_min_ns, HEARTBEAT_LEAST_NS, HOUR_NS),
             ("timing.heartbeat_max_ns", heartbeat_max_ns, HEARTBEAT_LEAST_NS, HOUR_NS),

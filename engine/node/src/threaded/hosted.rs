@@ -12,6 +12,7 @@
 //! Invariant: a round ([`Hosted::work`]) makes no system call but the port's, and wakes others only if they sleep.
 
 use crate::admin::view::ViewReport;
+use crate::close;
 use crate::config::{FlowMode, Role, Settings};
 use crate::counters::{AgentFigures, CountersWriter};
 use crate::delivery::Delivery;
@@ -38,8 +39,6 @@ use std::sync::mpsc::TrySendError;
 
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
 const TAKE_LIMIT: usize = 256;
-/// How long a stopping group keeps running to get its last messages acknowledged.
-const LINGER_NS: u64 = 1_000_000_000;
 /// Between two judgements whether an observer hears a majority.
 const HEARING_INTERVAL_NS: u64 = 250_000_000;
 
@@ -90,6 +89,7 @@ pub(crate) struct Hosted {
     stop: Flag,
     /// Until when it runs on, once it is being stopped.
     pub(crate) linger_until: Option<Instant>,
+    drop_timeout_ns: u64,
     pub(crate) counters: CountersWriter,
     pub(crate) figures: AgentFigures,
     /// What was last reported about it.
@@ -110,7 +110,7 @@ pub(crate) struct Hosted {
 impl Hosted {
     /// The group of a node that has been joined with these settings.
     pub(crate) fn new(
-        node: Node,
+        mut node: Node,
         settings: &Settings,
         ends: Ends,
         commands: Receiver<Command>,
@@ -119,6 +119,7 @@ impl Hosted {
         Ending { stop, end }: Ending,
     ) -> Self {
         let is_member = settings.process.role == Role::Member;
+        let drop_timeout_ns = std::mem::take(&mut node.drop_timeout_ns); // its rings are emptied first
         Self {
             node,
             publications: ends.publications,
@@ -135,6 +136,7 @@ impl Hosted {
             is_gated: false,
             stop,
             linger_until: None,
+            drop_timeout_ns,
             counters,
             figures: AgentFigures::default(),
             reach: None,
@@ -298,7 +300,7 @@ impl Hosted {
             return false;
         }
         let now = self.now();
-        let until = *self.linger_until.get_or_insert(now + LINGER_NS);
+        let until = *self.linger_until.get_or_insert(now + self.drop_timeout_ns);
         let is_settled = self.control.settles(&self.node);
         now >= until || is_settled && !self.owes_messages()
     }
@@ -309,6 +311,7 @@ impl Hosted {
             Some(error) => Err(error),
             None => self.node.flush(),
         };
+        self.warn_of_unacknowledged();
         self.counters.copy(&self.node, &self.figures);
         let has_control = !self.control.is_gone();
         let Self { end, .. } = { self }; // all else is dropped here: no socket, ring or mailbox is left
@@ -411,14 +414,18 @@ impl Hosted {
         }
     }
 
-    /// Whether publications wait, or own messages are not acknowledged by all.
+    /// Whether messages that were accepted may be lost if this group ended now: they wait in a ring, or not every
+    /// member of the view holds them. A group that has no view yet, or no majority, may still send what waits.
     fn owes_messages(&mut self) -> bool {
         let waiting = self.publications.iter_mut().any(spsc::Consumer::has_frames);
         let process = self.node.process();
-        let (Some(rank), Some((open, ..))) = (process.config().rank(), process.window()) else { return false };
-        let unheard = |member| process.acknowledged(bourdon_wire::Rank(member), rank) < open;
-        let present = process.view().bits() & !process.suspects();
-        let others = (0..process.config().members).filter(|member| *member != rank.0 && present >> member & 1 == 1);
-        process.is_formed() && ({ others }.any(unheard) || waiting || process.backlog() > 0)
+        process.owes_own() || waiting && process.standing() != Standing::Gone
+    }
+
+    /// Warns of what was accepted and is not acknowledged at the end.
+    fn warn_of_unacknowledged(&mut self) {
+        let unacknowledged = close::unacknowledged(self.node.process());
+        let waiting = self.publications.iter_mut().map(|ring| ring.read(usize::MAX, |_, _| {})).sum::<usize>();
+        close::warn(&self.node.group, waiting as u64, unacknowledged.end.since(unacknowledged.start));
     }
 }
