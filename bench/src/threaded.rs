@@ -44,7 +44,7 @@ pub(crate) fn open(spec: &Spec) -> Result<ThreadedLink, Failure> {
 impl Link for ThreadedLink {
     fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
         match self.publication.try_publish(TOPIC, message) {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(PublishError::RingFull { .. }) => Ok(false),
             Err(error) => Err(broken(error)),
         }

@@ -13,9 +13,10 @@
 //! today. `docs/decisions/rings-carry-bytes.md` has the figures.
 //!
 //! Invariants: dropping a [`ThreadedNode`] leaves no thread, file or socket. A message that a [`Publication`] took is
-//! published in its order, or dropped with a [`NodeEvent::PublicationDropped`] if the group can never take it. A system
+//! published in its order, or dropped with a [`NodeEvent::Dropped`] if the group can never take it. A system
 //! call is made for a message only to wake a thread that sleeps.
 
+mod acknowledgement;
 mod agent;
 mod agents;
 pub(crate) mod commands;
@@ -27,18 +28,22 @@ mod frames;
 mod handles;
 mod held_up;
 mod hosted;
+mod intake;
 pub(crate) mod locks;
 mod outlet;
+mod publication;
 mod waits;
 
 pub use direct::{DirectNews, DirectTo};
 pub use events::NodeEvent;
-pub use handles::{Publication, PublicationClaim, PublishError, Subscription};
+pub use handles::Subscription;
+pub use publication::{NotAcknowledged, Publication, PublicationClaim, PublishError};
 pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
 use crate::config::{Role, Settings, group_of};
 use crate::counters::CountersFile;
+use crate::deadline::Canceller;
 use crate::directory::SOCKET_SUFFIX;
 use crate::inline::{Node, NodeError};
 use crate::mailbox::{Receiver, mailbox};
@@ -50,13 +55,13 @@ use bourdon_port::{Port, Waker};
 use bourdon_protocol::CallId;
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag};
-use bourdon_ring::spsc;
 use commands::{COMMANDS_MAX, Command, Commands};
 use direct::{DirectCommand, NEWS_MAX};
 use end::End;
 use events::EVENTS_MAX;
 use handles::Inlet;
 use hosted::{Ending, Ends, Hosted};
+use publication::PublisherEnd;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -96,6 +101,7 @@ pub struct ThreadedNode {
     /// Direct messages sent so far.
     tickets: u64,
     datagram_max_bytes: usize,
+    canceller: Canceller,
     /// The threads, which end with the last group that they run.
     place: Place,
 }
@@ -132,7 +138,7 @@ impl Info {
 
 /// The ends of a group's rings and mailboxes that the application and the admin thread have.
 struct Outside {
-    producers: Vec<spsc::Producer>,
+    publishers: Vec<PublisherEnd>,
     inlets: Vec<Inlet>,
     held_up_by: cells::Reader,
     events: Receiver<NodeEvent>,
@@ -210,6 +216,8 @@ impl ThreadedNode {
         let ending = (ended.clone(), outcome_in.clone());
         let (control, lock_commands) = place.control().take_over(&mut node, settings, ring(), ending);
         let mut wakers: Vec<_> = inside.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
+        wakers.extend(inside.publications.iter().map(|intake| intake.waker().clone()));
+        let canceller = Canceller::new(Flag::new(), wakers.clone());
         wakers.extend([outside.events_waker.clone(), place.control().waker().clone()]);
         let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), wakers, outcome_in) };
         place.run(Hosted::new(node, settings, inside, commands_in, control, counters, ending), ended.clone());
@@ -230,18 +238,20 @@ impl ThreadedNode {
             news: outside.news,
             tickets: 0,
             datagram_max_bytes: settings.limits.mtu_bytes,
+            canceller,
             place,
         };
         node.start_admin(outside.admin, cells)?;
         let is_member = settings.process.role == Role::Member;
-        let publication = |producer| Publication {
-            producer,
+        let agent = publication::Agent {
             bell: bells.work.clone(),
             waker: node.waker.clone(),
-            held_up_by: outside.held_up_by.clone(),
-            max_message_bytes: is_member.then_some(settings.limits.max_message_bytes),
+            held_up_by: outside.held_up_by,
+            cancelled: node.canceller.clone(),
         };
-        let publications = outside.producers.into_iter().map(publication).collect();
+        let limit_bytes = is_member.then_some(settings.limits.max_message_bytes);
+        let publication = |end| Publication::new(end, agent.clone(), limit_bytes);
+        let publications = outside.publishers.into_iter().map(publication).collect();
         let subscription = |inlet| Subscription::new(inlet, &bells.room, &node.waker);
         let subscriptions = outside.inlets.into_iter().map(subscription).collect();
         Ok((node, publications, subscriptions))
@@ -300,6 +310,11 @@ impl ThreadedNode {
     /// The group's locks and elections, for any thread; it outlives the node, and then reports that the node has ended.
     pub fn locks(&self) -> Locks {
         Locks::new(self.lock_commands.clone())
+    }
+
+    /// Ends the waits of its publications and subscriptions, from any thread.
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
     }
 
     /// What it chose.
@@ -365,7 +380,9 @@ fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), NodeE
     let io = |doing| move |source| NodeError::Io { doing, source };
     let (held_up, held_up_by) = cells::in_memory(1);
     let ring_bytes = settings.threads.publication_ring_bytes;
-    let (producers, publications) = (0..handles.publications).map(|_| spsc::channel(ring_bytes)).unzip();
+    let publications = (0..handles.publications).map(|_| intake::ends(ring_bytes));
+    let publications: Result<Vec<_>, _> = publications.collect();
+    let (publications, publishers) = publications.map_err(io("making an eventfd"))?.into_iter().unzip();
     let subscriptions = handles.subscriptions.iter().map(|patterns| outlet::ends(settings, patterns));
     let subscriptions: Result<Vec<_>, _> = subscriptions.collect();
     let (outlets, inlets) = subscriptions.map_err(io("making an eventfd"))?.into_iter().unzip();
@@ -379,5 +396,5 @@ fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), NodeE
     let seats = server::prepare().map_err(io("preparing the admin socket"))?;
     let (listeners, replies) = ([listener, seats.listener], seats.replies);
     let inside = Ends { publications, outlets, held_up, listeners, replies, news: news_sender };
-    Ok((inside, Outside { producers, inlets, held_up_by, events, events_waker, news, admin: seats.control }))
+    Ok((inside, Outside { publishers, inlets, held_up_by, events, events_waker, news, admin: seats.control }))
 }

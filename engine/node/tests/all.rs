@@ -1,5 +1,6 @@
 //! All tests of this folder, in one program: it is built and linked once.
 
+mod acknowledged;
 mod after;
 mod beside;
 mod channels;

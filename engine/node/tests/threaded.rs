@@ -171,7 +171,7 @@ fn an_observer_skips_what_does_not_fit_and_counts_it() {
     });
     assert_eq!(skipped, overruns);
     while let Some(event) = member.poll_event() {
-        assert!(!matches!(event, NodeEvent::PublicationDropped(_)), "{event}");
+        assert!(!matches!(event, NodeEvent::Dropped { .. }), "{event}");
     }
 }
 

@@ -184,7 +184,7 @@ fn ranks(bits: u64) -> Value {
 fn name(event: &NodeEvent) -> &'static str {
     let event = match event {
         NodeEvent::Group(event) => event,
-        NodeEvent::PublicationDropped(_) => return "publication_dropped",
+        NodeEvent::Dropped { .. } => return "publication_dropped",
         NodeEvent::SyncRefused(_) => return "sync_refused",
         NodeEvent::Reached(_) => return "reached",
         NodeEvent::Waiting(_) => return "waiting",

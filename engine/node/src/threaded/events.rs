@@ -18,8 +18,18 @@ pub(crate) const EVENTS_MAX: usize = 256;
 pub enum NodeEvent {
     /// The group's.
     Group(Event),
-    /// A message was taken from the application before it was known that the group can't take it; it was dropped.
-    PublicationDropped(Refusal),
+    /// Messages that a publication had accepted were dropped: the group can't take them, or this process was removed
+    /// from it before they were delivered.
+    Dropped {
+        /// The publication's place among those that the node was started with.
+        publication: usize,
+        /// The number of the first of them.
+        first: u64,
+        /// The number of the last.
+        last: u64,
+        /// Why the group can't take them, the last reason.
+        refusal: Option<Refusal>,
+    },
     /// A barrier that the application asked for was refused.
     SyncRefused(Refusal),
     /// Over the transport `auto`: how peers are reached has changed.
@@ -131,7 +141,11 @@ impl std::fmt::Display for NodeEvent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let event = match self {
             Self::Group(event) => event,
-            Self::PublicationDropped(refusal) => return write!(f, "a message was dropped: {refusal}"),
+            Self::Dropped { publication, first, last, refusal } => {
+                let why = "this process was removed from the group before they were delivered";
+                let why = refusal.map_or_else(|| why.to_owned(), |refusal| refusal.to_string());
+                return write!(f, "messages {first} to {last} of publication {publication} were dropped: {why}");
+            }
             Self::SyncRefused(refusal) => return write!(f, "there is no barrier: {refusal}"),
             Self::Reached(Reach { by_multicast, by_mesh }) => {
                 let all = by_multicast + by_mesh;
@@ -256,7 +270,10 @@ mod tests {
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let events = named.into_iter().chain(others).chain(suspected).map(NodeEvent::Group);
-        let refused = refusals.into_iter().flat_map(|r| [NodeEvent::PublicationDropped(r), NodeEvent::SyncRefused(r)]);
+        let refused = refusals.into_iter().flat_map(|refusal| {
+            let dropped = NodeEvent::Dropped { publication: 0, first: 3, last: 4, refusal: Some(refusal) };
+            [dropped, NodeEvent::SyncRefused(refusal)]
+        });
         let reached = [NodeEvent::Reached(Reach { by_multicast: 3, by_mesh: 4 })];
         let unstored = [NodeEvent::BirthNotStored("can't keep it".into())];
         let first = Waiting { missing: 0b110, members: 3, waited_ns: 1 << 40, ..Waiting::default() };

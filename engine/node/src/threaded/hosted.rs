@@ -24,17 +24,16 @@ use crate::threaded::control::DataEnd;
 use crate::threaded::direct::{DirectNews, Post};
 use crate::threaded::end::End;
 use crate::threaded::events::NodeEvent;
-use crate::threaded::frames::Published;
 use crate::threaded::held_up;
+use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
 use crate::threaded::waits::{FOLLOWING_NS, ViewWait, Waiting};
 use crate::transport::Reach;
 use bourdon_port::PortError;
-use bourdon_protocol::{Event, Standing};
+use bourdon_protocol::{Event, Refusal, Standing};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::Flag;
-use bourdon_ring::spsc;
-use bourdon_wire::Instant;
+use bourdon_wire::{Incarnation, Instant, Sequence};
 use std::sync::mpsc::TrySendError;
 
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
@@ -44,7 +43,7 @@ const HEARING_INTERVAL_NS: u64 = 250_000_000;
 
 /// Its ends of the rings and mailboxes.
 pub(crate) struct Ends {
-    pub(crate) publications: Vec<spsc::Consumer>,
+    pub(crate) publications: Vec<Intake>,
     pub(crate) outlets: Vec<Outlet>,
     /// Why publications are blocked: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
@@ -65,7 +64,7 @@ pub(crate) struct Ending {
 /// The group's state.
 pub(crate) struct Hosted {
     pub(crate) node: Node,
-    publications: Vec<spsc::Consumer>,
+    publications: Vec<Intake>,
     outlets: Vec<Outlet>,
     /// The receivers of events: the application and the admin thread.
     listeners: [Sender<NodeEvent>; 2],
@@ -84,6 +83,8 @@ pub(crate) struct Hosted {
     pub(crate) is_halted: bool,
     /// Why publications are blocked: cell 0, for the application to read.
     held_up: cells::Writer,
+    /// Why messages were dropped that are not reported yet.
+    refused: Option<Refusal>,
     /// Delivery waited for room in a subscription's ring before the last sleep.
     is_gated: bool,
     stop: Flag,
@@ -133,6 +134,7 @@ impl Hosted {
             owes_judgement: false,
             is_halted: false,
             held_up: ends.held_up,
+            refused: None,
             is_gated: false,
             stop,
             linger_until: None,
@@ -194,6 +196,7 @@ impl Hosted {
         work_count += self.control.exchange(&mut self.node);
         self.figures.control_full = self.control.full;
         self.report_events();
+        self.acknowledge();
         if self.owes_judgement {
             self.owes_judgement = !self.control.report_judgement(&self.node);
         }
@@ -246,29 +249,62 @@ impl Hosted {
     }
 
     fn take_publications(&mut self) -> usize {
-        let (node, mut held_up, mut dropped, mut taken) = (&mut self.node, None, None, 0);
-        for consumer in &mut self.publications {
-            taken += consumer.read_while(TAKE_LIMIT, |_, frame| {
-                let (outgoing, payload) = Published::read(frame);
-                match node.try_publish_with(&outgoing, payload) {
-                    Ok(_) => true,
-                    Err(refusal) if held_up::may_pass(refusal) => {
-                        held_up = Some(refusal);
-                        false
-                    }
-                    Err(refusal) => {
-                        dropped = Some(refusal);
-                        self.figures.publications_dropped += 1;
-                        true
-                    }
-                }
+        let (node, mut held_up, mut count) = (&mut self.node, None, 0);
+        let incarnation = node.process().incarnation();
+        let mut dropped = None;
+        for publication in &mut self.publications {
+            let taken = publication.take(TAKE_LIMIT, incarnation, |outgoing, payload| {
+                node.try_publish_with(outgoing, payload)
             });
+            count += taken.count;
+            held_up = taken.held_up.or(held_up);
+            dropped = taken.dropped.or(dropped);
         }
         held_up::write(&mut self.held_up, held_up);
-        if let Some(refusal) = dropped {
-            self.report(NodeEvent::PublicationDropped(refusal));
+        self.refused = dropped.or(self.refused);
+        count
+    }
+
+    /// Passes on which publications are acknowledged by now, once all events are reported that bear on it.
+    #[inline]
+    fn acknowledge(&mut self) {
+        if self.publications.iter().any(Intake::is_under_way) && !self.node.process().has_events() {
+            self.acknowledge_some();
         }
-        taken
+    }
+
+    #[inline(never)]
+    fn acknowledge_some(&mut self) {
+        let process = self.node.process();
+        let Some(acknowledged) = process.own_acknowledged() else { return };
+        let incarnation = process.incarnation();
+        // Their event came before, if they are settled.
+        self.publications.iter_mut().for_each(|intake| intake.lose_earlier(incarnation));
+        self.advance(incarnation, acknowledged);
+    }
+
+    fn advance(&mut self, incarnation: Incarnation, acknowledged: Sequence) {
+        let mut dropped = Vec::new();
+        for (publication, intake) in self.publications.iter_mut().enumerate() {
+            intake.advance(incarnation, acknowledged, |numbers| dropped.push((publication, numbers)));
+        }
+        for (publication, numbers) in dropped {
+            self.figures.publications_dropped += numbers.end() - numbers.start() + 1;
+            let refusal = self.refused.take();
+            self.report(NodeEvent::Dropped { publication, first: *numbers.start(), last: *numbers.end(), refusal });
+        }
+    }
+
+    /// An event decides about messages that were published before this process was removed, or before the view ended.
+    fn settle(&mut self, event: &Event) {
+        let own = self.node.process().config().rank();
+        let (incarnation, delivered) = match *event {
+            Event::Settled { incarnation, delivered } => (incarnation, delivered),
+            Event::Gap { sender, from, .. } if Some(sender) == own => (self.node.process().incarnation(), from),
+            _ => return,
+        };
+        self.publications.iter_mut().for_each(|intake| intake.lose(incarnation, delivered));
+        self.advance(incarnation, delivered);
     }
 
     /// How many messages may be delivered now.
@@ -327,7 +363,7 @@ impl Hosted {
         if self.is_halted {
             return self.control.has_orders(); // it takes nothing else
         }
-        let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(spsc::Consumer::has_frames);
+        let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(Intake::has_frames);
         let stop_is_news = self.stop.is_set() && self.linger_until.is_none();
         let has_room = self.is_gated && !self.waits_for_room();
         publishable || stop_is_news || has_room || self.commands.has_values() || self.control.has_orders()
@@ -354,6 +390,7 @@ impl Hosted {
                 event,
                 Event::View { .. } | Event::Suspected(..) | Event::Trusted(_) | Event::Removed(_) | Event::Left(_)
             );
+            self.settle(&event);
             self.report(event.into());
         }
         self.events = events; // its room is used again
@@ -414,18 +451,22 @@ impl Hosted {
         }
     }
 
-    /// Whether messages that were accepted may be lost if this group ended now: they wait in a ring, or not every
-    /// member of the view holds them. A group that has no view yet, or no majority, may still send what waits.
+    /// Whether messages that were accepted may be lost if this group ended now: they wait in a ring, or not every member
+    /// of the view holds them. A group that has no view yet, or no majority, may still send what waits.
     fn owes_messages(&mut self) -> bool {
-        let waiting = self.publications.iter_mut().any(spsc::Consumer::has_frames);
+        let waiting = self.publications.iter_mut().any(Intake::has_frames);
         let process = self.node.process();
         process.owes_own() || waiting && process.standing() != Standing::Gone
     }
 
     /// Warns of what was accepted and is not acknowledged at the end.
     fn warn_of_unacknowledged(&mut self) {
-        let unacknowledged = close::unacknowledged(self.node.process());
-        let waiting = self.publications.iter_mut().map(|ring| ring.read(usize::MAX, |_, _| {})).sum::<usize>();
-        close::warn(&self.node.group, waiting as u64, unacknowledged.end.since(unacknowledged.start));
+        let (mut unsent, mut unacknowledged) = (0, 0);
+        for publication in &mut self.publications {
+            let (numbers, waiting) = publication.end();
+            unsent += waiting;
+            unacknowledged += numbers.count() as u64 - waiting;
+        }
+        close::warn(&self.node.group, unsent, unacknowledged);
     }
 }

@@ -169,7 +169,7 @@ impl Member {
         // A process that was stopped does not catch up.
         self.due = (self.due + self.interval).max(now);
         match publication.try_publish(TopicId::of("lab"), &self.deliveries.payload(self.own, self.published)) {
-            Ok(()) => self.published += 1,
+            Ok(_) => self.published += 1,
             Err(PublishError::RingFull { .. } | PublishError::Ended) => {}
             Err(PublishError::Refused(refusal)) => return Err(Failure::broken(refusal)),
         }
@@ -181,7 +181,7 @@ impl Member {
         while let Some(event) = self.node.poll_event() {
             self.print(format_args!("{event}"));
             if let NodeEvent::Group(Event::IdentityConflict(_) | Event::ConfigurationDiffers(_))
-            | NodeEvent::PublicationDropped(Refusal::TooLarge { .. } | Refusal::Observer) = event
+            | NodeEvent::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Observer), .. } = event
             {
                 return Err(Failure::broken(event));
             }

@@ -1,0 +1,198 @@
+//! Where a data agent takes the messages of one publication: its ring, and which of them are acknowledged.
+//!
+//! A publisher that waits, for room or for an acknowledgement, sleeps on a descriptor. The agent may ring it only in a
+//! round in which something has changed for it, and not for every message it takes: a publisher that is woken for the
+//! room of one message publishes one message and sleeps again. So room is announced for a quarter of the ring, or once
+//! the ring is empty.
+//!
+//! Invariant: a dropped number reaches the publisher before the watermark passes it.
+
+use crate::threaded::acknowledgement::Acknowledgements;
+use crate::threaded::frames::Published;
+use crate::threaded::held_up;
+use crate::threaded::publication::PublisherEnd;
+use bourdon_port::Waker;
+use bourdon_protocol::{Outgoing, Refusal};
+use bourdon_ring::signal::{Bell, WatermarkWriter, doorbell, watermark};
+use bourdon_ring::spsc;
+use bourdon_wire::{Incarnation, Sequence};
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+
+/// Runs of dropped numbers that a publisher has not taken.
+const DROPPED_MAX: usize = 64;
+
+/// The agent's end of a publication.
+pub(crate) struct Intake {
+    ring: spsc::Consumer,
+    messages: Acknowledgements,
+    watermark: WatermarkWriter,
+    dropped: SyncSender<RangeInclusive<u64>>,
+    /// Dropped numbers that the publisher has no room for.
+    untaken: VecDeque<RangeInclusive<u64>>,
+    /// Bytes freed since room was last announced.
+    freed_bytes: usize,
+    /// Rung for room.
+    room: Bell,
+    /// Rung for acknowledgements.
+    news: Bell,
+    waker: Waker,
+}
+
+/// What a round took from a publication.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) count: usize,
+    /// Why the next message waits.
+    pub(crate) held_up: Option<Refusal>,
+    /// Why messages were dropped, the last reason.
+    pub(crate) dropped: Option<Refusal>,
+}
+
+/// Both ends of a publication with a ring of so many bytes.
+pub(crate) fn ends(ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)> {
+    let (producer, ring) = spsc::channel(ring_bytes);
+    let (mark, acknowledged) = watermark(0);
+    let (to_publisher, dropped) = sync_channel(DROPPED_MAX);
+    let ((room_sleeper, room), (news_sleeper, news), waker) = (doorbell(), doorbell(), Waker::new()?);
+    let publisher = PublisherEnd {
+        producer,
+        acknowledged,
+        dropped,
+        room: room_sleeper,
+        news: news_sleeper,
+        waker: waker.clone(),
+    };
+    let intake = Intake {
+        ring,
+        messages: Acknowledgements::default(),
+        watermark: mark,
+        dropped: to_publisher,
+        untaken: VecDeque::new(),
+        freed_bytes: 0,
+        room,
+        news,
+        waker,
+    };
+    Ok((intake, publisher))
+}
+
+impl Intake {
+    /// Wakes the publisher.
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
+    /// Whether a message waits in the ring.
+    #[inline]
+    pub(crate) fn has_frames(&mut self) -> bool {
+        self.ring.has_frames()
+    }
+
+    /// Takes messages while they are published, at most so many.
+    #[inline]
+    pub(crate) fn take(
+        &mut self,
+        limit: usize,
+        incarnation: Incarnation,
+        mut publish: impl FnMut(&Outgoing, &[u8]) -> Result<Sequence, Refusal>,
+    ) -> Taken {
+        let (mut taken, mut published, mut last) = (Taken::default(), 0, Sequence(0));
+        let (messages, freed_bytes) = (&mut self.messages, &mut self.freed_bytes);
+        taken.count = self.ring.read_while(limit, |_, frame| {
+            let (outgoing, payload) = Published::read(frame);
+            match publish(&outgoing, payload) {
+                Ok(sequence) => {
+                    debug_assert!(published == 0 || sequence == last.next(), "a round's messages are adjacent");
+                    (last, published) = (sequence, published + 1);
+                }
+                Err(refusal) if held_up::may_pass(refusal) => {
+                    taken.held_up = Some(refusal);
+                    return false;
+                }
+                Err(refusal) => {
+                    taken.dropped = Some(refusal);
+                    note(messages, std::mem::take(&mut published), incarnation, last);
+                    messages.note_dropped();
+                }
+            }
+            *freed_bytes += spsc::HEADER_BYTES + frame.len();
+            true
+        });
+        note(messages, published, incarnation, last);
+        if taken.count > 0 && (self.freed_bytes >= self.ring.capacity_bytes() / 4 || !self.ring.has_frames()) {
+            self.announce_room();
+        }
+        taken
+    }
+
+    /// Wakes a publisher that waits for room.
+    pub(crate) fn announce_room(&mut self) {
+        self.freed_bytes = 0;
+        if self.room.must_ring() {
+            self.waker.wake();
+        }
+    }
+
+    /// Whether a message that was taken is neither acknowledged nor dropped.
+    #[inline]
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.messages.is_under_way() || !self.untaken.is_empty()
+    }
+
+    /// Every message of this incarnation below this sequence is acknowledged. Calls `on_dropped` for dropped numbers.
+    pub(crate) fn advance(
+        &mut self,
+        incarnation: Incarnation,
+        acknowledged: Sequence,
+        mut on_dropped: impl FnMut(RangeInclusive<u64>),
+    ) {
+        let untaken = &mut self.untaken;
+        self.messages.advance(incarnation, acknowledged, |numbers| {
+            on_dropped(numbers.clone());
+            untaken.push_back(numbers);
+        });
+        while let Some(numbers) = self.untaken.pop_front() {
+            if let Err(TrySendError::Full(numbers)) = self.dropped.try_send(numbers) {
+                self.untaken.push_front(numbers);
+                break;
+            }
+        }
+        if self.untaken.len() > DROPPED_MAX {
+            // A publisher that asks for nothing is waited for with a bound: what it is given covers all of them.
+            let (first, last) = (self.untaken.pop_front(), self.untaken.pop_back());
+            self.untaken.clear();
+            self.untaken.extend(first.zip(last).map(|(first, last)| *first.start()..=*last.end()));
+        }
+        let passed = self.untaken.front().map_or(self.messages.passed(), |numbers| *numbers.start() - 1);
+        if passed > self.watermark.get() {
+            self.watermark.advance(passed);
+            if self.news.must_ring() {
+                self.waker.wake();
+            }
+        }
+    }
+
+    /// The messages of this incarnation from this sequence on will not be delivered, as far as this process knows.
+    pub(crate) fn lose(&mut self, incarnation: Incarnation, from: Sequence) {
+        self.messages.lose(incarnation, from);
+    }
+
+    /// The same of all messages of earlier incarnations.
+    pub(crate) fn lose_earlier(&mut self, incarnation: Incarnation) {
+        self.messages.lose_earlier(incarnation);
+    }
+
+    /// At the end: the numbers that are not acknowledged, and how many of them were never taken.
+    pub(crate) fn end(&mut self) -> (RangeInclusive<u64>, u64) {
+        let waiting = self.ring.read(usize::MAX, |_, _| {}) as u64;
+        (self.messages.passed() + 1..=self.messages.taken() + waiting, waiting)
+    }
+}
+
+fn note(messages: &mut Acknowledgements, published: u64, incarnation: Incarnation, last: Sequence) {
+    if published > 0 {
+        messages.note_published(published, incarnation, last.next());
+    }
+}

@@ -1,0 +1,376 @@
+//! Where the application's threads publish: one end of a ring each, and what is known of the messages in it.
+//!
+//! A publisher must learn why it can't go on, but another thread knows the reason: the data agent leaves it in a cell.
+//! A publisher that waits for that must not ask in a loop, which takes a core, nor sleep for fixed times, which adds
+//! them to every message: it sleeps on a descriptor of its own, which the agent rings (`intake.rs`).
+//!
+//! A message's number counts what its handle has committed, so neither side reports it to the other.
+//!
+//! Invariants: one thread per handle (they are `Send`, not shared); only a call that takes a [`Deadline`] waits.
+
+use crate::deadline::{Canceller, Deadline, sleep};
+use crate::threaded::frames::{PUBLISHED_BYTES, Published};
+use crate::threaded::held_up;
+use bourdon_port::Waker;
+use bourdon_protocol::Refusal;
+use bourdon_ring::counters as cells;
+use bourdon_ring::signal::{Bell, Sleeper, WatermarkReader};
+use bourdon_ring::spsc;
+use bourdon_wire::{TopicId, TopicName};
+use std::ops::{Deref, DerefMut, RangeInclusive};
+use std::sync::mpsc;
+use zerocopy::IntoBytes;
+
+/// Why a message was not taken. Nothing of it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The ring to the data agent is full.
+    #[error("the publication's ring is full{}", .held_up_by.map(|why| format!(": {why}")).unwrap_or_default())]
+    RingFull {
+        /// What the data agent waits for, if it waits; else it is merely behind.
+        held_up_by: Option<Refusal>,
+    },
+    /// The group can never take it.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The node has ended.
+    #[error("the node has ended")]
+    Ended,
+}
+
+/// Why a message is not acknowledged. It may be delivered all the same, unless it was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotAcknowledged {
+    /// The deadline has passed, or the wait was cancelled.
+    #[error("acknowledged up to message {acknowledged} by the deadline{}",
+        .held_up_by.map(|why| format!(": {why}")).unwrap_or_default())]
+    Late {
+        /// All messages up to this number are acknowledged.
+        acknowledged: u64,
+        /// What the data agent waits for before it publishes more, if it waits.
+        held_up_by: Option<Refusal>,
+    },
+    /// The message was dropped: the group could not take it, or this process was removed from the group before it was
+    /// delivered.
+    #[error("message {number} was dropped: the group could not take it, or this process was removed before")]
+    Dropped {
+        /// Its number.
+        number: u64,
+    },
+    /// The node has ended before.
+    #[error("the node has ended; messages up to number {acknowledged} were acknowledged")]
+    Closed {
+        /// All messages up to this number were acknowledged.
+        acknowledged: u64,
+    },
+    /// This publication has not published a message of this number.
+    #[error("there is no message {number}: this publication has published {published}")]
+    Unpublished {
+        /// The number.
+        number: u64,
+        /// How many messages it has published.
+        published: u64,
+    },
+}
+
+/// The publisher's end of an intake.
+pub(crate) struct PublisherEnd {
+    pub(crate) producer: spsc::Producer,
+    pub(crate) acknowledged: WatermarkReader,
+    /// Numbers that were dropped.
+    pub(crate) dropped: mpsc::Receiver<RangeInclusive<u64>>,
+    /// Announces a sleep for room.
+    pub(crate) room: Sleeper,
+    /// Announces a sleep for acknowledgements.
+    pub(crate) news: Sleeper,
+    /// What it sleeps on.
+    pub(crate) waker: Waker,
+}
+
+/// What announces work to a group's agent, and what it reports to all publishers.
+#[derive(Clone)]
+pub(crate) struct Agent {
+    pub(crate) bell: Bell,
+    pub(crate) waker: Waker,
+    pub(crate) held_up_by: cells::Reader,
+    pub(crate) cancelled: Canceller,
+}
+
+/// Where one of the application's threads publishes.
+///
+/// Messages are numbered from 1, in the order of publication by this handle. A number from
+/// [`Publication::try_publish`] means that the message is accepted: it will be sent in its order. It does not mean that
+/// any other process has it. [`Publication::acknowledged`] does:
+///
+/// - at the levels `unreliable` and `best-effort`: the message was given to the network;
+/// - at `reliable` and `stable`: every member of the view holds it, so each that stays in the group delivers it;
+/// - at `uniform`: a quorum holds it and all that comes before it, and it was delivered here; so it is delivered even
+///   if all processes crash that have delivered it by now.
+///
+/// A publication that is dropped still sends what it accepted.
+pub struct Publication {
+    end: PublisherEnd,
+    agent: Agent,
+    /// None at an observer.
+    max_message_bytes: Option<usize>,
+    /// How many messages were committed.
+    published: u64,
+    /// Numbers that were dropped.
+    lost: Vec<RangeInclusive<u64>>,
+}
+
+/// Runs of dropped numbers that a publication remembers.
+const LOST_MAX: usize = 1024;
+
+impl Publication {
+    pub(crate) fn new(end: PublisherEnd, agent: Agent, max_message_bytes: Option<usize>) -> Self {
+        Self { end, agent, max_message_bytes, published: 0, lost: Vec::new() }
+    }
+
+    /// Publishes a message: copies it into the ring to the data agent. Returns its number.
+    ///
+    /// # Errors
+    /// Why it was not taken; after [`PublishError::RingFull`] try again later.
+    #[inline]
+    pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<u64, PublishError> {
+        let mut claim = self.try_claim(topic, payload.len())?;
+        claim.copy_from_slice(payload);
+        Ok(claim.commit())
+    }
+
+    /// Claims space for a message, to be written in place and committed.
+    ///
+    /// # Errors
+    /// As [`Publication::try_publish`].
+    #[inline]
+    pub fn try_claim(&mut self, topic: TopicId, payload_bytes: usize) -> Result<PublicationClaim<'_>, PublishError> {
+        self.claim(topic, None, payload_bytes)
+    }
+
+    /// Publishes a message that carries its topic's name, for subscribers by patterns. Returns its number.
+    ///
+    /// # Errors
+    /// As [`Publication::try_publish`].
+    #[inline]
+    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<u64, PublishError> {
+        let mut claim = self.try_claim_named(name, payload.len())?;
+        claim.copy_from_slice(payload);
+        Ok(claim.commit())
+    }
+
+    /// Claims space for a message that carries its topic's name.
+    ///
+    /// # Errors
+    /// As [`Publication::try_publish`].
+    #[inline]
+    pub fn try_claim_named(
+        &mut self,
+        name: &TopicName,
+        payload_bytes: usize,
+    ) -> Result<PublicationClaim<'_>, PublishError> {
+        self.claim(name.id(), Some(name), payload_bytes)
+    }
+
+    /// As [`Publication::try_publish`], but waits until the message is taken, at most until the deadline.
+    ///
+    /// # Errors
+    /// Why the message can never be taken, at once; or why it was not taken by the deadline, or before the wait was
+    /// cancelled. Nothing of it was sent.
+    pub fn publish(
+        &mut self,
+        topic: TopicId,
+        payload: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<u64, PublishError> {
+        self.publish_by(topic, None, payload, deadline.into())
+    }
+
+    /// As [`Publication::publish`], of a message that carries its topic's name.
+    ///
+    /// # Errors
+    /// As [`Publication::publish`].
+    pub fn publish_named(
+        &mut self,
+        name: &TopicName,
+        payload: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<u64, PublishError> {
+        self.publish_by(name.id(), Some(name), payload, deadline.into())
+    }
+
+    fn publish_by(
+        &mut self,
+        topic: TopicId,
+        name: Option<&TopicName>,
+        payload: &[u8],
+        deadline: Deadline,
+    ) -> Result<u64, PublishError> {
+        loop {
+            let refused = match self.claim(topic, name, payload.len()) {
+                Ok(mut claim) => {
+                    claim.copy_from_slice(payload);
+                    return Ok(claim.commit());
+                }
+                Err(refused) => refused,
+            };
+            if !matches!(refused, PublishError::RingFull { .. }) || self.is_over(deadline) {
+                return Err(refused);
+            }
+            let front_bytes = Published::new(topic, name).front_bytes();
+            let (end, agent) = (&mut self.end, &self.agent);
+            let (producer, cancelled) = (&mut end.producer, &agent.cancelled);
+            sleep(&mut end.room, &end.waker, deadline, || {
+                let has_room = producer.try_claim(0, front_bytes + payload.len()).is_ok();
+                has_room || producer.is_abandoned() || cancelled.is_cancelled()
+            });
+        }
+    }
+
+    fn is_over(&self, deadline: Deadline) -> bool {
+        self.agent.cancelled.is_cancelled() || deadline.has_passed()
+    }
+
+    #[inline]
+    fn claim(
+        &mut self,
+        topic: TopicId,
+        name: Option<&TopicName>,
+        payload_bytes: usize,
+    ) -> Result<PublicationClaim<'_>, PublishError> {
+        let text = name.map_or("", TopicName::as_str);
+        let Some(limit_bytes) = self.max_message_bytes else {
+            return Err(PublishError::Refused(Refusal::Observer));
+        };
+        if payload_bytes > limit_bytes {
+            return Err(PublishError::Refused(Refusal::TooLarge { limit_bytes }));
+        }
+        if self.end.producer.is_abandoned() {
+            return Err(PublishError::Ended);
+        }
+        let head = Published::new(topic, name);
+        match self.end.producer.try_claim(0, head.front_bytes() + payload_bytes) {
+            Ok(mut ring) => {
+                ring[..PUBLISHED_BYTES].copy_from_slice(head.as_bytes());
+                ring[PUBLISHED_BYTES..head.front_bytes()].copy_from_slice(text.as_bytes());
+                let agent = &mut self.agent;
+                let (bell, waker, published) = (&mut agent.bell, &agent.waker, &mut self.published);
+                Ok(PublicationClaim { ring, head, bell, waker, published })
+            }
+            Err(_) => Err(PublishError::RingFull { held_up_by: held_up::read(&self.agent.held_up_by) }),
+        }
+    }
+
+    /// What the data agent waits for before it can publish more, if it waits.
+    pub fn held_up_by(&self) -> Option<Refusal> {
+        held_up::read(&self.agent.held_up_by)
+    }
+
+    /// How many messages this publication has published: the number of the last one.
+    pub fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// The number up to which all messages are acknowledged, but for those that were dropped: [`NotAcknowledged`] and
+    /// an event report these. It never falls.
+    pub fn acknowledged(&mut self) -> u64 {
+        let acknowledged = self.end.acknowledged.get();
+        while let Ok(numbers) = self.end.dropped.try_recv() {
+            let is_full = self.lost.len() >= LOST_MAX; // then the last run covers what lies between as well
+            match self.lost.last_mut().filter(|last| is_full || *last.end() + 1 == *numbers.start()) {
+                Some(last) => *last = *last.start()..=*numbers.end(),
+                None => self.lost.push(numbers),
+            }
+        }
+        acknowledged
+    }
+
+    /// Waits until a message is acknowledged, and with it all before it, at most until the deadline. 0 is no message,
+    /// and needs no wait.
+    ///
+    /// # Errors
+    /// Why it is not: it is too early, the message was dropped, the node has ended, or there is no such message.
+    pub fn wait_acknowledged(&mut self, number: u64, deadline: impl Into<Deadline>) -> Result<(), NotAcknowledged> {
+        let deadline = deadline.into();
+        if number > self.published {
+            return Err(NotAcknowledged::Unpublished { number, published: self.published });
+        }
+        loop {
+            let has_ended = self.end.producer.is_abandoned();
+            let acknowledged = self.acknowledged();
+            if acknowledged >= number {
+                let is_lost = self.lost.iter().any(|numbers| numbers.contains(&number));
+                return if is_lost { Err(NotAcknowledged::Dropped { number }) } else { Ok(()) };
+            }
+            if has_ended {
+                return Err(NotAcknowledged::Closed { acknowledged });
+            }
+            if self.is_over(deadline) {
+                return Err(NotAcknowledged::Late { acknowledged, held_up_by: self.held_up_by() });
+            }
+            let (end, cancelled) = (&mut self.end, &self.agent.cancelled);
+            let (producer, mark) = (&end.producer, &end.acknowledged);
+            sleep(&mut end.news, &end.waker, deadline, || {
+                mark.get() > acknowledged || producer.is_abandoned() || cancelled.is_cancelled()
+            });
+        }
+    }
+}
+
+/// Space for one message's bytes; dropped without [`PublicationClaim::commit`], nothing is published.
+#[must_use = "a claim that is not committed publishes nothing"]
+pub struct PublicationClaim<'a> {
+    ring: spsc::Claim<'a>,
+    head: Published,
+    bell: &'a mut Bell,
+    waker: &'a Waker,
+    published: &'a mut u64,
+}
+
+impl PublicationClaim<'_> {
+    /// Sets when the message was meant to be sent, in nanoseconds since the UNIX epoch; receivers see it as its send
+    /// time. Costs 8 bytes on the network.
+    pub fn set_intended_send_ns(&mut self, intended_send_ns: u64) {
+        self.head = self.head.intended(intended_send_ns);
+        self.ring[..PUBLISHED_BYTES].copy_from_slice(self.head.as_bytes());
+    }
+
+    /// Publishes the message. Returns its number.
+    #[inline]
+    pub fn commit(self) -> u64 {
+        self.ring.commit();
+        *self.published += 1;
+        if self.bell.must_ring() {
+            self.waker.wake();
+        }
+        *self.published
+    }
+}
+
+impl Deref for PublicationClaim<'_> {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        &self.ring[self.head.front_bytes()..]
+    }
+}
+
+impl DerefMut for PublicationClaim<'_> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.ring[self.head.front_bytes()..]
+    }
+}
+
+macro_rules! opaque_debug {
+    ($($name:ident $(<$life:lifetime>)?),+) => {$(
+        impl std::fmt::Debug for $name$(<$life>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        }
+    )+};
+}
+
+opaque_debug!(Publication, PublicationClaim<'_>);

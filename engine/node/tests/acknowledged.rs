@@ -1,0 +1,162 @@
+//! Numbers of messages, acknowledgements by level, and waits for room and acknowledgement.
+
+use crate::common::{PATIENCE, TOPIC, World, poll_until, read, until};
+use bourdon::settings::Reliability;
+use bourdon::{Deadline, Handles, Node, NotAcknowledged, PublishError, Refusal, ThreadedNode};
+use std::time::Duration;
+
+const SHORT: Duration = Duration::from_millis(20);
+
+#[test]
+fn messages_are_numbered_and_acknowledged_at_every_level() {
+    use Reliability::{BestEffort, Reliable, Stable, Uniform, Unreliable};
+    for reliability in [Unreliable, BestEffort, Reliable, Uniform, Stable] {
+        let world = World::new(2);
+        let start = |rank| {
+            let mut settings = world.member(rank);
+            settings.group.reliability = reliability;
+            ThreadedNode::start(&settings).expect("it starts")
+        };
+        let mut nodes = [0, 1].map(start);
+        for (_, publication, _) in &mut nodes {
+            for number in 1..=100 {
+                assert_eq!(publication.publish(TOPIC, b"one", PATIENCE), Ok(number), "{reliability:?}");
+            }
+        }
+        for (_, publication, _) in &mut nodes {
+            publication.wait_acknowledged(100, PATIENCE).expect("both run");
+            assert_eq!((publication.published(), publication.acknowledged()), (100, 100), "{reliability:?}");
+            publication.wait_acknowledged(7, Duration::ZERO).expect("it was before");
+        }
+    }
+}
+
+#[test]
+fn publications_of_one_node_have_numbers_of_their_own() {
+    let world = World::new(2);
+    let handles = Handles { publications: 2, subscriptions: Vec::new() };
+    let (_node, mut publications, _) = ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
+    let (_other, _publication, _subscription) = ThreadedNode::start(&world.member(1)).expect("it starts");
+    for round in 0..50 {
+        for (place, publication) in publications.iter_mut().enumerate() {
+            for _ in 0..=place {
+                publication.publish(TOPIC, &[round; 40], PATIENCE).expect("there is room");
+            }
+        }
+    }
+    for (publication, count) in publications.iter_mut().zip([50, 100]) {
+        assert_eq!(publication.published(), count);
+        publication.wait_acknowledged(count, PATIENCE).expect("both run");
+    }
+}
+
+/// A member that does not run holds nothing: what is sent meanwhile is not acknowledged, but by the network.
+#[test]
+fn what_a_member_of_the_view_lacks_is_not_acknowledged() {
+    for (reliability, is_acknowledged) in
+        [(Reliability::BestEffort, true), (Reliability::Reliable, false), (Reliability::Stable, false)]
+    {
+        let world = World::new(2);
+        let settings = |rank| {
+            let mut settings = world.member(rank);
+            settings.group.reliability = reliability;
+            settings.detector.suspect_after_ns = Some(3_600_000_000_000);
+            settings.detector.pull = false;
+            settings.detector.phi = false;
+            settings
+        };
+        let mut other = Node::join(&settings(1)).expect("it joins");
+        let (node, mut publication, _subscription) = ThreadedNode::start(&settings(0)).expect("it starts");
+        poll_until(&mut other, "the view", |other| other.process().is_formed());
+        poll_until(&mut other, "the first message", |_| {
+            publication.published() > 0 || publication.publish(TOPIC, b"one", SHORT).is_ok()
+        });
+        poll_until(&mut other, "its acknowledgement", |_| publication.acknowledged() == 1);
+        let second = publication.publish(TOPIC, b"two", PATIENCE).expect("there is room");
+        if is_acknowledged {
+            publication.wait_acknowledged(second, PATIENCE).expect("the network took it");
+        } else {
+            let late = NotAcknowledged::Late { acknowledged: 1, held_up_by: None };
+            assert_eq!(publication.wait_acknowledged(second, SHORT), Err(late), "{reliability:?}");
+            poll_until(&mut other, "its acknowledgement", |_| publication.acknowledged() == second);
+        }
+        drop(node);
+        let closed = NotAcknowledged::Unpublished { number: 3, published: 2 };
+        assert_eq!(publication.wait_acknowledged(3, PATIENCE), Err(closed));
+        assert_eq!(publication.publish(TOPIC, b"three", PATIENCE), Err(PublishError::Ended));
+    }
+}
+
+/// Its numbers stay those of the same messages, though datagrams are numbered from 0 in each view.
+#[test]
+fn views_that_change_lose_no_acknowledgement() {
+    let world = World::new(3);
+    let start = |rank| ThreadedNode::start(&world.member(rank)).expect("it starts");
+    let (_first, mut publication, mut subscription) = start(0);
+    let (_second, _publication, _subscription) = start(1);
+    let third = start(2);
+    let mut number = 0;
+    while number < 500 {
+        number = publication.publish(TOPIC, &[7; 100], PATIENCE).expect("there is room");
+    }
+    publication.wait_acknowledged(1, PATIENCE).expect("the group forms");
+    let ending = std::thread::spawn(move || drop(third));
+    while number < 2_000 {
+        number = publication.publish(TOPIC, &[7; 100], PATIENCE).expect("there is room");
+    }
+    publication.wait_acknowledged(number, PATIENCE).expect("two members go on");
+    ending.join().expect("no panic");
+    assert_eq!(read(&mut subscription, 2_000).len(), 2_000);
+}
+
+#[test]
+fn a_publisher_waits_for_room_and_is_woken_for_it() {
+    let world = World::new(1);
+    let mut settings = world.member(0);
+    settings.threads.subscription_ring_bytes = 1 << 18;
+    let (node, mut publication, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
+    const COUNT: usize = 20_000; // ten times what both rings and the window hold
+    let publisher = std::thread::spawn(move || {
+        for number in 1..=COUNT as u64 {
+            assert_eq!(publication.publish(TOPIC, &[7; 500], Deadline::NEVER), Ok(number));
+        }
+        publication
+    });
+    assert_eq!(read(&mut subscription, COUNT).len(), COUNT);
+    let mut publication = publisher.join().expect("no panic");
+    publication.wait_acknowledged(COUNT as u64, PATIENCE).expect("it was delivered");
+    drop(node);
+}
+
+#[test]
+fn a_deadline_a_canceller_and_the_end_of_the_node_end_a_wait() {
+    let world = World::new(2); // the other member never comes
+    let mut settings = world.member(0);
+    settings.threads.drop_timeout_ns = 0;
+    let (node, mut publication, _subscription) = ThreadedNode::start(&settings).expect("it starts");
+    let mut refused = None;
+    until("the ring to be full", || {
+        refused = publication.publish(TOPIC, &[0; 1_000], SHORT).err();
+        refused == Some(PublishError::RingFull { held_up_by: Some(Refusal::Forming) })
+    });
+    let published = publication.published();
+    let late = NotAcknowledged::Late { acknowledged: 0, held_up_by: Some(Refusal::Forming) };
+    assert_eq!(publication.wait_acknowledged(published, SHORT), Err(late));
+
+    let canceller = node.canceller();
+    let waiting = std::thread::spawn(move || {
+        let room = publication.publish(TOPIC, &[0; 1_000], Deadline::NEVER);
+        (publication, room)
+    });
+    canceller.cancel();
+    let (mut publication, room) = waiting.join().expect("no panic");
+    assert_eq!(room.err(), refused);
+    assert_eq!(publication.wait_acknowledged(published, Deadline::NEVER), Err(late), "it stays cancelled");
+    drop(node);
+
+    let (node, mut publication, _subscription) = ThreadedNode::start(&settings).expect("it starts");
+    publication.try_publish(TOPIC, b"one").expect("there is room");
+    let waiting = std::thread::spawn(move || publication.wait_acknowledged(1, Deadline::NEVER));
+    drop(node);
+    assert_eq!(waiting.join().expect("no panic"), Err(NotAcknowledged::Closed { acknowledged: 0 }));
+}
