@@ -3,33 +3,64 @@
 //! A message that was accepted and is then discarded in silence is lost without any sign of it: the application has its
 //! number, and the group never had the message. A node that waits for its acknowledgement without a bound hangs where
 //! the network is cut. So a node that ends goes on for a bounded time while a message may still be lost with it, and
-//! then reports what is not acknowledged.
+//! then reports what is not acknowledged. A node that is closed also leaves its view: the others go on at once, and do
+//! not suspect it first.
 //!
 //! Invariant: a node that has nothing under way ends at once.
 
-use crate::inline::Node;
+use crate::deadline::Deadline;
+use crate::inline::{Node, NodeError};
 use bourdon_port::PortError;
-use bourdon_protocol::Process;
-use bourdon_wire::{Instant, Sequence};
-use std::ops::Range;
+use bourdon_protocol::{Process, Standing};
+use bourdon_wire::Instant;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How long a node that ends sleeps at most between two polls.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What a process has published and is not acknowledged.
-pub(crate) fn unacknowledged(process: &Process) -> Range<Sequence> {
-    let next = process.own_next();
-    process.own_acknowledged().map_or(next..next, |acknowledged| acknowledged.min(next)..next)
+/// What became of a node that was closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// The messages that were accepted and are not acknowledged; they may be delivered all the same. Of a threaded
+    /// node, an entry for each of its publications in their order, with the numbers of the messages; of an inline node,
+    /// one entry with their sequences. Empty ranges where nothing is missing.
+    pub unacknowledged: Vec<RangeInclusive<u64>>,
+    /// Whether the members go on without this process in their view: it has left, or it was an observer or in no view.
+    /// If not, they suspect it, and then go on without it.
+    pub has_left: bool,
+}
+
+impl CloseReport {
+    /// Whether every message that was accepted is acknowledged, and this process has left.
+    pub fn is_clean(&self) -> bool {
+        self.has_left && self.unacknowledged_count() == 0
+    }
+
+    /// How many messages are not acknowledged.
+    pub fn unacknowledged_count(&self) -> u64 {
+        self.unacknowledged.iter().map(|numbers| (numbers.end() + 1).saturating_sub(*numbers.start())).sum()
+    }
+}
+
+/// The time of a deadline by a node's clock.
+pub(crate) fn until(now: Instant, deadline: Deadline) -> Instant {
+    let remaining = deadline.remaining().map(|remaining| u64::try_from(remaining.as_nanos()).unwrap_or(u64::MAX));
+    remaining.map_or(Instant::NEVER, |remaining_ns| now + remaining_ns)
+}
+
+/// Whether a process has left, or has no view to leave.
+pub(crate) fn has_left(process: &Process) -> bool {
+    process.config().rank().is_none() || process.standing() == Standing::Gone && !process.is_parting()
 }
 
 /// Warns of messages that were accepted, and are not acknowledged now that their node ends.
 #[cold]
-pub(crate) fn warn(group: &str, unsent: u64, unacknowledged: u64) {
-    if unsent + unacknowledged > 0 {
+pub(crate) fn warn(group: &str, unacknowledged: u64) {
+    if unacknowledged > 0 {
         tracing::warn!(
             group,
-            unsent,
             unacknowledged,
             "a node ended while messages that it had accepted were not acknowledged: close it with a longer deadline"
         );
@@ -37,10 +68,33 @@ pub(crate) fn warn(group: &str, unsent: u64, unacknowledged: u64) {
 }
 
 impl Node {
+    /// Ends this node: sends what was published, waits until it is acknowledged, and leaves the view; all that within
+    /// the deadline. Polls the node meanwhile, and discards what is delivered. The view is left by agreement: without a
+    /// majority, or where the members that are left would be too few for `group.quorum`, this process stays in the view
+    /// of the others until they suspect it.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, NodeError> {
+        let until = until(self.clock().now(), deadline.into());
+        self.drop_timeout_ns = 0;
+        self.settle(until)?;
+        let unacknowledged = self.unacknowledged();
+        if !has_left(self.process()) && self.process().may_leave() {
+            self.leave();
+            self.poll_until(until, |process| !has_left(process) && process.may_leave())?;
+        }
+        Ok(CloseReport { unacknowledged: vec![unacknowledged], has_left: has_left(self.process()) })
+    }
+
     /// Polls until all that was published is acknowledged, or it is time to end. Discards what is delivered.
     fn settle(&mut self, until: Instant) -> Result<(), PortError> {
         self.flush()?;
-        while self.process().owes_own() && self.clock().now() < until {
+        self.poll_until(until, Process::owes_own)
+    }
+
+    fn poll_until(&mut self, until: Instant, owes: impl Fn(&Process) -> bool) -> Result<(), PortError> {
+        while owes(self.process()) && self.clock().now() < until {
             let work_count = self.poll(|_| {})?;
             while self.poll_event().is_some() {}
             if work_count == 0 {
@@ -48,6 +102,13 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// The sequences that are not acknowledged.
+    fn unacknowledged(&self) -> RangeInclusive<u64> {
+        let next = self.process().own_next().0;
+        let first = self.process().own_acknowledged().map_or(next, |acknowledged| acknowledged.0);
+        if first < next { first..=next - 1 } else { 1..=0 }
     }
 }
 
@@ -60,7 +121,6 @@ impl Drop for Node {
         if let Err(error) = self.settle(until) {
             tracing::warn!(group = &*self.group, %error, "a node that ended could not send what it had accepted");
         }
-        let unacknowledged = unacknowledged(self.process());
-        warn(&self.group, 0, unacknowledged.end.since(unacknowledged.start));
+        warn(&self.group, self.unacknowledged().count() as u64);
     }
 }

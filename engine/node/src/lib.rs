@@ -36,7 +36,7 @@
 //!         subscription.wait(Duration::from_secs(1))?;
 //!     }
 //! }
-//! node.stop()?;
+//! node.close(Duration::from_secs(5))?;
 //! # Ok(())
 //! # }
 //! ```
@@ -88,6 +88,7 @@ pub use bourdon_wire::{
 pub use channels::Channels;
 pub use client_node::ClientNode;
 pub use clock::{Clock, Time};
+pub use close::CloseReport;
 pub use config::{Settings, SettingsError};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;

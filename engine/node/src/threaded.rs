@@ -19,6 +19,7 @@
 mod acknowledgement;
 mod agent;
 mod agents;
+pub(crate) mod closing;
 pub(crate) mod commands;
 mod control;
 mod direct;
@@ -41,9 +42,10 @@ pub use publication::{NotAcknowledged, Publication, PublicationClaim, PublishErr
 pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
+use crate::close::CloseReport;
 use crate::config::{Role, Settings, group_of};
 use crate::counters::CountersFile;
-use crate::deadline::Canceller;
+use crate::deadline::{Canceller, Deadline};
 use crate::directory::SOCKET_SUFFIX;
 use crate::inline::{Node, NodeError};
 use crate::mailbox::{Receiver, mailbox};
@@ -55,6 +57,7 @@ use bourdon_port::{Port, Waker};
 use bourdon_protocol::CallId;
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag};
+use closing::Stop;
 use commands::{COMMANDS_MAX, Command, Commands};
 use direct::{DirectCommand, NEWS_MAX};
 use end::End;
@@ -81,13 +84,13 @@ pub struct Handles {
 pub struct ThreadedNode {
     group: String,
     info: Info,
-    stop: Flag,
+    stop: Stop,
     /// Wakes the data agent.
     waker: Waker,
     /// Whether that is needed.
     bell: Bell,
     /// How the group ended; none once that is known.
-    outcome: Option<mpsc::Receiver<Result<(), NodeError>>>,
+    outcome: Option<mpsc::Receiver<Result<CloseReport, NodeError>>>,
     /// The group has ended.
     ended: Flag,
     admin: Option<Control>,
@@ -212,7 +215,7 @@ impl ThreadedNode {
             }
         };
         let (commands, commands_in) = mailbox(COMMANDS_MAX, ring());
-        let (stop, ended, (outcome_in, outcome)) = (Flag::new(), Flag::new(), sync_channel(1));
+        let (stop, ended, (outcome_in, outcome)) = (Stop::default(), Flag::new(), sync_channel(1));
         let ending = (ended.clone(), outcome_in.clone());
         let (control, lock_commands) = place.control().take_over(&mut node, settings, ring(), ending);
         let mut wakers: Vec<_> = inside.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
@@ -338,23 +341,30 @@ impl ThreadedNode {
         self.events_waker.clear();
     }
 
-    /// Whether it still runs: it ends by [`ThreadedNode::stop`], by request on the admin socket, or because its port
+    /// Whether it still runs: it ends by [`ThreadedNode::close`], by request on the admin socket, or because its port
     /// failed.
     pub fn is_running(&self) -> bool {
         !self.ended.is_set()
     }
 
-    /// Stops it: what was published is sent, and its acknowledgement awaited, for `threads.drop_timeout_ns` at most.
+    /// Ends this node: its publications take no more, what they accepted is sent and its acknowledgement awaited, locks
+    /// and candidacies end, and a member leaves the view; all that within the deadline. Its subscriptions receive what
+    /// is delivered until then: one whose ring is full holds delivery up, and so the end of the view. The view is left
+    /// by agreement: without a majority, or where the members that are left would be too few for `group.quorum`, this
+    /// process stays in the view of the others until they suspect it.
     ///
     /// # Errors
     /// Why it had ended already, if its port had failed.
-    pub fn stop(mut self) -> Result<(), NodeError> {
+    pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, NodeError> {
+        if !self.place.control().is_current() {
+            self.stop.close(deadline.into()); // in a callback the control thread can't agree on the next view
+        }
         self.end()
     }
 
-    fn end(&mut self) -> Result<(), NodeError> {
-        let Some(outcomes) = self.outcome.take() else { return Ok(()) };
-        self.stop.set();
+    fn end(&mut self) -> Result<CloseReport, NodeError> {
+        let Some(outcomes) = self.outcome.take() else { return Ok(CloseReport::default()) };
+        self.stop.stop();
         self.waker.wake();
         let outcome = outcomes.recv();
         if !self.place.control().is_current() {
@@ -363,7 +373,7 @@ impl ThreadedNode {
         drop(self.admin.take());
         match outcome {
             Ok(outcome) if !self.place.control().has_panicked() => outcome,
-            _ if std::thread::panicking() => Ok(()),
+            _ if std::thread::panicking() => Ok(CloseReport::default()),
             _ => self.place.panic(),
         }
     }
@@ -371,7 +381,7 @@ impl ThreadedNode {
 
 impl Drop for ThreadedNode {
     fn drop(&mut self) {
-        let _ = self.end(); // `stop` is for callers that want the result
+        let _ = self.end(); // `close` is for callers that want the result
     }
 }
 

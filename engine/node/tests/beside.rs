@@ -93,7 +93,7 @@ fn four_groups_share_two_agents_and_one_control_thread() {
         // What ends one group ends no other, and the other agent's groups do not notice.
         for host in &mut hosts {
             let (ended, ..) = host.nodes.remove(1);
-            ended.stop().expect("it ends well");
+            ended.close(PATIENCE).expect("it ends well");
         }
         for group in 0..3 {
             let from = &mut hosts[2].nodes[group].1;
@@ -162,12 +162,12 @@ fn issue_a_group_that_a_callback_stopped_waited_for_its_own_thread() {
     // The control thread calls it, and would wait here for what only it can do.
     let request = first.locks().begin_with(lock, Wait::Forever, move || {
         if let Some((other, stopped)) = other.lock().expect("no panic").take() {
-            let _ = stopped.send(other.stop().is_ok());
+            let _ = stopped.send(other.close(PATIENCE).is_ok());
         }
     });
     assert_eq!(stops.recv_timeout(PATIENCE), Ok(true));
     drop(request.wait().expect("it is granted"));
-    first.stop().expect("it ends well");
+    first.close(PATIENCE).expect("it ends well");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_panic_of_the_control_thread_reaches_every_group_and_no_more_are_started() {
     let refused = other.start_beside(&world.member(0), &Handles { publications: 0, subscriptions: Vec::new() });
     assert!(refused.expect_err("its threads are gone").to_string().contains("start another node"));
     for node in [first, other] {
-        let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.stop()));
+        let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.close(PATIENCE)));
         assert!(stopped.is_err(), "the panic is the outcome of both");
     }
     assert_eq!(world.names(), Vec::<String>::new());

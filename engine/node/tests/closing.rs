@@ -1,10 +1,11 @@
 //! The end of a node: what it accepted arrives, or is reported, within a bound.
 
-use crate::common::{PATIENCE, TOPIC, World, poll_until, read, until};
+use crate::common::{PATIENCE, TOPIC, World, cell, poll_until, read, until};
 use bourdon::settings::IdleStrategy;
-use bourdon::{Node, ThreadedNode};
+use bourdon::{Node, PublishError, ThreadedNode};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
@@ -138,4 +139,95 @@ fn a_node_that_a_panic_drops_does_not_wait() {
         sender.send(()).expect("the test waits");
     });
     receiver.recv_timeout(PATIENCE / 2).expect("it does not wait for an acknowledgement");
+}
+
+#[test]
+fn a_node_that_is_closed_accepts_no_more_sends_the_rest_and_leaves_the_view() {
+    let world = World::new(3);
+    let start = |rank| ThreadedNode::start(&world.member(rank)).expect("it starts");
+    let [(node, mut publication, _own), (second, _unused, mut subscription), _third] = [0, 1, 2].map(start);
+    publication.publish(TOPIC, b"first", PATIENCE).expect("there is room");
+    publication.wait_acknowledged(1, PATIENCE).expect("the group forms");
+    let publishing = std::thread::spawn(move || {
+        let refused = std::iter::repeat_with(|| publication.publish(TOPIC, b"more", PATIENCE)).find_map(Result::err);
+        (publication, refused)
+    });
+    read(&mut subscription, 100);
+    let report = node.close(PATIENCE).expect("it ends well");
+    let (mut publication, refused) = publishing.join().expect("no panic");
+    assert_eq!(refused, Some(PublishError::Ended), "whether it published or waited for room");
+    assert!(report.is_clean(), "{report:?}");
+    // A claim that was committed after the last look at the ring is not in the report, and not acknowledged.
+    let acknowledged = publication.acknowledged();
+    assert!(acknowledged >= 100 && acknowledged <= publication.published(), "{acknowledged}");
+    until("the others to go on", || cell(&world, &second, "views") == 2);
+}
+
+#[test]
+fn the_last_member_and_an_observer_leave_too() {
+    let world = World::new(1);
+    let (member, mut publication, _own) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (observer, _unused, _subscription) = ThreadedNode::start(&world.observer()).expect("it starts");
+    let inline = Node::join(&world.observer()).expect("it joins");
+    publication.publish(TOPIC, b"alone", PATIENCE).expect("there is room");
+    assert!(observer.close(PATIENCE).expect("it ends well").is_clean());
+    assert!(inline.close(PATIENCE).expect("it ends well").is_clean());
+    assert!(member.close(PATIENCE).expect("it ends well").is_clean());
+    assert_eq!(world.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_close_reports_the_numbers_that_are_not_acknowledged() {
+    let short = Duration::from_nanos(SHORT_NS);
+    let world = World::new(2);
+    let mut other = Node::join(&world.member(0)).expect("it joins");
+    let (node, mut publication, _own) = ThreadedNode::start(&world.member(1)).expect("it starts");
+    publication.publish(TOPIC, b"first", PATIENCE).expect("there is room");
+    poll_until(&mut other, "the first message", |_| publication.acknowledged() == 1);
+    for _ in 0..COUNT {
+        publication.publish(TOPIC, b"more", PATIENCE).expect("there is room");
+    }
+    let report = node.close(short).expect("it ends well"); // the other member does not run
+    assert_eq!((&report.unacknowledged[..], report.has_left), (&[2..=COUNT + 1][..], false));
+    assert!(!report.is_clean() && report.unacknowledged_count() == COUNT);
+
+    let [_first, mut second] = formed(&World::new(2), 0);
+    publish(&mut second);
+    let report = second.close(short).expect("it ends well");
+    assert_eq!((&report.unacknowledged[..], report.has_left), (&[0..=COUNT - 1][..], false));
+}
+
+#[test]
+fn an_inline_node_is_closed_by_polling_it() {
+    let [mut first, mut second] = formed(&World::new(2), 0);
+    publish(&mut first);
+    let closing = std::thread::spawn(move || first.close(PATIENCE));
+    let mut count = 0;
+    until("the end of the other node", || {
+        second.poll(|_| count += 1).expect("the port works");
+        while let Some(event) = second.poll_event() {
+            assert!(!matches!(event, bourdon::Event::Suspected(..)), "it was suspected first");
+        }
+        closing.is_finished()
+    });
+    assert!(closing.join().expect("no panic").expect("the port works").is_clean());
+    assert_eq!((count, second.process().view().members.len()), (COUNT, 1));
+}
+
+/// A subscriber that reads nothing holds delivery up, and with it the end of the view, but no acknowledgement.
+#[test]
+fn a_subscriber_that_reads_nothing_does_not_hide_an_acknowledgement() {
+    let world = World::new(2);
+    let mut settings = world.member(1);
+    settings.threads.subscription_ring_bytes = 1 << 18;
+    let (node, mut publication, unread) = ThreadedNode::start(&settings).expect("it starts");
+    let (_other, _unused, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let messages = 600; // 500 bytes each: more than the ring holds, and less than a window
+    for _ in 0..messages {
+        publication.publish(TOPIC, &[7; 500], PATIENCE).expect("there is room");
+    }
+    read(&mut subscription, messages);
+    let report = node.close(Duration::from_nanos(SHORT_NS)).expect("it ends well");
+    assert_eq!((report.unacknowledged_count(), report.has_left), (0, false), "{report:?}");
+    drop(unread);
 }

@@ -181,7 +181,7 @@ fn a_lock_given_back_before_the_stop_is_free_at_once() {
         let waits = locks(&nodes, 0).begin(name("one"), Wait::Forever);
         until("it to wait", || is_waiting(waits.state()));
         drop(guard);
-        nodes[2].take().expect("it runs").0.stop().expect("it ends well");
+        nodes[2].take().expect("it runs").0.close(PATIENCE).expect("it ends well");
         let next = waits.wait().expect("it is granted");
         let birth_of_view = |token: FencingToken| token.epoch;
         nodes[2] = Some(start(&world.member(2)));
@@ -199,7 +199,7 @@ fn a_panic_of_the_control_thread_ends_the_node() {
     drop(held(&node.locks(), "one"));
     let _request = node.locks().begin_with(name("one"), Wait::Forever, || panic!("a callback must not"));
     until("it to end", || !node.is_running());
-    let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.stop()));
+    let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.close(PATIENCE)));
     assert!(stopped.is_err(), "the panic is the node's outcome");
 }
 

@@ -38,10 +38,10 @@ fn two_nodes_deliver_in_one_order() {
             assert_eq!(payload, &sequence.to_le_bytes());
         }
         let [first, second] = nodes;
-        // The group has one view: the node that ends first waits for no other.
-        let ending = std::thread::spawn(move || first.0.stop());
-        second.0.stop().expect("it ends well");
-        ending.join().expect("no panic").expect("it ends well");
+        // Both leave the view, and the last one closes it.
+        let ending = std::thread::spawn(move || first.0.close(PATIENCE));
+        assert!(second.0.close(PATIENCE).expect("it ends well").is_clean());
+        assert!(ending.join().expect("no panic").expect("it ends well").is_clean());
         assert_eq!(world.names(), Vec::<String>::new());
     }
 }
@@ -233,7 +233,7 @@ fn several_publications_and_subscriptions_share_a_node() {
         }
     }
     threads.into_iter().for_each(|thread| thread.join().expect("it publishes all"));
-    node.stop().expect("it ends well");
+    node.close(PATIENCE).expect("it ends well");
     assert!(subscriptions[0].has_ended());
 }
 
@@ -277,9 +277,8 @@ fn before_the_group_is_formed_the_ring_reports_what_it_waits_for() {
     });
     let text = refused.expect("it was refused").to_string();
     assert!(text.contains("still forming"), "{text}");
-    let began = Instant::now();
-    node.stop().expect("it ends well");
-    assert!(began.elapsed() < PATIENCE / 4, "it waited for members that never were");
+    let report = node.close(Duration::from_millis(50)).expect("it ends well");
+    assert_eq!(report.unacknowledged, [1..=publication.published()], "it waits for members that never were");
     assert_eq!(publication.try_publish(TOPIC, b"x"), Err(PublishError::Ended));
     assert_eq!(world.names(), Vec::<String>::new());
 }

@@ -17,6 +17,7 @@ use crate::counters::{CountersFile, cells as cell_names};
 use crate::directory::Directory;
 use crate::directory::SOCKET_SUFFIX;
 use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::threaded::closing::Stop;
 use crate::threaded::commands::{COMMANDS_MAX, Command, Commands, Reply};
 use crate::threaded::events::{EVENTS_MAX, NodeEvent};
 use crate::threaded::locks::Locks;
@@ -69,7 +70,7 @@ pub(crate) struct Prepared {
 pub(crate) struct AgentHandle {
     pub(crate) commands: Commands,
     pub(crate) waker: Waker,
-    pub(crate) stop: Flag,
+    pub(crate) stop: Stop,
 }
 
 /// Makes the mailboxes and the waker.
@@ -316,7 +317,7 @@ impl ControlThread {
             Ok(Request::Stat) => admin::stat(&self.labels, &self.cells),
             Ok(Request::Errors) => self.log.answer(),
             Ok(Request::Stop) => {
-                self.agent.stop.set();
+                self.agent.stop.stop();
                 self.agent.waker.wake();
                 json!({ "stopping": true })
             }

@@ -152,7 +152,7 @@ impl Agent {
     }
 
     fn wait(&mut self, longest: Duration) {
-        let is_short = |group: &Hosted| group.is_halted || group.linger_until.is_some();
+        let is_short = |group: &Hosted| group.is_halted || group.closing.has_begun();
         let longest = if self.groups.iter().any(is_short) { longest.min(SHORT_SLEEP) } else { longest };
         for group in &mut self.groups {
             group.figures.sleeps += 1;

@@ -1,5 +1,6 @@
 //! How groups and threads end, and report it.
 
+use crate::close::CloseReport;
 use crate::inline::NodeError;
 use bourdon_port::Waker;
 use bourdon_ring::signal::Flag;
@@ -8,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// By which a group's handle learns how the group has ended; it waits until all clones are gone.
-pub(crate) type Outcome = SyncSender<Result<(), NodeError>>;
+pub(crate) type Outcome = SyncSender<Result<CloseReport, NodeError>>;
 
 /// Reports that a group has ended, however it ends.
 pub(crate) struct End {

@@ -24,9 +24,23 @@ pub(crate) fn write(cell: &mut Writer, reason: Option<Refusal>) {
     }
 }
 
+/// The group ends: nothing is taken any more.
+const CLOSED: u64 = u64::MAX;
+
+/// Nothing is taken any more.
+pub(crate) fn close(cell: &mut Writer) {
+    cell.set(0, CLOSED);
+}
+
+/// Whether nothing is taken any more.
+#[inline]
+pub(crate) fn is_closed(cell: &Reader) -> bool {
+    cell.get(0) == CLOSED
+}
+
 /// The reason.
 pub(crate) fn read(cell: &Reader) -> Option<Refusal> {
-    cell.get(0).checked_sub(1).map(|place| REASONS[place as usize])
+    cell.get(0).checked_sub(1).and_then(|place| REASONS.get(place as usize).copied())
 }
 
 #[cfg(test)]

@@ -12,13 +12,14 @@
 //! Invariant: a round ([`Hosted::work`]) makes no system call but the port's, and wakes others only if they sleep.
 
 use crate::admin::view::ViewReport;
-use crate::close;
+use crate::close::{self, CloseReport};
 use crate::config::{FlowMode, Role, Settings};
 use crate::counters::{AgentFigures, CountersWriter};
 use crate::delivery::Delivery;
 use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Node, NodeError};
 use crate::mailbox::{Receiver, Sender};
+use crate::threaded::closing::{Closing, Stop};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
 use crate::threaded::direct::{DirectNews, Post};
@@ -32,7 +33,6 @@ use crate::transport::Reach;
 use bourdon_port::PortError;
 use bourdon_protocol::{Event, Refusal, Standing};
 use bourdon_ring::counters as cells;
-use bourdon_ring::signal::Flag;
 use bourdon_wire::{Incarnation, Instant, Sequence};
 use std::sync::mpsc::TrySendError;
 
@@ -57,7 +57,7 @@ pub(crate) struct Ends {
 
 /// How it is stopped, and how it reports its end.
 pub(crate) struct Ending {
-    pub(crate) stop: Flag,
+    pub(crate) stop: Stop,
     pub(crate) end: End,
 }
 
@@ -87,10 +87,8 @@ pub(crate) struct Hosted {
     refused: Option<Refusal>,
     /// Delivery waited for room in a subscription's ring before the last sleep.
     is_gated: bool,
-    stop: Flag,
-    /// Until when it runs on, once it is being stopped.
-    pub(crate) linger_until: Option<Instant>,
-    drop_timeout_ns: u64,
+    /// Whether and until when it runs on, once it is to end.
+    pub(crate) closing: Closing,
     pub(crate) counters: CountersWriter,
     pub(crate) figures: AgentFigures,
     /// What was last reported about it.
@@ -136,9 +134,7 @@ impl Hosted {
             held_up: ends.held_up,
             refused: None,
             is_gated: false,
-            stop,
-            linger_until: None,
-            drop_timeout_ns,
+            closing: Closing::new(stop, drop_timeout_ns),
             counters,
             figures: AgentFigures::default(),
             reach: None,
@@ -253,14 +249,15 @@ impl Hosted {
         let incarnation = node.process().incarnation();
         let mut dropped = None;
         for publication in &mut self.publications {
-            let taken = publication.take(TAKE_LIMIT, incarnation, |outgoing, payload| {
-                node.try_publish_with(outgoing, payload)
-            });
+            let taken =
+                publication.take(TAKE_LIMIT, incarnation, |outgoing, payload| node.try_publish_with(outgoing, payload));
             count += taken.count;
             held_up = taken.held_up.or(held_up);
             dropped = taken.dropped.or(dropped);
         }
-        held_up::write(&mut self.held_up, held_up);
+        if !self.closing.has_begun() {
+            held_up::write(&mut self.held_up, held_up);
+        }
         self.refused = dropped.or(self.refused);
         count
     }
@@ -332,13 +329,27 @@ impl Hosted {
         if self.failure.is_some() || self.control.is_gone() {
             return true; // a panic of the control thread is the node's outcome
         }
-        if !self.stop.is_set() {
-            return false;
-        }
         let now = self.now();
-        let until = *self.linger_until.get_or_insert(now + self.drop_timeout_ns);
+        let is_news = self.closing.is_news();
+        let Some(until) = self.closing.until(now) else { return false };
+        if is_news {
+            held_up::close(&mut self.held_up);
+            self.publications.iter_mut().for_each(Intake::announce_room); // there will be none
+        }
         let is_settled = self.control.settles(&self.node);
-        now >= until || is_settled && !self.owes_messages()
+        now >= until || is_settled && !self.owes_messages() && (!self.closing.leaves() || self.leave())
+    }
+
+    /// Leaves the view. Returns whether it has been left, or can't be.
+    fn leave(&mut self) -> bool {
+        let process = self.node.process();
+        if close::has_left(process) || !process.may_leave() {
+            return true;
+        }
+        if !std::mem::replace(&mut self.closing.has_asked, true) {
+            self.node.leave();
+        }
+        false
     }
 
     /// Sends what is left, and reports the outcome.
@@ -347,14 +358,17 @@ impl Hosted {
             Some(error) => Err(error),
             None => self.node.flush(),
         };
-        self.warn_of_unacknowledged();
+        let report = self.report_of_close();
+        if !self.closing.leaves() {
+            close::warn(&self.node.group, report.unacknowledged_count());
+        }
         self.counters.copy(&self.node, &self.figures);
         let has_control = !self.control.is_gone();
         let Self { end, .. } = { self }; // all else is dropped here: no socket, ring or mailbox is left
         if !has_control {
             return; // no outcome: the handle passes the panic on
         }
-        let _ = end.outcome.send(outcome.map_err(NodeError::from)); // its handle may be gone
+        let _ = end.outcome.send(outcome.map(|()| report).map_err(NodeError::from)); // its handle may be gone
     }
 
     /// Whether there is something that no ring of the bell announces, before a sleep. Called after the sleep was
@@ -364,9 +378,8 @@ impl Hosted {
             return self.control.has_orders(); // it takes nothing else
         }
         let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(Intake::has_frames);
-        let stop_is_news = self.stop.is_set() && self.linger_until.is_none();
         let has_room = self.is_gated && !self.waits_for_room();
-        publishable || stop_is_news || has_room || self.commands.has_values() || self.control.has_orders()
+        publishable || self.closing.is_news() || has_room || self.commands.has_values() || self.control.has_orders()
     }
 
     /// Prepares for a sleep. Returns whether delivery waits for room in a ring.
@@ -451,22 +464,18 @@ impl Hosted {
         }
     }
 
-    /// Whether messages that were accepted may be lost if this group ended now: they wait in a ring, or not every member
-    /// of the view holds them. A group that has no view yet, or no majority, may still send what waits.
+    /// Whether messages that were accepted may be lost if this group ended now: they wait in a ring, or not every
+    /// member of the view holds them. A group that has no view yet, or no majority, may still send what waits.
     fn owes_messages(&mut self) -> bool {
         let waiting = self.publications.iter_mut().any(Intake::has_frames);
         let process = self.node.process();
-        process.owes_own() || waiting && process.standing() != Standing::Gone
+        let unsettled = self.publications.iter().any(Intake::has_unacknowledged);
+        process.owes_own() || (waiting || unsettled) && process.standing() != Standing::Gone
     }
 
-    /// Warns of what was accepted and is not acknowledged at the end.
-    fn warn_of_unacknowledged(&mut self) {
-        let (mut unsent, mut unacknowledged) = (0, 0);
-        for publication in &mut self.publications {
-            let (numbers, waiting) = publication.end();
-            unsent += waiting;
-            unacknowledged += numbers.count() as u64 - waiting;
-        }
-        close::warn(&self.node.group, unsent, unacknowledged);
+    /// What is not acknowledged at the end.
+    fn report_of_close(&mut self) -> CloseReport {
+        let unacknowledged = self.publications.iter_mut().map(Intake::end).collect();
+        CloseReport { unacknowledged, has_left: close::has_left(self.node.process()) }
     }
 }

@@ -56,14 +56,8 @@ pub(crate) fn ends(ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)>
     let (mark, acknowledged) = watermark(0);
     let (to_publisher, dropped) = sync_channel(DROPPED_MAX);
     let ((room_sleeper, room), (news_sleeper, news), waker) = (doorbell(), doorbell(), Waker::new()?);
-    let publisher = PublisherEnd {
-        producer,
-        acknowledged,
-        dropped,
-        room: room_sleeper,
-        news: news_sleeper,
-        waker: waker.clone(),
-    };
+    let publisher =
+        PublisherEnd { producer, acknowledged, dropped, room: room_sleeper, news: news_sleeper, waker: waker.clone() };
     let intake = Intake {
         ring,
         messages: Acknowledgements::default(),
@@ -135,7 +129,7 @@ impl Intake {
         }
     }
 
-    /// Whether a message that was taken is neither acknowledged nor dropped.
+    /// Whether there is something to pass on to the publisher, now or later.
     #[inline]
     pub(crate) fn is_under_way(&self) -> bool {
         self.messages.is_under_way() || !self.untaken.is_empty()
@@ -184,10 +178,16 @@ impl Intake {
         self.messages.lose_earlier(incarnation);
     }
 
-    /// At the end: the numbers that are not acknowledged, and how many of them were never taken.
-    pub(crate) fn end(&mut self) -> (RangeInclusive<u64>, u64) {
-        let waiting = self.ring.read(usize::MAX, |_, _| {}) as u64;
-        (self.messages.passed() + 1..=self.messages.taken() + waiting, waiting)
+    /// Whether a message that was taken is neither acknowledged nor dropped.
+    pub(crate) fn has_unacknowledged(&self) -> bool {
+        self.messages.is_under_way()
+    }
+
+    /// At the end: the numbers that are not acknowledged.
+    pub(crate) fn end(&mut self) -> RangeInclusive<u64> {
+        let mut waiting = 0;
+        while self.ring.read(usize::MAX, |_, _| waiting += 1) > 0 {}
+        self.messages.passed() + 1..=self.messages.taken() + waiting
     }
 }
 

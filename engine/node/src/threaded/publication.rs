@@ -33,8 +33,8 @@ pub enum PublishError {
     /// The group can never take it.
     #[error(transparent)]
     Refused(Refusal),
-    /// The node has ended.
-    #[error("the node has ended")]
+    /// The node has ended, or is being closed.
+    #[error("the node has ended, or is being closed")]
     Ended,
 }
 
@@ -219,10 +219,11 @@ impl Publication {
             }
             let front_bytes = Published::new(topic, name).front_bytes();
             let (end, agent) = (&mut self.end, &self.agent);
-            let (producer, cancelled) = (&mut end.producer, &agent.cancelled);
+            let producer = &mut end.producer;
             sleep(&mut end.room, &end.waker, deadline, || {
                 let has_room = producer.try_claim(0, front_bytes + payload.len()).is_ok();
-                has_room || producer.is_abandoned() || cancelled.is_cancelled()
+                let has_ended = producer.is_abandoned() || held_up::is_closed(&agent.held_up_by);
+                has_room || has_ended || agent.cancelled.is_cancelled()
             });
         }
     }
@@ -245,7 +246,7 @@ impl Publication {
         if payload_bytes > limit_bytes {
             return Err(PublishError::Refused(Refusal::TooLarge { limit_bytes }));
         }
-        if self.end.producer.is_abandoned() {
+        if self.end.producer.is_abandoned() || held_up::is_closed(&self.agent.held_up_by) {
             return Err(PublishError::Ended);
         }
         let head = Published::new(topic, name);

@@ -45,6 +45,13 @@ impl Process {
                 || self.own_acknowledged() < Some(outbound.packer.next_sequence))
     }
 
+    /// Whether the members could go on without this process: those that are left are as many as `quorum` asks for, or
+    /// this process is the last one. A process that is no member may always leave.
+    pub fn may_leave(&self) -> bool {
+        let members = self.data.view.members.len();
+        self.standing() != Standing::Member || members == 1 || members > self.cx.config.members_min()
+    }
+
     /// Every datagram of the own stream below this has been sent, and every other member of the view has received it.
     fn held_by_all(&self) -> DatagramNumber {
         let (Some(own), Some(outbound)) = (self.data.own(), &self.data.outbound) else { return DatagramNumber(0) };

@@ -25,6 +25,9 @@ use std::time::{Duration, Instant};
 /// How often the streams that are being left, and the events that were left out, are checked.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
+/// For how long a node that is stopped waits for the other members to acknowledge and release it.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
 /// One stream.
 struct Part {
     reporter: Reporter,
@@ -147,7 +150,7 @@ impl Parts {
         let ended: Vec<_> = self.running.extract_if(.., is_over).collect();
         let mut ends = false;
         for Part { reporter, node, .. } in ended {
-            node.stop().map_err(Failure::broken)?;
+            node.close(Duration::ZERO).map_err(Failure::broken)?; // it has left, or had its time for that
             // The end of the whole node is reported last.
             match reporter.channel {
                 None => ends = true,
@@ -203,9 +206,10 @@ impl Parts {
     /// Stops all streams at once, because each waits a while for other processes.
     pub(super) fn stop(self) -> Result<(), Failure> {
         std::thread::scope(|scope| {
-            let ending: Vec<_> = self.running.into_iter().map(|part| scope.spawn(|| part.node.stop())).collect();
+            let ending: Vec<_> =
+                self.running.into_iter().map(|part| scope.spawn(|| part.node.close(STOP_MAX))).collect();
             let ended = ending.into_iter().map(|ending| ending.join().expect("ending a node does not panic"));
-            ended.collect::<Result<Vec<()>, _>>().map(drop).map_err(Failure::broken)
+            ended.collect::<Result<Vec<_>, _>>().map(drop).map_err(Failure::broken)
         })
     }
 }
