@@ -96,7 +96,8 @@ impl Link for InlineLink {
     fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
         match self.node.try_publish(TOPIC, message) {
             Ok(_) => Ok(true),
-            Err(Refusal::Window | Refusal::Forming | Refusal::ViewChange) => Ok(false),
+            Err(refusal) if !refusal.is_unavailable() && refusal.is_transient() => Ok(false),
+            Err(Refusal::Forming { .. }) => Ok(false),
             Err(refusal) => Err(broken(refusal)),
         }
     }

@@ -6,7 +6,7 @@ use crate::storm::{NodeFigures, RunningStorm, Storm};
 use crate::worker::Spec;
 use crate::{Failure, Idle, Link, Stage, broken};
 use bourdon::settings::Role;
-use bourdon::{Publication, PublishError, Rank, Subscription, ThreadedNode, TopicId};
+use bourdon::{Publication, Rank, Subscription, ThreadedNode, TopicId};
 use std::time::Duration;
 
 const TOPIC: TopicId = TopicId(1);
@@ -26,7 +26,7 @@ pub(crate) struct ThreadedLink {
     running: Option<RunningStorm>,
 }
 
-/// Starts the node; it joins while the first messages wait in its ring.
+/// Starts the node; its first messages are refused until the group is formed.
 pub(crate) fn open(spec: &Spec) -> Result<ThreadedLink, Failure> {
     let own = u16::from(!spec.role.is_near());
     let started = ThreadedNode::start(&spec.node(Role::Member, own));
@@ -45,7 +45,7 @@ impl Link for ThreadedLink {
     fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
         match self.publication.try_publish(TOPIC, message) {
             Ok(_) => Ok(true),
-            Err(PublishError::RingFull { .. }) => Ok(false),
+            Err(refusal) if refusal.is_transient() => Ok(false),
             Err(error) => Err(broken(error)),
         }
     }

@@ -41,7 +41,8 @@ impl Ordered for Member {
     fn try_send(&mut self, payload: &[u8]) -> Result<bool, Failure> {
         match self.node.try_publish(TOPIC, payload) {
             Ok(_) => Ok(true),
-            Err(Refusal::Window | Refusal::Forming | Refusal::ViewChange) => Ok(false),
+            Err(refusal) if !refusal.is_unavailable() && refusal.is_transient() => Ok(false),
+            Err(Refusal::Forming { .. }) => Ok(false),
             Err(refusal) => Err(broken(refusal)),
         }
     }

@@ -85,7 +85,8 @@ impl<P: Port, C: Time> Engine<P, C> {
     /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
     ///
     /// # Errors
-    /// Why it can't be taken now; nothing of it was sent. After [`Refusal::Window`], poll and try again.
+    /// Why it can't be taken now; nothing of it was sent. Where it [is transient](Refusal::is_transient), poll and try
+    /// again.
     #[inline]
     pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<Sequence, Refusal> {
         self.begin_burst();

@@ -21,16 +21,14 @@
 //! reached through rings:
 //!
 //! ```no_run
-//! use bourdon::{PublishError, Settings, ThreadedNode, TopicId};
+//! use bourdon::{Settings, ThreadedNode, TopicId};
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let settings = Settings::load("bourdon.toml".as_ref())?;
 //! let (node, mut publication, mut subscription) = ThreadedNode::start(&settings)?;
-//! match publication.try_publish(TopicId::of("es"), b"4750.25") {
-//!     Err(PublishError::RingFull { held_up_by }) => eprintln!("later: {held_up_by:?}"),
-//!     taken => taken?,
-//! }
+//! let number = publication.publish(TopicId::of("es"), b"4750.25", Duration::from_secs(5))?; // waits for the group
+//! publication.wait_acknowledged(number, Duration::from_secs(1))?;
 //! while !subscription.has_ended() {
 //!     if subscription.poll(256, |delivery| println!("{delivery:?}")) == 0 {
 //!         subscription.wait(Duration::from_secs(1))?;
@@ -99,6 +97,6 @@ pub use inline::{Node, NodeError};
 pub use threaded::locks::{Candidacy, ElectionState, Guard, LockError, LockRequest, LockState, Locks, Lost, Wait};
 pub use threaded::{DirectNews, DirectTo, NodeEvent, Waiting};
 pub use threaded::{Handles, Info, ThreadedNode};
-pub use threaded::{NotAcknowledged, Publication, PublicationClaim, PublishError, Subscription};
+pub use threaded::{NotAcknowledged, Publication, PublicationClaim, Subscription};
 pub use topics::{Filter, Pattern, PatternError, Verdict};
 pub use transport::{AnyPort, NodePort, Reach};

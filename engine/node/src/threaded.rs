@@ -38,7 +38,7 @@ mod waits;
 pub use direct::{DirectNews, DirectTo};
 pub use events::NodeEvent;
 pub use handles::Subscription;
-pub use publication::{NotAcknowledged, Publication, PublicationClaim, PublishError};
+pub use publication::{NotAcknowledged, Publication, PublicationClaim};
 pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
@@ -201,8 +201,9 @@ impl ThreadedNode {
         handles: &Handles,
     ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), NodeError> {
         settings.check_ring_memory(handles.publications, handles.subscriptions.len())?;
-        let (inside, outside) = ends(settings, handles)?;
+        let (mut inside, outside) = ends(settings, handles)?;
         let mut node = Node::join_beside(settings)?;
+        held_up::write(&mut inside.held_up, node.process().unavailable());
         let (file, counters) = node.share_counters(settings)?;
         let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.port().waker());
         let info = Info::of(&node, &file);
@@ -388,7 +389,7 @@ impl Drop for ThreadedNode {
 /// Makes a group's rings and mailboxes.
 fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), NodeError> {
     let io = |doing| move |source| NodeError::Io { doing, source };
-    let (held_up, held_up_by) = cells::in_memory(1);
+    let (held_up, held_up_by) = held_up::cells();
     let ring_bytes = settings.threads.publication_ring_bytes;
     let publications = (0..handles.publications).map(|_| intake::ends(ring_bytes));
     let publications: Result<Vec<_>, _> = publications.collect();

@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, TOPIC, World, poll_until, read, until};
 use bourdon::settings::Reliability;
-use bourdon::{Deadline, Handles, Node, NotAcknowledged, PublishError, Refusal, ThreadedNode};
+use bourdon::{Deadline, Handles, Node, NodeEvent, NotAcknowledged, Refusal, ThreadedNode};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -83,7 +83,7 @@ fn what_a_member_of_the_view_lacks_is_not_acknowledged() {
         drop(node);
         let closed = NotAcknowledged::Unpublished { number: 3, published: 2 };
         assert_eq!(publication.wait_acknowledged(3, PATIENCE), Err(closed));
-        assert_eq!(publication.publish(TOPIC, b"three", PATIENCE), Err(PublishError::Ended));
+        assert_eq!(publication.publish(TOPIC, b"three", PATIENCE), Err(Refusal::Closed));
     }
 }
 
@@ -131,32 +131,67 @@ fn a_publisher_waits_for_room_and_is_woken_for_it() {
 #[test]
 fn a_deadline_a_canceller_and_the_end_of_the_node_end_a_wait() {
     let world = World::new(2); // the other member never comes
-    let mut settings = world.member(0);
-    settings.threads.drop_timeout_ns = 0;
-    let (node, mut publication, _subscription) = ThreadedNode::start(&settings).expect("it starts");
-    let mut refused = None;
-    until("the ring to be full", || {
-        refused = publication.publish(TOPIC, &[0; 1_000], SHORT).err();
-        refused == Some(PublishError::RingFull { held_up_by: Some(Refusal::Forming) })
-    });
-    let published = publication.published();
-    let late = NotAcknowledged::Late { acknowledged: 0, held_up_by: Some(Refusal::Forming) };
-    assert_eq!(publication.wait_acknowledged(published, SHORT), Err(late));
-
+    let start = || ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, _subscription) = start();
+    let forming = Refusal::Forming { missing: 0b10 };
+    assert_eq!(publication.publish(TOPIC, b"one", SHORT), Err(forming));
     let canceller = node.canceller();
     let waiting = std::thread::spawn(move || {
-        let room = publication.publish(TOPIC, &[0; 1_000], Deadline::NEVER);
+        let room = publication.publish(TOPIC, b"one", Deadline::NEVER);
         (publication, room)
     });
     canceller.cancel();
     let (mut publication, room) = waiting.join().expect("no panic");
-    assert_eq!(room.err(), refused);
-    assert_eq!(publication.wait_acknowledged(published, Deadline::NEVER), Err(late), "it stays cancelled");
+    assert_eq!(room, Err(forming));
+    assert_eq!(publication.publish(TOPIC, b"one", Deadline::NEVER), Err(forming), "it stays cancelled");
     drop(node);
 
-    let (node, mut publication, _subscription) = ThreadedNode::start(&settings).expect("it starts");
-    publication.try_publish(TOPIC, b"one").expect("there is room");
-    let waiting = std::thread::spawn(move || publication.wait_acknowledged(1, Deadline::NEVER));
+    let (node, mut publication, _subscription) = start();
+    let waiting = std::thread::spawn(move || publication.publish(TOPIC, b"one", Deadline::NEVER));
     drop(node);
-    assert_eq!(waiting.join().expect("no panic"), Err(NotAcknowledged::Closed { acknowledged: 0 }));
+    assert_eq!(waiting.join().expect("no panic"), Err(Refusal::Closed));
+}
+
+#[test]
+fn a_wait_for_an_acknowledgement_ends_with_the_node() {
+    let world = World::new(2);
+    let mut other = Node::join(&world.member(0)).expect("it joins");
+    let mut settings = world.member(1);
+    settings.threads.drop_timeout_ns = 0;
+    let (node, mut publication, _subscription) = ThreadedNode::start(&settings).expect("it starts");
+    poll_until(&mut other, "the view", |_| publication.try_publish(TOPIC, b"one").is_ok());
+    poll_until(&mut other, "an acknowledgement", |_| publication.acknowledged() == 1);
+    publication.publish(TOPIC, b"two", PATIENCE).expect("there is room"); // the other member does not run any more
+    let waiting = std::thread::spawn(move || publication.wait_acknowledged(2, Deadline::NEVER));
+    drop(node);
+    assert_eq!(waiting.join().expect("no panic"), Err(NotAcknowledged::Closed { acknowledged: 1 }));
+}
+
+/// A message that waited in a ring while the window of a member was not known may be longer than that window allows.
+#[test]
+fn a_message_that_the_group_can_never_take_is_dropped_by_its_number() {
+    let world = World::new(2);
+    let mut settings = world.member(0);
+    settings.limits.max_message_bytes = 60_000;
+    let (node, mut publication, _own) = ThreadedNode::start(&settings).expect("it starts");
+    settings.process.rank = 1;
+    settings.network.receive_buffer_bytes = 64 << 10; // a quarter of its window is shorter than the message
+    let (_other, _unused, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
+    assert_eq!(publication.publish(TOPIC, b"short", PATIENCE), Ok(1));
+    publication.wait_acknowledged(1, PATIENCE).expect("both run");
+    assert_eq!(publication.publish(TOPIC, &[7; 60_000], PATIENCE), Ok(2));
+    assert_eq!(publication.publish(TOPIC, b"short", PATIENCE), Ok(3));
+    publication.wait_acknowledged(3, PATIENCE).expect("both run");
+    assert_eq!(publication.wait_acknowledged(2, PATIENCE), Err(NotAcknowledged::Dropped { number: 2 }));
+    assert_eq!((read(&mut subscription, 2).len(), publication.acknowledged()), (2, 3));
+    let mut node = node;
+    let mut dropped = None;
+    until("the event", || {
+        let event = node.poll_event();
+        dropped = event.filter(|event| matches!(event, NodeEvent::Dropped { .. })).or(dropped.take());
+        dropped.is_some()
+    });
+    let Some(NodeEvent::Dropped { publication, first, last, refusal }) = dropped else { unreachable!() };
+    assert_eq!((publication, first, last), (0, 2, 2));
+    assert!(matches!(refusal, Some(Refusal::TooLarge { .. })), "{refusal:?}");
 }

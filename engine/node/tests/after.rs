@@ -106,8 +106,8 @@ fn exchange(fills: Order, count: u64, is_tied: bool) -> Vec<Got> {
 fn taken<T>(result: Result<T, Refusal>) -> bool {
     match result {
         Ok(_) => true,
-        Err(Refusal::TooLarge { .. } | Refusal::Observer | Refusal::Outside) => panic!("it is a member's, and fits"),
-        Err(_) => false,
+        Err(refusal) if refusal.is_transient() && refusal != Refusal::Outside => false,
+        Err(refusal) => panic!("it is a member's, and fits: {refusal}"),
     }
 }
 

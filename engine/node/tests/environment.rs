@@ -180,7 +180,7 @@ fn strange_datagrams_are_counted_and_harmless() {
     let world = World::new(2);
     let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let (_other, _, mut others) = ThreadedNode::start(&world.member(1)).expect("it starts");
-    publication.try_publish(TOPIC, b"before").expect("there is room");
+    publication.publish(TOPIC, b"before", common::PATIENCE).expect("the group forms");
     read(&mut subscription, 1);
     read(&mut others, 1);
     // A real datagram to damage: what the group itself sends.

@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, read, until};
 use bourdon::settings::{FlowMode, IdleStrategy};
-use bourdon::{Delivery, Handles, NodeEvent, Pattern, PublishError, Refusal, ThreadedNode, TopicId, TopicName};
+use bourdon::{Delivery, Handles, NodeEvent, Pattern, Refusal, ThreadedNode, TopicId, TopicName};
 use std::time::{Duration, Instant};
 
 fn formed(node: &mut ThreadedNode) {
@@ -86,7 +86,7 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
         let (_, next, _, held_up_by) = publish_some(&mut own);
         assert!(next < count, "nothing stopped the sender");
         // The window may be full for a moment before; only the gate keeps it so.
-        held_up_by == Some(Refusal::Window) && cell(&world, &receiver, "gated_rounds") > 0
+        matches!(held_up_by, Some(Refusal::Window { .. })) && cell(&world, &receiver, "gated_rounds") > 0
     });
     let mut expected = 0;
     until("everything to arrive", || {
@@ -142,7 +142,7 @@ fn an_observer_skips_what_does_not_fit_and_counts_it() {
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
     let (mut observer, mut refused, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
-    assert_eq!(refused.try_publish(TOPIC, b"x"), Err(PublishError::Refused(Refusal::Observer)));
+    assert_eq!(refused.try_publish(TOPIC, b"x"), Err(Refusal::Role));
     formed(&mut observer);
     const COUNT: usize = 2_000; // 500 bytes each: four times the ring
     for _ in 0..COUNT {
@@ -218,7 +218,7 @@ fn several_publications_and_subscriptions_share_a_node() {
                             claim.commit();
                             true
                         }
-                        Err(PublishError::RingFull { .. }) => false,
+                        Err(refusal) if refusal.is_transient() => false,
                         Err(error) => panic!("{error}"),
                     });
                 }
@@ -243,7 +243,7 @@ fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
     let (mut node, mut publication, _own) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let (_other, _, _) = ThreadedNode::start(&world.member(1)).expect("it starts");
     let refused = publication.try_publish(TOPIC, &[0; 60_001]);
-    assert_eq!(refused, Err(PublishError::Refused(Refusal::TooLarge { limit_bytes: 60_000 })));
+    assert_eq!(refused, Err(Refusal::TooLarge { limit_bytes: 60_000 }));
     formed(&mut node);
     assert_eq!(publication.held_up_by(), None);
 }
@@ -259,7 +259,7 @@ fn events_that_are_not_fetched_are_counted() {
     until("the mailbox to be full", || cell(&world, &observer, "events_dropped") > 0);
     let mut fetched = 0;
     until("every refusal to be reported or counted", || {
-        let is_refusal = |event| event == NodeEvent::SyncRefused(Refusal::Observer);
+        let is_refusal = |event| event == NodeEvent::SyncRefused(Refusal::Role);
         fetched += u64::from(observer.poll_event().is_some_and(is_refusal));
         fetched + cell(&world, &observer, "events_dropped") >= ASKED
     });
@@ -267,20 +267,33 @@ fn events_that_are_not_fetched_are_counted() {
 }
 
 #[test]
-fn before_the_group_is_formed_the_ring_reports_what_it_waits_for() {
+fn before_the_group_is_formed_publishers_are_refused_and_no_ring_fills() {
     let world = World::new(2);
-    let (node, mut publication, _own) = ThreadedNode::start(&world.member(0)).expect("it starts");
-    let mut refused = None;
-    until("the ring to fill", || {
-        refused = publication.try_publish(TOPIC, &[0; 1000]).err();
-        refused == Some(PublishError::RingFull { held_up_by: Some(Refusal::Forming) })
-    });
-    let text = refused.expect("it was refused").to_string();
-    assert!(text.contains("still forming"), "{text}");
-    let report = node.close(Duration::from_millis(50)).expect("it ends well");
-    assert_eq!(report.unacknowledged, [1..=publication.published()], "it waits for members that never were");
-    assert_eq!(publication.try_publish(TOPIC, b"x"), Err(PublishError::Ended));
+    let (node, mut publication, _subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let refusal = publication.try_publish(TOPIC, &[0; 1000]).expect_err("the other member is missing");
+    assert_eq!(refusal, Refusal::Forming { missing: 0b10 });
+    assert!(refusal.is_transient() && refusal.to_string().contains("still forming (not heard: member 1)"), "{refusal}");
+    assert_eq!((publication.published(), publication.held_up_by()), (0, Some(refusal)));
+    let report = node.close(PATIENCE).expect("it ends well");
+    assert!(report.is_clean(), "it waits for no members that never were: {report:?}");
+    assert_eq!(publication.try_publish(TOPIC, b"x"), Err(Refusal::Closed));
     assert_eq!(world.names(), Vec::<String>::new());
+}
+
+/// Members that are cut off have no majority: nothing is accepted that could be lost with them.
+#[test]
+fn without_a_majority_publishers_are_refused_at_once_and_woken_when_it_is_back() {
+    let world = World::new(2);
+    let start = |rank| ThreadedNode::start(&world.member(rank)).expect("it starts");
+    let (_second, mut publication, _own) = start(1);
+    let first = start(0);
+    publication.publish(TOPIC, b"one", PATIENCE).expect("the group forms");
+    publication.wait_acknowledged(1, PATIENCE).expect("both run");
+    drop(first); // it was half of the view, and the first half at that
+    let no_majority = Refusal::NoMajority { missing: 0b01 };
+    until("the loss to be noticed", || publication.try_publish(TOPIC, b"two").is_err());
+    assert_eq!(publication.try_publish(TOPIC, b"lost"), Err(no_majority));
+    assert_eq!(publication.publish(TOPIC, b"lost", Duration::from_millis(10)), Err(no_majority));
 }
 
 #[test]

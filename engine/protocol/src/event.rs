@@ -232,45 +232,6 @@ impl Event {
     }
 }
 
-/// Why a message was refused. Nothing of it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The slowest member has not acknowledged enough yet: try again after the next step.
-    #[error("the window is full: the slowest member is a whole window behind")]
-    Window,
-    /// Not every member has been heard yet.
-    #[error("the group is still forming: not every member has been heard")]
-    Forming,
-    /// The view is about to change, or has just changed: try again when the next one is installed.
-    #[error("the view is changing: what was published is kept, try again after the next view")]
-    ViewChange,
-    /// A barrier is under way.
-    #[error("a barrier is under way: try again when it is complete")]
-    Barrier,
-    /// No quorum of the view can be reached.
-    #[error(
-        "no majority of the view can be reached: restore the network, or let members that are paused go on; where a \
-             majority is gone for good, stop all members and start the group again"
-    )]
-    NoMajority,
-    /// This process is in no view: it joins, or was removed, or left.
-    #[error("this process is in no view yet: it joins, or comes back after it was removed")]
-    Outside,
-    /// The message is longer than `max_message_bytes` or a quarter of the window.
-    #[error(
-        "the message is longer than {limit_bytes} bytes, the least of max_message_bytes, a quarter of the slowest \
-             member's window and, for a claim, one datagram: split it, or raise max_message_bytes and the receive \
-             buffers (net.core.rmem_max)"
-    )]
-    TooLarge {
-        /// The limit.
-        limit_bytes: usize,
-    },
-    /// An observer can't publish: be a member or a client.
-    #[error("an observer can't publish: join as a member, or publish as a client")]
-    Observer,
-}
-
 /// Names a direct message that was sent, at its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);

@@ -53,6 +53,7 @@ mod mutant;
 mod names;
 mod outbox;
 mod process;
+mod refusal;
 pub mod values;
 pub mod view;
 
@@ -71,8 +72,9 @@ pub use counters::{Counter, Counters};
 pub use data::after::Satisfied;
 pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
-pub use event::{CallId, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Message, Refusal};
+pub use event::{CallId, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Message};
 pub use mutant::Mutant;
 pub use outbox::Destination;
 pub use process::{MemoryUse, Process, Standing, is_for_one};
+pub use refusal::Refusal;
 pub use view::{Beginning, Member, View};

@@ -107,13 +107,13 @@ fn a_request_that_cannot_be_met_is_refused_with_its_reason() {
     let large = bench.process.sync(bench.now, Some(&vec![0; most + 1]));
     assert_eq!(large, Err(Refusal::TooLarge { limit_bytes: most }));
     (0..64).for_each(|_| bench.process.sync(bench.now, Some(&vec![0; most])).unwrap());
-    assert_eq!(bench.process.sync(bench.now, None), Err(Refusal::Barrier));
+    assert_eq!(bench.process.sync(bench.now, None), Err(Refusal::TooMany { limit: 64 }));
     let mut observer = Bench::new(Order::Fifo, 2, Role::Observer);
-    assert_eq!(observer.process.sync(observer.now, None), Err(Refusal::Observer));
+    assert_eq!(observer.process.sync(observer.now, None), Err(Refusal::Role));
     let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(0)));
     config.view = None;
     let mut forming = Bench::with(config);
-    assert_eq!(forming.process.sync(forming.now, None), Err(Refusal::Forming));
+    assert_eq!(forming.process.sync(forming.now, None), Err(Refusal::Forming { missing: 0b10 }));
 }
 
 /// An observer that came after two barriers waited at the third for ever: it took it for a barrier of a later phase.

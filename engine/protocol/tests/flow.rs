@@ -11,7 +11,7 @@ fn fill(bench: &mut Bench) -> u64 {
         match bench.process.try_publish(bench.now, &Outgoing::default(), &[7; MTU - 72]) {
             Ok(_) => taken += 1,
             Err(refusal) => {
-                assert_eq!(refusal, Refusal::Window);
+                assert!(matches!(refusal, Refusal::Window { .. }), "{refusal:?}");
                 return taken;
             }
         }
@@ -45,7 +45,7 @@ fn nothing_is_opened_before_every_window_is_known() {
     let mut bench = Bench::member(Order::Fifo, 3, 0);
     bench.take(&bench.heartbeat(1, |_| {}));
     let refusal = bench.process.try_publish(bench.now, &Outgoing::default(), b"x");
-    assert_eq!(refusal, Err(Refusal::Forming));
+    assert_eq!(refusal, Err(Refusal::Forming { missing: 0b100 }));
     assert_eq!(bench.process.window().unwrap().1, DatagramNumber(0));
     bench.take(&bench.heartbeat(2, |heartbeat| heartbeat.window_bytes = (20 * MTU as u32).into()));
     bench.settle();

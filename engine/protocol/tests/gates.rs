@@ -59,7 +59,7 @@ fn a_publisher_without_other_members_waits_for_its_observers() {
     let (open, limit, slowest) = net.process(0).window().unwrap();
     assert!(taken < 200 && open <= limit, "{taken} {open:?} {limit:?} {slowest:?}");
     assert!(matches!(slowest, Some(HeldBy::Observer(_))), "{slowest:?}");
-    assert_eq!(net.publish(0, &PAYLOAD), Err(Refusal::Window));
+    assert_eq!(net.publish(0, &PAYLOAD), Err(Refusal::Window { slowest: None }));
     // Then the loss ends, and every observer receives everything.
     net.lose = Box::new(|_, _| false);
     let more = publish(&mut net, MANY, 200_000, 20_000);

@@ -75,7 +75,7 @@ fn a_process_configured_otherwise_never_joins_and_all_know_why() {
     net.run(1000 * MS);
     assert_eq!(net.process(2).standing(), Standing::Forming);
     assert!(net.heard(0, Event::ConfigurationDiffers(Rank(2))) && net.heard(2, Event::ConfigurationDiffers(Rank(0))));
-    assert_eq!(net.publish(2, b"x"), Err(Refusal::Forming));
+    assert_eq!(net.publish(2, b"x"), Err(Refusal::Forming { missing: 0b11 }));
     assert!(net.agree(&[0, 1], 2));
     net.configure = |_| {};
     net.start(2, 3);
@@ -154,7 +154,7 @@ fn a_majority_lost_for_good_is_reported_and_nothing_is_decided_without_it() {
     net.kill(2);
     net.run(1000 * MS);
     assert!(net.heard(0, Event::NoMajority), "{:?}", net.processes[0].events);
-    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority));
+    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority { missing: 0b110 }));
     assert_eq!(net.views(0), [(1, 0b111)]);
     // They come back as other members, which can't decide for their earlier incarnations: the group waits for one of
     // the incarnations that it knows.
@@ -162,7 +162,7 @@ fn a_majority_lost_for_good_is_reported_and_nothing_is_decided_without_it() {
     net.start(2, 2);
     net.run(1000 * MS);
     assert_eq!(net.views(0), [(1, 0b111)]);
-    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority));
+    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority { missing: 0b110 }));
     // A restart of the remaining members as well forms another group.
     net.start(0, 2);
     net.run(3000 * MS);
@@ -245,7 +245,7 @@ fn a_member_hands_the_order_over_and_leaves() {
     net.process(2).leave(now);
     net.run(100 * MS);
     assert!(net.heard(2, Event::Left(Epoch(3))), "{:?}", net.processes[2].events);
-    assert_eq!(net.publish(2, b"x"), Err(Refusal::Outside));
+    assert_eq!(net.publish(2, b"x"), Err(Refusal::Closed));
     assert!(net.agree(&[0, 1], 2));
     // No member is left to suspect or to wait for.
     let suspected = |event: &Event| matches!(event, Event::Suspected(..));

@@ -46,7 +46,7 @@ fn trouble(order: fn(&mut bourdon_protocol::Config), seed: u64) -> u64 {
                 let now = net.now;
                 match net.process(index).try_publish(now, &outgoing(first), &payload) {
                     Ok(_) => break,
-                    Err(Refusal::TooLarge { .. } | Refusal::Observer) => panic!("it fits"),
+                    Err(Refusal::TooLarge { .. } | Refusal::Role) => panic!("it fits"),
                     Err(_) => net.run(MS),
                 }
             }

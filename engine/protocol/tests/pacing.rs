@@ -142,7 +142,7 @@ fn a_configured_limit_is_kept_and_named() {
     // In a run each datagram but the last is as long as the longest.
     assert!((3_400..5_100).contains(&taken), "{taken}");
     while net.publish(0, &PAYLOAD).is_ok() {}
-    assert_eq!(net.publish(0, &PAYLOAD), Err(Refusal::Window));
+    assert_eq!(net.publish(0, &PAYLOAD), Err(Refusal::Paced));
     let (.., holder) = net.process(0).window().unwrap();
     assert_eq!(holder, Some(HeldBy::Rate));
     // The process wakes its owner once there is room.

@@ -22,7 +22,10 @@ fn a_member_counts_once_it_has_announced_the_same_configuration() {
     bench.take(&bench.heartbeat(2, |heartbeat| heartbeat.configuration = 1.into()));
     assert_eq!(events(&mut bench), [Event::ConfigurationDiffers(Rank(2))]);
     assert_eq!(bench.process.missing().collect::<Vec<_>>(), [Rank(2)]);
-    assert_eq!(bench.process.try_publish(bench.now, &Outgoing::default(), b"x"), Err(Refusal::Forming));
+    assert_eq!(
+        bench.process.try_publish(bench.now, &Outgoing::default(), b"x"),
+        Err(Refusal::Forming { missing: 0b100 })
+    );
     bench.take(&bench.heartbeat(2, |_| {}));
     assert!(bench.process.is_formed());
     bench.publish(b"x");

@@ -201,7 +201,7 @@ impl Node {
             let sequence = match offer(process, now, plan, &outgoing, &payload, rng) {
                 Ok(Some(sequence)) => sequence,
                 Ok(None) => continue, // claimed and dropped
-                Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => {
+                Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Role)) => {
                     let detail = format!("member {rank} could not publish {} bytes: {refusal}", payload.len());
                     return Err(Violation::new("completeness", detail));
                 }

@@ -22,7 +22,7 @@ mod input;
 
 use book::{Book, Event};
 use bourdon::settings::{Reliability, Role, Start};
-use bourdon::{Delivery, Node, Refusal, Settings, TopicId};
+use bourdon::{Delivery, Node, Settings, TopicId};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -100,7 +100,7 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
         while sent < may_send.min(events.len()) {
             match node.try_publish(TOPIC, &events[sent].to_bytes()) {
                 Ok(_) => sent += 1,
-                Err(Refusal::Window | Refusal::ViewChange | Refusal::Forming | Refusal::NoMajority) => break,
+                Err(refusal) if refusal.is_transient() => break,
                 Err(refusal) => return Err(refusal.into()),
             }
         }

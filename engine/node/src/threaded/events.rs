@@ -235,13 +235,13 @@ mod tests {
     fn every_event_has_a_text() {
         let rank = Rank(5);
         let refusals = [
-            Refusal::Window,
-            Refusal::Forming,
+            Refusal::Window { slowest: None },
+            Refusal::Forming { missing: 0 },
             Refusal::ViewChange,
             Refusal::TooLarge { limit_bytes: 1 << 20 },
-            Refusal::Observer,
+            Refusal::Role,
             Refusal::Barrier,
-            Refusal::NoMajority,
+            Refusal::NoMajority { missing: 0 },
             Refusal::Outside,
         ];
         let (from, to) = (Sequence(3), Sequence(9));

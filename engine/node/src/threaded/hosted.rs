@@ -255,11 +255,19 @@ impl Hosted {
             held_up = taken.held_up.or(held_up);
             dropped = taken.dropped.or(dropped);
         }
-        if !self.closing.has_begun() {
-            held_up::write(&mut self.held_up, held_up);
-        }
+        self.note_held_up(held_up.or_else(|| self.node.process().unavailable()));
         self.refused = dropped.or(self.refused);
         count
+    }
+
+    /// Publishers learn why their messages wait, or why they are refused; those that sleep are woken where that changes
+    /// what they may do.
+    #[inline]
+    fn note_held_up(&mut self, reason: Option<Refusal>) {
+        let reason = if self.closing.has_begun() { Some(Refusal::Closed) } else { reason };
+        if held_up::write(&mut self.held_up, reason) {
+            self.publications.iter_mut().for_each(Intake::announce_room);
+        }
     }
 
     /// Passes on which publications are acknowledged by now, once all events are reported that bear on it.
@@ -330,12 +338,8 @@ impl Hosted {
             return true; // a panic of the control thread is the node's outcome
         }
         let now = self.now();
-        let is_news = self.closing.is_news();
         let Some(until) = self.closing.until(now) else { return false };
-        if is_news {
-            held_up::close(&mut self.held_up);
-            self.publications.iter_mut().for_each(Intake::announce_room); // there will be none
-        }
+        self.note_held_up(None); // they take no more
         let is_settled = self.control.settles(&self.node);
         now >= until || is_settled && !self.owes_messages() && (!self.closing.leaves() || self.leave())
     }
@@ -377,7 +381,7 @@ impl Hosted {
         if self.is_halted {
             return self.control.has_orders(); // it takes nothing else
         }
-        let publishable = self.held_up.get(0) == 0 && self.publications.iter_mut().any(Intake::has_frames);
+        let publishable = !held_up::is_held_up(&self.held_up) && self.publications.iter_mut().any(Intake::has_frames);
         let has_room = self.is_gated && !self.waits_for_room();
         publishable || self.closing.is_news() || has_room || self.commands.has_values() || self.control.has_orders()
     }

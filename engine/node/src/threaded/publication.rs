@@ -21,23 +21,6 @@ use std::ops::{Deref, DerefMut, RangeInclusive};
 use std::sync::mpsc;
 use zerocopy::IntoBytes;
 
-/// Why a message was not taken. Nothing of it was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The ring to the data agent is full.
-    #[error("the publication's ring is full{}", .held_up_by.map(|why| format!(": {why}")).unwrap_or_default())]
-    RingFull {
-        /// What the data agent waits for, if it waits; else it is merely behind.
-        held_up_by: Option<Refusal>,
-    },
-    /// The group can never take it.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// The node has ended, or is being closed.
-    #[error("the node has ended, or is being closed")]
-    Ended,
-}
-
 /// Why a message is not acknowledged. It may be delivered all the same, unless it was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -120,6 +103,12 @@ pub struct Publication {
     lost: Vec<RangeInclusive<u64>>,
 }
 
+/// Why a message is refused though its ring has room.
+#[inline]
+fn refusal(producer: &spsc::Producer, agent: &Agent) -> Option<Refusal> {
+    if producer.is_abandoned() { Some(Refusal::Closed) } else { held_up::refusal(&agent.held_up_by) }
+}
+
 /// Runs of dropped numbers that a publication remembers.
 const LOST_MAX: usize = 1024;
 
@@ -131,9 +120,10 @@ impl Publication {
     /// Publishes a message: copies it into the ring to the data agent. Returns its number.
     ///
     /// # Errors
-    /// Why it was not taken; after [`PublishError::RingFull`] try again later.
+    /// Why it was not taken. Where that [is transient](Refusal::is_transient), it may be taken later; while this process
+    /// is in no view or reaches no majority, every message is refused at once, so that no ring fills behind an outage.
     #[inline]
-    pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<u64, PublishError> {
+    pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<u64, Refusal> {
         let mut claim = self.try_claim(topic, payload.len())?;
         claim.copy_from_slice(payload);
         Ok(claim.commit())
@@ -144,7 +134,7 @@ impl Publication {
     /// # Errors
     /// As [`Publication::try_publish`].
     #[inline]
-    pub fn try_claim(&mut self, topic: TopicId, payload_bytes: usize) -> Result<PublicationClaim<'_>, PublishError> {
+    pub fn try_claim(&mut self, topic: TopicId, payload_bytes: usize) -> Result<PublicationClaim<'_>, Refusal> {
         self.claim(topic, None, payload_bytes)
     }
 
@@ -153,7 +143,7 @@ impl Publication {
     /// # Errors
     /// As [`Publication::try_publish`].
     #[inline]
-    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<u64, PublishError> {
+    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<u64, Refusal> {
         let mut claim = self.try_claim_named(name, payload.len())?;
         claim.copy_from_slice(payload);
         Ok(claim.commit())
@@ -164,11 +154,7 @@ impl Publication {
     /// # Errors
     /// As [`Publication::try_publish`].
     #[inline]
-    pub fn try_claim_named(
-        &mut self,
-        name: &TopicName,
-        payload_bytes: usize,
-    ) -> Result<PublicationClaim<'_>, PublishError> {
+    pub fn try_claim_named(&mut self, name: &TopicName, payload_bytes: usize) -> Result<PublicationClaim<'_>, Refusal> {
         self.claim(name.id(), Some(name), payload_bytes)
     }
 
@@ -177,12 +163,7 @@ impl Publication {
     /// # Errors
     /// Why the message can never be taken, at once; or why it was not taken by the deadline, or before the wait was
     /// cancelled. Nothing of it was sent.
-    pub fn publish(
-        &mut self,
-        topic: TopicId,
-        payload: &[u8],
-        deadline: impl Into<Deadline>,
-    ) -> Result<u64, PublishError> {
+    pub fn publish(&mut self, topic: TopicId, payload: &[u8], deadline: impl Into<Deadline>) -> Result<u64, Refusal> {
         self.publish_by(topic, None, payload, deadline.into())
     }
 
@@ -195,7 +176,7 @@ impl Publication {
         name: &TopicName,
         payload: &[u8],
         deadline: impl Into<Deadline>,
-    ) -> Result<u64, PublishError> {
+    ) -> Result<u64, Refusal> {
         self.publish_by(name.id(), Some(name), payload, deadline.into())
     }
 
@@ -205,7 +186,7 @@ impl Publication {
         name: Option<&TopicName>,
         payload: &[u8],
         deadline: Deadline,
-    ) -> Result<u64, PublishError> {
+    ) -> Result<u64, Refusal> {
         loop {
             let refused = match self.claim(topic, name, payload.len()) {
                 Ok(mut claim) => {
@@ -214,16 +195,18 @@ impl Publication {
                 }
                 Err(refused) => refused,
             };
-            if !matches!(refused, PublishError::RingFull { .. }) || self.is_over(deadline) {
+            if !refused.is_transient() || self.is_over(deadline) {
                 return Err(refused);
             }
-            let front_bytes = Published::new(topic, name).front_bytes();
+            let frame_bytes = Published::new(topic, name).front_bytes() + payload.len();
             let (end, agent) = (&mut self.end, &self.agent);
             let producer = &mut end.producer;
             sleep(&mut end.room, &end.waker, deadline, || {
-                let has_room = producer.try_claim(0, front_bytes + payload.len()).is_ok();
-                let has_ended = producer.is_abandoned() || held_up::is_closed(&agent.held_up_by);
-                has_room || has_ended || agent.cancelled.is_cancelled()
+                let may_go_on = match refusal(producer, agent) {
+                    Some(refusal) => !refusal.is_transient(),
+                    None => producer.try_claim(0, frame_bytes).is_ok(),
+                };
+                may_go_on || agent.cancelled.is_cancelled()
             });
         }
     }
@@ -238,16 +221,16 @@ impl Publication {
         topic: TopicId,
         name: Option<&TopicName>,
         payload_bytes: usize,
-    ) -> Result<PublicationClaim<'_>, PublishError> {
+    ) -> Result<PublicationClaim<'_>, Refusal> {
         let text = name.map_or("", TopicName::as_str);
         let Some(limit_bytes) = self.max_message_bytes else {
-            return Err(PublishError::Refused(Refusal::Observer));
+            return Err(Refusal::Role);
         };
         if payload_bytes > limit_bytes {
-            return Err(PublishError::Refused(Refusal::TooLarge { limit_bytes }));
+            return Err(Refusal::TooLarge { limit_bytes });
         }
-        if self.end.producer.is_abandoned() || held_up::is_closed(&self.agent.held_up_by) {
-            return Err(PublishError::Ended);
+        if let Some(refusal) = refusal(&self.end.producer, &self.agent) {
+            return Err(refusal);
         }
         let head = Published::new(topic, name);
         match self.end.producer.try_claim(0, head.front_bytes() + payload_bytes) {
@@ -258,7 +241,7 @@ impl Publication {
                 let (bell, waker, published) = (&mut agent.bell, &agent.waker, &mut self.published);
                 Ok(PublicationClaim { ring, head, bell, waker, published })
             }
-            Err(_) => Err(PublishError::RingFull { held_up_by: held_up::read(&self.agent.held_up_by) }),
+            Err(_) => Err(held_up::read(&self.agent.held_up_by).unwrap_or(Refusal::Queue)),
         }
     }
 

@@ -38,7 +38,7 @@ use bourdon_wire::{DatagramNumber, Rank};
 
 /// Barriers requested and not complete: an application that requests them faster than the group completes them is
 /// refused.
-const ASKED_MAX: usize = 64;
+pub(crate) const ASKED_MAX: usize = 64;
 
 /// The state of this process at a barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

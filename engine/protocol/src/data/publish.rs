@@ -15,8 +15,8 @@ use super::pack::{Claim, Outgoing, Packer, extension_bytes};
 use super::pipeline::Pipeline;
 use super::stability::Enough;
 use crate::counters::{Counter, Counters};
-use crate::event::Refusal;
 use crate::mutant::Mutant;
+use crate::refusal::Refusal;
 use bourdon_wire::{FRAME_HEADER_BYTES, Sequence, TopicId};
 
 impl Pipeline {
@@ -26,7 +26,7 @@ impl Pipeline {
         if !self.end.is_open() {
             return Err(Refusal::ViewChange);
         }
-        let Some(outbound) = &mut self.outbound else { return Err(Refusal::Observer) };
+        let Some(outbound) = &mut self.outbound else { return Err(Refusal::Role) };
         if self.barrier.is_placed() {
             return Err(Refusal::Barrier);
         }
@@ -57,10 +57,10 @@ impl Pipeline {
             && self.config.mutant != Some(Mutant::IgnoreWindow)
         {
             outbound.flow.refuse();
-            return Err(Refusal::Window);
+            return Err(Refusal::Window { slowest: None }); // `Process::refused` gives the receiver
         }
         if !outbound.packer.fits_open(log, body_bytes) && outbound.packer.first_free() >= outbound.flow.paced {
-            return Err(Refusal::Window);
+            return Err(Refusal::Window { slowest: None });
         }
         Ok(())
     }

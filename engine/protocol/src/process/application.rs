@@ -8,8 +8,11 @@ use crate::config::Role;
 use crate::control::agreement::ToAgreement;
 use crate::control::detector::Judgement;
 use crate::counters::Counter;
+use crate::data::barrier::ASKED_MAX;
+use crate::data::flow::HeldBy;
 use crate::data::pack::{Claim, Outgoing};
-use crate::event::Refusal;
+use crate::refusal::Refusal;
+use crate::view::bit;
 use bourdon_wire::records::{self};
 use bourdon_wire::{Epoch, Incarnation, Instant, Rank, Sequence, TopicId};
 
@@ -53,7 +56,7 @@ impl Process {
         }
         self.admit(now, outgoing, payload.len(), false)?;
         let wall_ns = self.cx.wall(now);
-        self.data.publish(wall_ns, outgoing, payload, &mut self.cx.counters).ok_or(Refusal::Observer)
+        self.data.publish(wall_ns, outgoing, payload, &mut self.cx.counters).ok_or(Refusal::Role)
     }
 
     /// Publishes a plain message if it goes into the datagram that is open, or begins one: the common cases. `None`
@@ -77,7 +80,7 @@ impl Process {
     pub fn try_claim(&mut self, now: Instant, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
         self.admit(now, outgoing, length, true)?;
         let wall_ns = self.cx.wall(now);
-        self.data.claim(wall_ns, outgoing, length, &mut self.cx.counters).ok_or(Refusal::Observer)
+        self.data.claim(wall_ns, outgoing, length, &mut self.cx.counters).ok_or(Refusal::Role)
     }
 
     #[inline]
@@ -96,32 +99,56 @@ impl Process {
             return self.data.admit(outgoing, length, whole).map_err(|refusal| self.refused(now, refusal));
         }
         let refusal = match self.standing() {
-            _ if matches!(self.cx.config.role, Role::Observer) => Refusal::Observer,
-            Standing::Forming => Refusal::Forming,
-            Standing::Member if self.state.lacks_majority() => Refusal::NoMajority,
-            Standing::Member if !self.announces_time() => Refusal::Forming,
-            Standing::Member => Refusal::ViewChange,
-            Standing::Outside | Standing::Following | Standing::Gone => Refusal::Outside,
+            _ if matches!(self.cx.config.role, Role::Observer) => Refusal::Role,
+            Standing::Member if self.announces_time() => self.unavailable().unwrap_or(Refusal::ViewChange),
+            Standing::Member if !self.state.lacks_majority() => self.forming(),
+            _ => self.unavailable().unwrap_or(Refusal::Outside),
         };
         self.cx.count(Counter::RefusedOther);
         Err(refusal)
     }
 
+    /// Why this process can't publish for as long as an outage lasts, if there is one: it is in no view, or reaches no
+    /// majority of it.
+    #[inline]
+    pub fn unavailable(&self) -> Option<Refusal> {
+        if self.state.has_majority() { None } else { Some(self.outage()) }
+    }
+
+    #[cold]
+    fn outage(&self) -> Refusal {
+        match self.standing() {
+            _ if matches!(self.cx.config.role, Role::Observer) => Refusal::Role,
+            Standing::Forming => self.forming(),
+            Standing::Member => Refusal::NoMajority { missing: self.data.view.bits() & self.detector.suspects() },
+            Standing::Gone => Refusal::Closed,
+            Standing::Outside | Standing::Following => Refusal::Outside,
+        }
+    }
+
+    fn forming(&self) -> Refusal {
+        Refusal::Forming { missing: self.missing().fold(0, |missing, rank| missing | bit(rank)) }
+    }
+
     #[cold]
     pub(super) fn refused(&mut self, now: Instant, refusal: Refusal) -> Refusal {
-        if refusal == Refusal::Window {
+        if matches!(refusal, Refusal::Window { .. }) {
             if self.is_paced() {
-                return refusal;
+                return Refusal::Paced;
             }
             self.cx.count(Counter::RefusedWindow);
             self.heartbeat.hasten(now, &self.cx.config.timing);
             // While a member's window is not known, the group is not ready for messages.
             if !self.cx.presence.missing(&self.data.view).is_empty() && self.data.view.epoch == Epoch(1) {
-                return Refusal::Forming;
+                return self.forming();
             }
-        } else {
-            self.cx.count(Counter::RefusedOther);
+            let slowest = match self.window() {
+                Some((.., Some(HeldBy::Member(rank)))) => Some(rank),
+                _ => None,
+            };
+            return Refusal::Window { slowest };
         }
+        self.cx.count(Counter::RefusedOther);
         refusal
     }
 
@@ -133,11 +160,7 @@ impl Process {
     /// If this process is not a member, too many barriers wait, or the payload is too long.
     pub fn sync(&mut self, now: Instant, payload: Option<&[u8]>) -> Result<(), Refusal> {
         if self.standing() != Standing::Member {
-            return Err(match self.cx.config.role {
-                Role::Observer => Refusal::Observer,
-                Role::Member(_) if self.standing() == Standing::Forming => Refusal::Forming,
-                Role::Member(_) => Refusal::Outside,
-            });
+            return Err(self.outage());
         }
         let limit_bytes =
             self.cx.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Marker::BYTES;
@@ -145,7 +168,7 @@ impl Process {
             return Err(Refusal::TooLarge { limit_bytes });
         }
         if !self.data.barrier.ask(payload) {
-            return Err(Refusal::Barrier);
+            return Err(Refusal::TooMany { limit: ASKED_MAX });
         }
         self.heartbeat.hasten(now, &self.cx.config.timing);
         Ok(())

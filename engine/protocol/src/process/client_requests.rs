@@ -6,9 +6,9 @@ use crate::control::clients::{HeldByQuorum, Request};
 use crate::counters::Counter;
 use crate::data::cut::Unsettled;
 use crate::data::pack::Outgoing;
-use crate::event::Refusal;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
+use crate::refusal::Refusal;
 use alloc::vec::Vec;
 use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
 use bourdon_wire::{

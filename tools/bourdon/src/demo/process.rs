@@ -12,7 +12,7 @@ use super::share::Shares;
 use crate::exit::Failure;
 use crate::place::in_options;
 use bourdon::settings::Role;
-use bourdon::{Counter, Delivery, Event, Node, NodeEvent, Outgoing, Port, Rank, Refusal};
+use bourdon::{Counter, Delivery, Event, Node, NodeEvent, Outgoing, Port, Rank};
 use bourdon_lab::history::writer::History;
 use sha2::Digest;
 use std::io::{BufRead, Write};
@@ -205,8 +205,8 @@ impl DemoProcess {
                     shares.published(next);
                     self.published += 1;
                 }
-                Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => return Err(refusal.to_string()),
-                Err(_) => return Ok(()), // for now
+                Err(refusal) if refusal.is_transient() => return Ok(()),
+                Err(refusal) => return Err(refusal.to_string()),
             }
         }
         Ok(())

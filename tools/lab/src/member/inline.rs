@@ -111,8 +111,9 @@ impl Member {
         let payload = self.deliveries.payload(self.own, self.published);
         match self.node.try_publish(TopicId::of("lab"), &payload) {
             Ok(_) => self.published += 1,
-            Err(refusal @ (Refusal::TooLarge { .. } | Refusal::Observer)) => return Err(Failure::broken(refusal)),
-            Err(_) => {} // for now
+            // A member that leaves handles the event next.
+            Err(refusal) if refusal.is_transient() || refusal == Refusal::Closed => {}
+            Err(refusal) => return Err(Failure::broken(refusal)),
         }
         Ok(())
     }

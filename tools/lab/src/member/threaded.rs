@@ -19,7 +19,7 @@ use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
 use bourdon::{
     Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, LockState, Message, NodeEvent, Publication,
-    PublishError, Rank, Refusal, Sequence, Subscription, ThreadedNode, TopicId, TopicName, Wait,
+    Rank, Refusal, Sequence, Subscription, ThreadedNode, TopicId, TopicName, Wait,
 };
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
@@ -170,8 +170,8 @@ impl Member {
         self.due = (self.due + self.interval).max(now);
         match publication.try_publish(TopicId::of("lab"), &self.deliveries.payload(self.own, self.published)) {
             Ok(_) => self.published += 1,
-            Err(PublishError::RingFull { .. } | PublishError::Ended) => {}
-            Err(PublishError::Refused(refusal)) => return Err(Failure::broken(refusal)),
+            Err(refusal) if refusal.is_transient() || refusal == Refusal::Closed => {}
+            Err(refusal) => return Err(Failure::broken(refusal)),
         }
         Ok(())
     }
@@ -181,7 +181,7 @@ impl Member {
         while let Some(event) = self.node.poll_event() {
             self.print(format_args!("{event}"));
             if let NodeEvent::Group(Event::IdentityConflict(_) | Event::ConfigurationDiffers(_))
-            | NodeEvent::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Observer), .. } = event
+            | NodeEvent::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Role), .. } = event
             {
                 return Err(Failure::broken(event));
             }

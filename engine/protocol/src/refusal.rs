@@ -1,0 +1,148 @@
+//! Why a process takes no message now.
+//!
+//! A publisher must decide at once whether to wait, to wait for an event, or to give up. A list of reasons leaves that
+//! to each application, and each new reason breaks those that listed the old ones. So every reason has one of three
+//! classes, and an application asks for the class.
+
+use bourdon_wire::Rank;
+use core::fmt;
+
+/// Why a message or a request was refused. Nothing of it was sent, and nothing has changed.
+///
+/// | class | reasons | what to do |
+/// |---|---|---|
+/// | back-pressure: over in milliseconds | `Window`, `Paced`, `Queue`, `ViewChange`, `Barrier`, `TooMany` | poll, wait, or drop |
+/// | unavailable: as long as an outage lasts | `Forming`, `Outside`, `NoMajority` | wait for the event `View` or `Majority` |
+/// | permanent | `TooLarge`, `Role`, `Closed` | change the message, the settings, or the node |
+///
+/// [`Refusal::is_transient`] holds for the first two: the same call may succeed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The window is full: a receiver has not acknowledged enough yet.
+    #[error("the window is full: {} is a whole window behind", receiver(.slowest))]
+    Window {
+        /// The member that is furthest behind; `None` if it is an observer that gates, or this process itself: its own
+        /// log is full of what it has not delivered or sent.
+        slowest: Option<Rank>,
+    },
+    /// The message would be sent faster than `flow.rate_limit_bytes_per_s`, or than observers that are paced for can
+    /// receive.
+    #[error("the message would be sent too fast, for the configured rate or for observers that are paced for")]
+    Paced,
+    /// The ring to the data agent is full, and the agent waits for nothing else: it is behind.
+    #[error("the publication's ring is full: the data agent is behind")]
+    Queue,
+    /// The view is about to change, or has just changed.
+    #[error("the view is changing: what was published is kept, try again after the next view")]
+    ViewChange,
+    /// A barrier is under way.
+    #[error("a barrier is under way: try again when it is complete")]
+    Barrier,
+    /// So many requests wait already.
+    #[error("{limit} requests wait already: try again when one is complete")]
+    TooMany {
+        /// How many may wait.
+        limit: usize,
+    },
+    /// The group has no view yet, or not every member of the first view is known.
+    #[error("the group is still forming{}", unheard(.missing))]
+    Forming {
+        /// Bit r: the member of rank r has not been heard.
+        missing: u64,
+    },
+    /// This process is in no view: it joins, or was removed, or left.
+    #[error("this process is in no view yet: it joins, or comes back after it was removed")]
+    Outside,
+    /// No quorum of the view can be reached.
+    #[error(
+        "no majority of the view can be reached{}: restore the network, or let members that are paused go on; where a \
+             majority is gone for good, stop all members and start the group again", unheard(.missing)
+    )]
+    NoMajority {
+        /// Bit r: the member of rank r is suspected.
+        missing: u64,
+    },
+    /// The message is longer than `max_message_bytes` or a quarter of the window.
+    #[error(
+        "the message is longer than {limit_bytes} bytes, the least of max_message_bytes, a quarter of the slowest \
+             member's window and, for a claim, one datagram: split it, or raise max_message_bytes and the receive \
+             buffers (net.core.rmem_max)"
+    )]
+    TooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// An observer can't publish.
+    #[error("an observer can't publish: join as a member, or publish as a client")]
+    Role,
+    /// The node has ended, or is being closed.
+    #[error("the node has ended, or is being closed")]
+    Closed,
+}
+
+impl Refusal {
+    /// Whether the same call may succeed later without a change by the application: back-pressure or an outage.
+    pub fn is_transient(self) -> bool {
+        !matches!(self, Self::TooLarge { .. } | Self::Role | Self::Closed)
+    }
+
+    /// Whether it lasts as long as an outage: this process is in no view, or reaches no majority.
+    #[inline]
+    pub fn is_unavailable(self) -> bool {
+        matches!(self, Self::Forming { .. } | Self::Outside | Self::NoMajority { .. })
+    }
+}
+
+fn receiver(slowest: &Option<Rank>) -> impl fmt::Display {
+    fmt::from_fn(move |f| match slowest {
+        Some(rank) => write!(f, "member {rank}"),
+        None => f.write_str("an observer that gates, or this process,"),
+    })
+}
+
+/// The members whose bits are set.
+fn unheard(missing: &u64) -> impl fmt::Display {
+    let missing = *missing;
+    fmt::from_fn(move |f| {
+        let ranks = (0..u64::BITS).filter(|rank| missing >> rank & 1 == 1);
+        for (place, rank) in ranks.enumerate() {
+            f.write_str(if place == 0 { " (not heard: member " } else { ", " })?;
+            write!(f, "{rank}")?;
+        }
+        f.write_str(if missing == 0 { "" } else { ")" })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn reasons_have_one_class_each_and_name_the_members() {
+        let back_pressure = [
+            Refusal::Window { slowest: Some(Rank(2)) },
+            Refusal::Window { slowest: None },
+            Refusal::Paced,
+            Refusal::Queue,
+            Refusal::ViewChange,
+            Refusal::Barrier,
+            Refusal::TooMany { limit: 64 },
+        ];
+        let unavailable =
+            [Refusal::Forming { missing: 0b1010 }, Refusal::Outside, Refusal::NoMajority { missing: 1 << 63 }];
+        let permanent = [Refusal::TooLarge { limit_bytes: 9 }, Refusal::Role, Refusal::Closed];
+        for (refusals, is_transient, is_unavailable) in
+            [(&back_pressure[..], true, false), (&unavailable, true, true), (&permanent, false, false)]
+        {
+            for refusal in refusals {
+                assert_eq!((refusal.is_transient(), refusal.is_unavailable()), (is_transient, is_unavailable));
+            }
+        }
+        assert!(back_pressure[0].to_string().contains("member 2") && back_pressure[1].to_string().contains("observer"));
+        assert_eq!(unavailable[0].to_string(), "the group is still forming (not heard: member 1, 3)");
+        assert_eq!(Refusal::Forming { missing: 0 }.to_string(), "the group is still forming");
+        assert!(unavailable[2].to_string().contains("(not heard: member 63): restore"));
+    }
+}
