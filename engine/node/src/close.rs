@@ -13,7 +13,7 @@ use crate::inline::{Node, NodeError};
 use bourdon_port::PortError;
 use bourdon_protocol::{Process, Standing};
 use bourdon_wire::Instant;
-use std::ops::RangeInclusive;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How long a node that ends sleeps at most between two polls.
@@ -26,7 +26,7 @@ pub struct CloseReport {
     /// The messages that were accepted and are not acknowledged; they may be delivered all the same. Of a threaded
     /// node, an entry for each of its publications in their order, with the numbers of the messages; of an inline node,
     /// one entry with their sequences. Empty ranges where nothing is missing.
-    pub unacknowledged: Vec<RangeInclusive<u64>>,
+    pub unacknowledged: Vec<Range<u64>>,
     /// Whether the members go on without this process in their view: it has left, or it was an observer or in no view.
     /// If not, they suspect it, and then go on without it.
     pub has_left: bool,
@@ -40,7 +40,7 @@ impl CloseReport {
 
     /// How many messages are not acknowledged.
     pub fn unacknowledged_count(&self) -> u64 {
-        self.unacknowledged.iter().map(|numbers| (numbers.end() + 1).saturating_sub(*numbers.start())).sum()
+        self.unacknowledged.iter().map(|numbers| numbers.end.saturating_sub(numbers.start)).sum()
     }
 }
 
@@ -82,7 +82,7 @@ impl Node {
         let unacknowledged = self.unacknowledged();
         if !has_left(self.process()) && self.process().may_leave() {
             self.leave();
-            self.poll_until(until, |process| !has_left(process) && process.may_leave())?;
+            self.poll_until(until, |node| !has_left(node.process()) && node.process().may_leave())?;
         }
         Ok(CloseReport { unacknowledged: vec![unacknowledged], has_left: has_left(self.process()) })
     }
@@ -90,11 +90,11 @@ impl Node {
     /// Polls until all that was published is acknowledged, or it is time to end. Discards what is delivered.
     fn settle(&mut self, until: Instant) -> Result<(), PortError> {
         self.flush()?;
-        self.poll_until(until, Process::owes_own)
+        self.poll_until(until, |node| node.owes_own())
     }
 
-    fn poll_until(&mut self, until: Instant, owes: impl Fn(&Process) -> bool) -> Result<(), PortError> {
-        while owes(self.process()) && self.clock().now() < until {
+    fn poll_until(&mut self, until: Instant, owes: impl Fn(&mut Self) -> bool) -> Result<(), PortError> {
+        while owes(self) && self.clock().now() < until {
             let work_count = self.poll(|_| {})?;
             while self.poll_event().is_some() {}
             if work_count == 0 {
@@ -105,22 +105,23 @@ impl Node {
     }
 
     /// The sequences that are not acknowledged.
-    fn unacknowledged(&self) -> RangeInclusive<u64> {
+    fn unacknowledged(&mut self) -> Range<u64> {
         let next = self.process().own_next().0;
-        let first = self.process().own_acknowledged().map_or(next, |acknowledged| acknowledged.0);
-        if first < next { first..=next - 1 } else { 1..=0 }
+        let first = self.own_acknowledged().map_or(next, |acknowledged| acknowledged.0);
+        first.min(next)..next
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if self.drop_timeout_ns == 0 || std::thread::panicking() || !self.process().owes_own() {
+        if self.drop_timeout_ns == 0 || std::thread::panicking() || !self.owes_own() {
             return;
         }
         let until = self.clock().now() + self.drop_timeout_ns;
         if let Err(error) = self.settle(until) {
             tracing::warn!(group = &*self.group, %error, "a node that ended could not send what it had accepted");
         }
-        warn(&self.group, self.unacknowledged().count() as u64);
+        let unacknowledged = self.unacknowledged().count() as u64;
+        warn(&self.group, unacknowledged);
     }
 }

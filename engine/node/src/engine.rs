@@ -538,6 +538,16 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.judge(self.now, judgement);
     }
 
+    /// Below which of this process's own messages all are acknowledged: see [`Process::own_acknowledged`].
+    pub(crate) fn own_acknowledged(&mut self) -> Option<Sequence> {
+        self.process.own_acknowledged()
+    }
+
+    /// Whether this process has something to do for its messages before it may end: see [`Process::owes_own`].
+    pub(crate) fn owes_own(&mut self) -> bool {
+        self.process.owes_own()
+    }
+
     /// The state machine itself, to read.
     pub fn process(&self) -> &Process {
         &self.process

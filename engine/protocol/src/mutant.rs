@@ -14,6 +14,8 @@ pub enum Mutant {
     ForgetNak,
     /// What is known to exist is acknowledged, received or not.
     AckBeforeReceived,
+    /// A message is acknowledged to the application that published it once it was sent.
+    OwnAcknowledgedWhenSent,
     /// A message is delivered without what its sender had delivered before it.
     IgnoreCausalDependency,
     /// A duplicate that arrives out of order is taken for new.
@@ -170,6 +172,7 @@ impl Mutant {
         Self::GateOutlivesRestart,
         Self::ForgetNak,
         Self::AckBeforeReceived,
+        Self::OwnAcknowledgedWhenSent,
         Self::IgnoreCausalDependency,
         Self::DeliverDuplicate,
         Self::OrderRunsBackwards,
@@ -248,6 +251,7 @@ impl Mutant {
             Self::DeliverBeforeOrdered => "deliver-before-ordered",
             Self::ForgetNak => "forget-nak",
             Self::AckBeforeReceived => "ack-before-received",
+            Self::OwnAcknowledgedWhenSent => "own-acknowledged-when-sent",
             Self::IgnoreCausalDependency => "ignore-causal-dependency",
             Self::DeliverDuplicate => "deliver-duplicate",
             Self::OrderRunsBackwards => "order-runs-backwards",

@@ -100,6 +100,7 @@ pub struct Process {
     identity: instances::Identity,
     /// Messages published in earlier views, to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
+    own_mark: own_messages::OwnMark,
     transfer: transfer::Transfer,
     trust: trust::Trust,
     heartbeat: Heartbeat,
@@ -139,6 +140,7 @@ impl Process {
             discovery: Discovery::default(),
             identity: instances::Identity::new(now, &config),
             unsettled: VecDeque::new(),
+            own_mark: own_messages::OwnMark::default(),
             transfer: transfer::Transfer::default(),
             trust: trust::Trust::new(now, &config),
             heartbeat: Heartbeat::new(now),

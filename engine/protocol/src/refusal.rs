@@ -9,11 +9,11 @@ use core::fmt;
 
 /// Why a message or a request was refused. Nothing of it was sent, and nothing has changed.
 ///
-/// | class | reasons | what to do |
-/// |---|---|---|
-/// | back-pressure: over in milliseconds | `Window`, `Paced`, `Queue`, `ViewChange`, `Barrier`, `TooMany` | poll, wait, or drop |
-/// | unavailable: as long as an outage lasts | `Forming`, `Outside`, `NoMajority` | wait for the event `View` or `Majority` |
-/// | permanent | `TooLarge`, `Role`, `Closed` | change the message, the settings, or the node |
+/// - **Back-pressure**, over in milliseconds: `Window`, `Paced`, `Queue`, `ViewChange`, `Barrier`, `TooMany`. Poll,
+///   wait, or drop the message.
+/// - **Unavailable**, as long as an outage lasts: `Forming`, `Outside`, `NoMajority`. Wait for the event `View` or
+///   `Majority`.
+/// - **Permanent**: `TooLarge`, `Role`, `Closed`. Change the message or the settings; the node has ended.
 ///
 /// [`Refusal::is_transient`] holds for the first two: the same call may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -8,7 +8,7 @@
 //! process ends or takes another snapshot.
 
 use crate::names::name_of;
-use bourdon_protocol::Message;
+use bourdon_protocol::{Message, Process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
@@ -194,6 +194,8 @@ pub(crate) struct History {
     barriers: BTreeMap<Rc<[u8]>, Id>,
     pub(crate) lineages: Vec<Lineage>,
     pub(crate) settled: Vec<Settled>,
+    /// By member and incarnation: below which of its messages it reported all as acknowledged, and in which instance.
+    acknowledged: BTreeMap<(u16, u32), (u64, u64)>,
     pub(crate) delivered: u64,
     /// Clients' messages that an earlier generation took: after a restart its members delivered them, or its answer to
     /// the client arrived. No later generation owes them.
@@ -205,6 +207,20 @@ pub(crate) struct History {
 impl History {
     pub(crate) fn new(members: u16) -> Self {
         Self { names: vec![BTreeMap::new(); usize::from(members)], ..Self::default() }
+    }
+
+    /// A member reports which of its own messages are acknowledged.
+    pub(crate) fn note_acknowledged(&mut self, process: &mut Process) {
+        if let (Some(rank), Some(below)) = (process.config().rank(), process.own_acknowledged()) {
+            let reported = self.acknowledged.entry((rank.0, process.incarnation().0)).or_default();
+            *reported = (below.0.max(reported.0), process.view().instance.0);
+        }
+    }
+
+    /// Whether a member reported in this instance that this message of its own is acknowledged.
+    pub(crate) fn is_acknowledged(&self, message: &Published, instance: u64) -> bool {
+        let reported = message.publisher.and_then(|publisher| self.acknowledged.get(&publisher));
+        reported.is_some_and(|(below, of)| message.sequence < *below && *of == instance && !message.at_barrier)
     }
 
     /// After a restart a client retransmits what it has not seen acknowledged, to the group as it is then.

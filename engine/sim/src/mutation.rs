@@ -12,6 +12,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::DeliverBeforeOrdered => &["total", "fifo", "agreement"],
         Mutant::ForgetNak | Mutant::ForgetTail => &["completeness", "progress"],
         Mutant::AckBeforeReceived | Mutant::AcksAcrossEpochs => &["acknowledgement"],
+        Mutant::OwnAcknowledgedWhenSent => &["acknowledged"],
         Mutant::IgnoreCausalDependency | Mutant::VectorNeverWhole => &["causal"],
         Mutant::DeliverDuplicate => &["integrity"],
         Mutant::OrderRunsBackwards => &["fifo"],

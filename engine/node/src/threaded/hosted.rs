@@ -280,9 +280,8 @@ impl Hosted {
 
     #[inline(never)]
     fn acknowledge_some(&mut self) {
-        let process = self.node.process();
-        let Some(acknowledged) = process.own_acknowledged() else { return };
-        let incarnation = process.incarnation();
+        let Some(acknowledged) = self.node.own_acknowledged() else { return };
+        let incarnation = self.node.process().incarnation();
         // Their event came before, if they are settled.
         self.publications.iter_mut().for_each(|intake| intake.lose_earlier(incarnation));
         self.advance(incarnation, acknowledged);
@@ -472,9 +471,8 @@ impl Hosted {
     /// member of the view holds them. A group that has no view yet, or no majority, may still send what waits.
     fn owes_messages(&mut self) -> bool {
         let waiting = self.publications.iter_mut().any(Intake::has_frames);
-        let process = self.node.process();
         let unsettled = self.publications.iter().any(Intake::has_unacknowledged);
-        process.owes_own() || (waiting || unsettled) && process.standing() != Standing::Gone
+        self.node.owes_own() || (waiting || unsettled) && self.node.process().standing() != Standing::Gone
     }
 
     /// What is not acknowledged at the end.

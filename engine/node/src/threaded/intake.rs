@@ -17,7 +17,7 @@ use bourdon_ring::signal::{Bell, WatermarkWriter, doorbell, watermark};
 use bourdon_ring::spsc;
 use bourdon_wire::{Incarnation, Sequence};
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 /// Runs of dropped numbers that a publisher has not taken.
@@ -184,10 +184,10 @@ impl Intake {
     }
 
     /// At the end: the numbers that are not acknowledged.
-    pub(crate) fn end(&mut self) -> RangeInclusive<u64> {
+    pub(crate) fn end(&mut self) -> Range<u64> {
         let mut waiting = 0;
         while self.ring.read(usize::MAX, |_, _| waiting += 1) > 0 {}
-        self.messages.passed() + 1..=self.messages.taken() + waiting
+        self.messages.passed() + 1..self.messages.taken() + waiting + 1
     }
 }
 

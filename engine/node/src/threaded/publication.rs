@@ -87,9 +87,10 @@ pub(crate) struct Agent {
 /// any other process has it. [`Publication::acknowledged`] does:
 ///
 /// - at the levels `unreliable` and `best-effort`: the message was given to the network;
-/// - at `reliable` and `stable`: every member of the view holds it, so each that stays in the group delivers it;
-/// - at `uniform`: a quorum holds it and all that comes before it, and it was delivered here; so it is delivered even
-///   if all processes crash that have delivered it by now.
+/// - at `reliable`: every member of the view holds it, so each that stays in the group delivers it; in causal and total
+///   order it was delivered here as well, and every member holds all that was delivered before it;
+/// - at `uniform` and `stable`: it was delivered here, which takes that a quorum (every member) holds it and all that
+///   comes before it; so it is delivered even if all processes crash that have delivered it by now.
 ///
 /// A publication that is dropped still sends what it accepted.
 pub struct Publication {
@@ -120,8 +121,8 @@ impl Publication {
     /// Publishes a message: copies it into the ring to the data agent. Returns its number.
     ///
     /// # Errors
-    /// Why it was not taken. Where that [is transient](Refusal::is_transient), it may be taken later; while this process
-    /// is in no view or reaches no majority, every message is refused at once, so that no ring fills behind an outage.
+    /// Why it was not taken. Where that [is transient](Refusal::is_transient), it may be taken later. While this
+    /// process is in no view or reaches no majority, each message is refused at once: no ring fills behind an outage.
     #[inline]
     pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<u64, Refusal> {
         let mut claim = self.try_claim(topic, payload.len())?;

@@ -42,6 +42,12 @@ impl Cursor {
         Self { number, ..Self::default() }
     }
 
+    /// Every datagram of which a frame was walked is below this.
+    pub(crate) fn mark(&self) -> DatagramNumber {
+        let (number, walked) = self.position();
+        if walked > 0 { number.next() } else { number }
+    }
+
     /// Its position: the datagram, and how many of its frames have been passed.
     pub(crate) fn position(&self) -> (DatagramNumber, u16) {
         (self.number, self.walked.max(self.skip))

@@ -515,11 +515,7 @@ impl Pipeline {
 
     /// By rank: every datagram that holds a delivered message is below this.
     pub(crate) fn marks(&self) -> Vec<DatagramNumber> {
-        let mark = |stream: &Stream| {
-            let (number, walked) = stream.cursor.position();
-            if walked > 0 { number.next() } else { number }
-        };
-        self.streams.iter().map(mark).collect()
+        self.streams.iter().map(|stream| stream.cursor.mark()).collect()
     }
 
     /// The sequencer holds every message that it has put in order: an acknowledgement that needs no row.

@@ -1,8 +1,8 @@
 //! Completeness: once faults are frozen, everything published is delivered everywhere, or reported as lost.
 //!
 //! At the end all members have delivered the same. It has everything that was published by incarnations that are still
-//! members, and everything that was acknowledged to a client. Of an incarnation that was removed it has exactly what
-//! was reported to that incarnation.
+//! members, and everything that was acknowledged to a client or to a member's own application. Of an incarnation that
+//! was removed it has exactly what was reported to that incarnation.
 //!
 //! An observer may lose messages: it owes what was published after it had heard every member, less the gaps it
 //! reported. An observer that began at the oldest owes everything, as long as there was one view and every log still
@@ -58,6 +58,7 @@ impl Completeness<'_> {
             return members.iter().filter(|node| node.is_alive()).try_for_each(|node| self.synced(node));
         }
         self.published(first)?;
+        self.acknowledged(first)?;
         self.history.settled.iter().try_for_each(|settled| self.settled(first, settled))?;
         let observers = self.nodes[members.len()..].iter().filter(|node| node.process.is_some());
         { observers }.try_for_each(|node| self.observer(first, node))
@@ -86,6 +87,20 @@ impl Completeness<'_> {
                     "process {} neither delivered {name} nor reported that it is lost",
                     lineage.process
                 ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What a member reported as acknowledged survives it.
+    fn acknowledged(&self, first: &Lineage) -> Verdict {
+        let Some(process) = &self.nodes[first.process].process else { return Ok(()) };
+        let instance = process.view().instance.0;
+        for (id, message) in (0..).zip(&self.history.messages) {
+            if self.history.is_acknowledged(message, instance) && !first.has(id) {
+                let (process, name) = (first.process, self.history.name(id));
+                let detail = format!("process {process} never delivered {name}, which its sender had acknowledged");
+                return Err(Violation::new("acknowledged", detail));
             }
         }
         Ok(())

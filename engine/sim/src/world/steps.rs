@@ -52,8 +52,12 @@ impl World<'_> {
             self.checkers.sent(process, index)?;
         }
         if self.mode != Mode::Liveness {
+            let is_current = self.history.lineages[self.nodes[index].lineage].generation == self.generation;
+            if let Some(process) = self.nodes[index].process.as_mut().filter(|_| is_current) {
+                self.history.note_acknowledged(process);
+            }
             let processes: Vec<Option<&Process>> = self.nodes.iter().map(|node| node.process.as_ref()).collect();
-            if self.history.lineages[self.nodes[index].lineage].generation == self.generation {
+            if is_current {
                 self.checkers.stepped(&processes, index)?;
             }
             self.judge_locks(index)?;
