@@ -39,6 +39,8 @@
 //! # }
 //! ```
 //!
+//! What accepted and acknowledged mean, which refusals pass, and how a node ends: `docs/publishing.md`.
+//!
 //! Subscribers choose by [`Pattern`]s where messages are published by name (`docs/topics.md`). A group may have
 //! channels, streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
 //!

@@ -69,6 +69,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, sync_channel};
+use std::time::Duration;
 
 /// What a threaded node is started with beside its settings.
 #[derive(Clone, Debug)]
@@ -316,7 +317,7 @@ impl ThreadedNode {
         Locks::new(self.lock_commands.clone())
     }
 
-    /// Ends the waits of its publications and subscriptions, from any thread.
+    /// Ends the waits of its publications, from any thread. A [`Subscription::wait`] that is under way returns early.
     pub fn canceller(&self) -> Canceller {
         self.canceller.clone()
     }
@@ -382,6 +383,9 @@ impl ThreadedNode {
 
 impl Drop for ThreadedNode {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stop.close(Duration::ZERO.into()); // a panic waits for no other process
+        }
         let _ = self.end(); // `close` is for callers that want the result
     }
 }

@@ -123,12 +123,26 @@ fn a_dropped_node_reports_what_the_network_does_not_carry() {
 
 #[test]
 fn a_node_that_a_panic_drops_does_not_wait() {
-    let [mut first, _second] = formed(&World::new(2), patient());
-    publish(&mut first);
+    let [_first, mut second] = formed(&World::new(2), patient());
+    publish(&mut second);
+    drops_at_once(second);
+
+    let world = World::new(2);
+    let mut other = Node::join(&world.member(0)).expect("it joins");
+    let mut settings = world.member(1);
+    settings.threads.drop_timeout_ns = patient();
+    let (node, mut publication, _own) = ThreadedNode::start(&settings).expect("it starts");
+    poll_until(&mut other, "the view", |_| publication.try_publish(TOPIC, b"first").is_ok());
+    publication.publish(TOPIC, b"more", PATIENCE).expect("there is room");
+    drops_at_once(node);
+}
+
+/// Drops it by a panic, which must not wait for the other member: that does not run.
+fn drops_at_once(node: impl Send + 'static) {
     let (sender, receiver) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let _dropped_by_the_panic = first;
+            let _dropped_by_the_panic = node;
             std::panic::resume_unwind(Box::new(()));
         }));
         sender.send(()).expect("the test waits");
