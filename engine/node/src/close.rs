@@ -96,7 +96,6 @@ impl Node {
     fn poll_until(&mut self, until: Instant, owes: impl Fn(&mut Self) -> bool) -> Result<(), PortError> {
         while owes(self) && self.clock().now() < until {
             let work_count = self.poll(|_| {})?;
-            while self.poll_event().is_some() {}
             if work_count == 0 {
                 self.wait(LOOK)?;
             }
