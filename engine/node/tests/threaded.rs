@@ -291,7 +291,7 @@ fn without_a_majority_publishers_are_refused_at_once_and_woken_when_it_is_back()
     publication.wait_acknowledged(1, PATIENCE).expect("both run");
     drop(first); // it was half of the view, and the first half at that
     let no_majority = Refusal::NoMajority { missing: 0b01 };
-    until("the loss to be noticed", || publication.try_publish(TOPIC, b"two").is_err());
+    until("the loss to be noticed", || publication.try_publish(TOPIC, b"two") == Err(no_majority));
     assert_eq!(publication.try_publish(TOPIC, b"lost"), Err(no_majority));
     assert_eq!(publication.publish(TOPIC, b"lost", Duration::from_millis(10)), Err(no_majority));
 }
