@@ -103,7 +103,8 @@ fn an_inline_node_that_is_dropped_sends_what_it_accepted() {
     let ending = std::thread::spawn(move || warned_of(first));
     let mut next = 0u64;
     until("all messages, and the end of the other node", || {
-        let polled = second.poll(|message| {
+        let polled = second.poll(|delivery| {
+            let Some(message) = delivery.message() else { return };
             assert_eq!(message.payload, next.to_le_bytes());
             next += 1;
         });
@@ -211,12 +212,13 @@ fn an_inline_node_is_closed_by_polling_it() {
     let [mut first, mut second] = formed(&World::new(2), 0);
     publish(&mut first);
     let closing = std::thread::spawn(move || first.close(PATIENCE));
-    let mut count = 0;
+    let mut count = 0u64;
     until("the end of the other node", || {
-        second.poll(|_| count += 1).expect("the port works");
-        while let Some(event) = second.poll_event() {
-            assert!(!matches!(event, bourdon::Event::Suspected(..)), "it was suspected first");
-        }
+        let polled = second.poll(|delivery| {
+            count += u64::from(delivery.message().is_some());
+            assert!(!matches!(delivery.event(), Some(bourdon::Event::Suspected(..))), "it was suspected first");
+        });
+        polled.expect("the port works");
         closing.is_finished()
     });
     assert!(closing.join().expect("no panic").expect("the port works").is_clean());

@@ -18,8 +18,8 @@ use super::messages::{Line, Publisher, line};
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
 use bourdon::{
-    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, LockState, Message, NodeEvent, Publication,
-    Rank, Refusal, Sequence, Subscription, ThreadedNode, TopicId, TopicName, Wait,
+    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, LockState, Message, NodeEvent, Publication, Rank,
+    Refusal, Sequence, Subscription, ThreadedNode, TopicId, TopicName, Wait,
 };
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
