@@ -197,7 +197,7 @@ impl Member {
                     self.stands = true;
                 }
                 Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
-                    return Err(broken(bourdon::NodeEvent::Group(event)));
+                    return Err(broken(event));
                 }
                 _ => {}
             }

@@ -59,10 +59,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let token = guard.token();
         for _ in 0..10 {
             match counter.add_one(token)? {
-                Ok(value) => println!("{value} by {}.{}", token.epoch.0, token.number),
+                Ok(value) => println!("{value} by {token}"),
                 Err(highest) => {
-                    let (epoch, number) = (highest >> 48 & 0xFFFF_FFFF, highest & 0xFFFF_FFFF_FFFF);
-                    println!("refused: {}.{} is lower than {epoch}.{number}", token.epoch.0, token.number);
+                    println!("refused: {token}, {:032x}, is lower than {highest:032x}", token.as_u128());
                     break;
                 }
             }

@@ -102,6 +102,7 @@ pub struct ThreadedNode {
 
 /// What a node chose when it started.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Info {
     /// The address at which others reach this process.
     pub local_address: SocketAddr,

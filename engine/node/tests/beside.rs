@@ -21,10 +21,11 @@ fn settings(world: &World, channels: &[ChannelSettings], rank: u16) -> Settings 
 }
 
 fn channels() -> Vec<ChannelSettings> {
-    let channel = |name: &&str| ChannelSettings {
-        members: (*name == "quotes").then(|| vec![2, 0, 1]),
-        detector: ChannelDetector::Group,
-        ..ChannelSettings::new(name, fresh_address())
+    let channel = |name: &&str| {
+        let mut channel = ChannelSettings::new(name, fresh_address());
+        channel.members = (*name == "quotes").then(|| vec![2, 0, 1]);
+        channel.detector = ChannelDetector::Group;
+        channel
     };
     CHANNELS.iter().map(channel).collect()
 }

@@ -70,7 +70,7 @@ pub use counters::{Counter, Counters};
 pub use data::after::Satisfied;
 pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
-pub use event::{CallId, Delivery, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Refusal};
+pub use event::{CallId, Delivery, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Ranks, Refusal};
 pub use mutant::Mutant;
 pub use outbox::Destination;
 pub use process::{MemoryUse, Process, Standing, is_for_one};

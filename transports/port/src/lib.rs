@@ -150,6 +150,7 @@ pub trait Port {
 
 /// Why a port can't be opened or can't go on. The text gives what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PortError {
     /// The group's address is no multicast address.
     #[error(

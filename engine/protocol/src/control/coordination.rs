@@ -39,6 +39,13 @@ pub struct FencingToken {
     pub number: u64,
 }
 
+/// Birth, epoch and number, with dots between them.
+impl core::fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}.{}.{}", self.birth, self.epoch, self.number)
+    }
+}
+
 impl FencingToken {
     /// The token as a single number, which grows as well: 48 bits of the birth, 32 of the epoch, 48 of the number.
     ///
@@ -125,6 +132,7 @@ pub enum LockNews {
 
 /// Why a lock or a leadership was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 pub enum Loss {
     /// This process can reach no quorum of the view: other members may have gone on.
     #[error("no majority of the view can be reached: others may have the lock by now")]
@@ -173,6 +181,7 @@ pub enum Coordination {
 
 /// Why a lock can't be requested or an election can't be joined. Nothing was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CoordinationRefusal {
     /// The process is in no view.
     #[error("this process is in no view: locks and elections are for members")]

@@ -6,9 +6,7 @@ use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_tok
 use super::messages::Publisher;
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
-use bourdon::{
-    Coordination, Event, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId, TopicName,
-};
+use bourdon::{Coordination, Event, LockNews, Node, Patience, Port, Reach, Refusal, Standing, TopicId, TopicName};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
@@ -85,7 +83,7 @@ impl Member {
         let goes_on = self.hear()? && self.take_token()?;
         if self.reach != self.node.reach() {
             self.reach = self.node.reach();
-            self.reach.iter().for_each(|reach| self.print(format_args!("{}", NodeEvent::Reached(*reach))));
+            self.reach.iter().for_each(|reach| self.print(format_args!("{reach}")));
         }
         self.deliveries.history.flush();
         if work == 0 && goes_on {
@@ -116,7 +114,7 @@ impl Member {
     /// Handles all events; returns false if this incarnation is over.
     fn hear(&mut self) -> Result<bool, Failure> {
         while let Some(event) = self.node.poll_event() {
-            self.print(format_args!("{}", NodeEvent::Group(event)));
+            self.print(format_args!("{event}"));
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
                 Event::SnapshotWanted => {
@@ -128,7 +126,7 @@ impl Member {
                 Event::SnapshotReady => self.restore()?,
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
                 Event::SnapshotTooLarge { .. } | Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
-                    return Err(Failure::broken(NodeEvent::Group(event)));
+                    return Err(Failure::broken(event));
                 }
                 // A member must never do this, so it is recorded for the judge.
                 Event::Gap { sender, from, to } => self.deliveries.gap(sender, from, to),
@@ -170,7 +168,7 @@ impl Member {
             self.node.unlock(id);
             let Some(path) = self.tokens.take() else { continue };
             note_token(&path, token)?;
-            self.print(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
+            self.print(format_args!("has the lock under token {token}"));
         }
         if self.tokens.is_some() && !self.has_asked && self.node.process().standing() == Standing::Member {
             let lock = TopicName::new("lab").map_err(Failure::unusable)?;

@@ -11,9 +11,7 @@
 
 use super::{Failure, ending_of, named};
 use bourdon::settings::{MutexKind, Profile, Settings};
-use bourdon::{
-    Coordination, Event, FencingToken, LockId, LockNews, Loss, Node, NodeEvent, Patience, Port, Standing, TopicName,
-};
+use bourdon::{Coordination, Event, FencingToken, LockId, LockNews, Loss, Node, Patience, Port, Standing, TopicName};
 use bourdon_lab::locks::journal::{Grant, Incarnation, Journal, Kind, Token, now_ns};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -176,7 +174,7 @@ impl Locker {
 
     fn hear(&mut self) -> Result<bool, Failure> {
         while let Some(event) = self.node.poll_event() {
-            self.talk(format_args!("{}", NodeEvent::Group(event)));
+            self.talk(format_args!("{event}"));
             match event {
                 Event::View { epoch, .. } => {
                     let process = self.node.process();
@@ -187,7 +185,7 @@ impl Locker {
                 }
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
                 Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
-                    return Err(Failure::broken(NodeEvent::Group(event)));
+                    return Err(Failure::broken(event));
                 }
                 _ => {}
             }

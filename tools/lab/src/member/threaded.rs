@@ -274,7 +274,7 @@ impl Member {
         let Some(LockState::Held(token)) = self.request.as_ref().map(LockRequest::state) else { return Ok(()) };
         note_token(path, token)?;
         (self.tokens, self.request) = (None, None);
-        self.print(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
+        self.print(format_args!("has the lock under token {token}"));
         Ok(())
     }
 }
