@@ -14,14 +14,18 @@ use crate::engine::DELIVER_LIMIT;
 use crate::engine::Engine;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
+use crate::locks::inline::InlineLocks;
+use crate::locks::state::Wait;
+use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::placement::PlacementError;
 use crate::transport::{NodePort, Reach, pick};
 use bourdon_port::faults::Faults;
-use bourdon_port::{Echo, Port, PortError};
+use bourdon_port::{Echo, Port, PortError, Sleep};
 use bourdon_protocol::{Delivery, Satisfied};
-use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, echo_bytes};
+use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a node can't start or go on. The text gives the value that is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,9 @@ pub struct Node {
     /// When the links next receive the view's members.
     links_due: Instant,
     birth: BirthFile,
+    /// From the first request for a lock or an election on.
+    locks: Option<Box<InlineLocks>>,
+    is_member: bool,
 }
 
 /// How often the links receive the view's members: often enough that a new member is watched before it matters.
@@ -169,7 +176,8 @@ impl Node {
         let asked_bytes = settings.network.receive_buffer_bytes;
         let engine = Engine::new(port, config);
         let engine = engine.map_err(|source| NodeError::Buffer { asked_bytes, granted_bytes, source })?;
-        Ok(Self { engine, fallback, links, links_due: Instant(0), birth })
+        let is_member = rank != Rank::OBSERVER;
+        Ok(Self { engine, fallback, links, links_due: Instant(0), birth, locks: None, is_member })
     }
 
     /// As [`Engine::poll`]; takes in what the links know, too.
@@ -210,7 +218,77 @@ impl Node {
             }
         }
         self.birth.note(self.engine.process.birth_floor());
-        self.engine.poll_after(limit, passed, on_delivery)
+        if self.locks.is_some() {
+            self.carry_out();
+        }
+        let count = self.engine.poll_after(limit, passed, on_delivery)?;
+        Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
+    }
+
+    /// As [`Engine::wait`]; returns at once if locks or elections were given up since the last poll.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
+        if self.has_commands() { Ok(()) } else { self.engine.wait(longest) }
+    }
+
+    /// As [`Engine::sleeper`], for that reason.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub(crate) fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        if self.has_commands() { Ok(None) } else { self.engine.sleeper(longest) }
+    }
+
+    fn has_commands(&self) -> bool {
+        self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+    }
+
+    /// Does what was asked of locks and elections; it goes out with the next call to the engine.
+    #[inline(never)]
+    fn carry_out(&mut self) {
+        let Some(locks) = &mut self.locks else { return };
+        locks.note_poller();
+        if locks.has_commands() {
+            self.engine.coordinate(|coordinator, now| locks.carry_out(coordinator, now));
+        }
+    }
+
+    #[inline(never)]
+    fn poll_locks(&mut self) -> usize {
+        let Some(locks) = &mut self.locks else { return 0 };
+        self.engine.coordinate(|coordinator, now| locks.work(coordinator, now))
+    }
+
+    /// Asks for a lock: [`LockRequest::try_guard`] hands it out once a later poll has brought it.
+    ///
+    /// # Errors
+    /// If the name is not valid.
+    pub fn request_lock(&mut self, name: &str) -> Result<LockRequest, LockError> {
+        let name = TopicName::new(name)?;
+        let request = self.locks().request(name, Wait::Forever, None);
+        self.carry_out();
+        Ok(request)
+    }
+
+    /// Watches an election, in which [`Election::campaign`] stands; [`Election::try_next`] returns what later polls
+    /// have brought. If the group is still forming or the node in no view, it takes part once it can.
+    ///
+    /// # Errors
+    /// As [`Node::request_lock`].
+    pub fn election(&mut self, name: &str) -> Result<Election, LockError> {
+        let name = TopicName::new(name)?;
+        let election = self.locks().election(name, None);
+        self.carry_out();
+        Ok(election)
+    }
+
+    fn locks(&mut self) -> &Locks {
+        let (is_member, port) = (self.is_member, &self.engine.port);
+        let locks = self.locks.get_or_insert_with(|| Box::new(InlineLocks::new(is_member, port.waker())));
+        locks.note_poller();
+        locks.locks()
     }
 
     /// What the node does differently from the settings, and why: another transport, no links, no stored birth.

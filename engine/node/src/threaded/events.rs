@@ -65,7 +65,7 @@ impl std::fmt::Display for NodeEvent {
             Self::BirthNotStored(why) => f.write_str(why),
             Self::Halted => f.write_str(
                 "the control thread has taken nothing for 1 s: this node sends, acknowledges and delivers nothing \
-                     until it goes on; a callback of a lock or an election may block it, or the host is overloaded",
+                     until it goes on; a debugger may have stopped it, or the host is overloaded",
             ),
             Self::Resumed => f.write_str("the control thread goes on, and this node with it"),
         }

@@ -6,7 +6,7 @@ use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_tok
 use super::messages::Publisher;
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
-use bourdon::{Coordination, Event, LockNews, Node, Patience, Port, Reach, Refusal, Standing, TopicId, TopicName};
+use bourdon::{Event, LockRequest, Node, Port, Reach, Refusal, Standing, TopicId};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
@@ -30,7 +30,7 @@ pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Re
         due_ns: 0,
         has_state: false,
         tokens,
-        has_asked: false,
+        request: None,
         reach: None,
         talk,
     };
@@ -56,8 +56,8 @@ struct Member {
     has_state: bool,
     /// The file that the token is written to, until it is written.
     tokens: Option<PathBuf>,
-    /// Whether it has requested the lock.
-    has_asked: bool,
+    /// The request for the lock.
+    request: Option<LockRequest>,
     /// The last report about the lock.
     reach: Option<Reach>,
     talk: bool,
@@ -163,16 +163,19 @@ impl Member {
 
     /// Requests the lock once a member, and records the token that is granted.
     fn take_token(&mut self) -> Result<bool, Failure> {
-        while let Some(news) = self.node.poll_coordination() {
-            let Coordination::Lock(id, LockNews::Granted(token)) = news else { continue };
-            self.node.unlock(id);
-            let Some(path) = self.tokens.take() else { continue };
-            note_token(&path, token)?;
-            self.print(format_args!("has the lock under token {token}"));
+        let Some(path) = &self.tokens else { return Ok(true) };
+        if self.request.is_none() && self.node.process().standing() == Standing::Member {
+            self.request = Some(self.node.request_lock("lab").map_err(Failure::broken)?);
         }
-        if self.tokens.is_some() && !self.has_asked && self.node.process().standing() == Standing::Member {
-            let lock = TopicName::new("lab").map_err(Failure::unusable)?;
-            self.has_asked = self.node.lock(lock, Patience::Forever).is_ok(); // refused for now: asked again
+        let Some(request) = &mut self.request else { return Ok(true) };
+        match request.try_guard() {
+            Ok(None) => {}
+            Ok(Some(guard)) => {
+                note_token(path, guard.token())?;
+                (self.tokens, self.request) = (None, None);
+                self.print(format_args!("has the lock under token {}", guard.token()));
+            }
+            Err(_) => self.request = None, // refused for now: asked again
         }
         Ok(true)
     }
