@@ -41,6 +41,9 @@
 //! Subscribers choose by [`Pattern`]s where messages are published by name (`docs/topics.md`). A group may have
 //! channels, streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
 //!
+//! Members lock names ([`ThreadedNode::lock`], [`Node::request_lock`]) and elect leaders ([`ThreadedNode::election`],
+//! [`Node::election`]), each under a [`FencingToken`] (`docs/locks.md`).
+//!
 //! A [`ClientNode`] publishes through a member without joining the group. Every node leaves its figures in a
 //! [`counters`] file that any tool of the same user can read. `docs/architecture.md` is the map of the whole.
 

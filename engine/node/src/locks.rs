@@ -95,6 +95,21 @@ impl Drop for Claim {
 
 /// A request for a lock, made by `request_lock` of a node. It waits in the group's queue until its guard is handed out,
 /// or until it is dropped. While the group is still forming, or the node is in no view, it waits for that as well.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut node = bourdon::Node::join(&bourdon::Settings::load("bourdon.toml".as_ref())?)?;
+/// let mut request = node.request_lock("backup.nightly")?;
+/// let guard = loop {
+///     node.poll(|_| {})?;
+///     if let Some(guard) = request.try_guard()? {
+///         break guard;
+///     }
+/// };
+/// println!("held under {}", guard.token());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it withdraws the request"]
 pub struct LockRequest {
@@ -126,8 +141,7 @@ impl LockRequest {
     /// As [`LockRequest::try_guard`].
     ///
     /// # Panics
-    /// On the thread that polls the [`InlineNode`](crate::Node) by which it was made: that thread would wait for
-    /// itself.
+    /// On the thread that polls the [`Node`](crate::Node) by which it was made: that thread would wait for itself.
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<Guard>, LockError> {
         self.wait_until(Instant::now().checked_add(timeout))
     }
@@ -171,7 +185,22 @@ impl LockRequest {
     }
 }
 
-/// A lock that is held until this is dropped, or until it is lost.
+/// A lock that is held until this is dropped, or until it is lost. It may outlive its node, and is lost then.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let write = |_: bourdon::FencingToken| {};
+/// use std::time::Duration;
+///
+/// let settings = bourdon::Settings::load("bourdon.toml".as_ref())?;
+/// let (node, _publication, _subscription) = bourdon::ThreadedNode::start(&settings)?;
+/// let guard = node.lock("backup.nightly", Duration::from_secs(30))?;
+/// while guard.lost().is_none() {
+///     write(guard.token()); // the resource refuses a lower token than it has seen
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping it releases the lock"]
 pub struct Guard {
@@ -214,7 +243,23 @@ fn lost(state: &LockState) -> Option<Lost> {
     }
 }
 
-/// An election that this node watches, and may stand in; made by `election` of a node. Dropped, it resigns.
+/// An election that this node watches, and may stand in; made by `election` of a node. Dropped, it resigns. It may
+/// outlive its node, and is over then.
+///
+/// ```no_run
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::time::Duration;
+///
+/// let settings = bourdon::Settings::load("bourdon.toml".as_ref())?;
+/// let (node, _publication, _subscription) = bourdon::ThreadedNode::start(&settings)?;
+/// let mut election = node.election("prices.writer")?;
+/// election.campaign()?;
+/// while let Some(state) = election.next(Duration::MAX)? {
+///     println!("{state}"); // "this candidacy leads, token …"
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Election {
     request: Arc<Request<ElectionState>>,
