@@ -25,6 +25,7 @@ pub struct TopicName {
 
 /// Why a name is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum NameError {
     /// It is empty, or so many bytes long: shorten it.
     #[error("a name has 1 to {NAME_MAX_BYTES} bytes, not {0}")]

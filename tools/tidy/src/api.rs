@@ -6,8 +6,9 @@
 //! to its definition ([`sources`]).
 //!
 //! What it lists of each type: variants, public fields, the traits that it derives or implements by hand, and the
-//! signatures of its public methods. A type made by a macro of its own file has the methods that stand in the macro. It
-//! does not expand other macros, and does not know blanket implementations.
+//! signatures of its public methods. Methods that stand in a macro are listed by name, where the macro is called in its
+//! own file and makes the type or begins with its name. It does not expand other macros, and does not know blanket
+//! implementations.
 
 mod sources;
 
@@ -104,6 +105,7 @@ fn list(
         }
     }
     verbs.extend(verbs_of(found));
+    verbs.extend(crates.given_by_macros(found));
     if !traits.is_empty() {
         let traits: Vec<_> = traits.into_iter().collect();
         let _ = writeln!(body, "    is {}", traits.join(", "));
@@ -289,16 +291,21 @@ mod tests {
                 "macro_rules! id { ($name:ident) => { impl $name { pub const fn next(self) -> Self { \
                                  self } } } } id!(Rank); mod k; pub use k::Kind;",
             ),
-            ("wire/src/k.rs", "pub struct Kind(pub u8); impl std::fmt::Display for Kind { }"),
+            (
+                "wire/src/k.rs",
+                "pub struct Kind(pub u8); impl std::fmt::Display for Kind { } macro_rules! named { ($kind:ident) => { \
+                 impl $kind { pub fn name(self) {} } } } named!(Kind); named!(Other);",
+            ),
         ]);
         let (text, counts) = listing(&tree);
-        let counts_ = Counts { names: 3, modules: 1, names_in_modules: 1, verbs: 2 };
+        let counts_ = Counts { names: 3, modules: 1, names_in_modules: 1, verbs: 3 };
         assert_eq!(counts, counts_, "{text}");
         for line in [
             "struct Port<P> { name: String }",
             "    fn open(&mut self, on: impl FnMut(&[u8])) -> Result<Vec<u8>, ()>",
             "struct Sort { u8 }",
             "    is Display",
+            "    fn name",
             "id! Rank",
             "    fn next",
             "## mod sets",

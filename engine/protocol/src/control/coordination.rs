@@ -65,6 +65,7 @@ impl FencingToken {
 /// Which algorithm grants locks: the same at every member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum MutexKind {
     /// A table of locks driven by the total order. Needs total order, at reliable or above.
     #[default]
@@ -82,6 +83,7 @@ pub enum MutexKind {
 /// Which algorithm elects leaders: the same at every member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum ElectionKind {
     /// The highest rank wins by asking those above it (Garcia-Molina, 1982).
     #[default]

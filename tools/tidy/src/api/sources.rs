@@ -98,6 +98,15 @@ impl Crates {
         all
     }
 
+    /// The public functions that macros give a type that is defined without one.
+    pub(super) fn given_by_macros(&self, found: &Found<'_>) -> Vec<String> {
+        let mut all = Vec::new();
+        if let (Some(root), Thing::Item(_)) = (self.0.get(&found.krate), &found.thing) {
+            given_by_macros(root, &found.name, &mut all);
+        }
+        all
+    }
+
     fn module(&self, krate: &str, path: &[String]) -> Option<&Module> {
         path.iter().try_fold(self.0.get(krate)?, |module, name| module.children.get(name))
     }
@@ -252,6 +261,16 @@ fn collect_implementations<'a>(module: &'a Module, name: &str, all: &mut Vec<&'a
         }
     }
     module.children.values().for_each(|child| collect_implementations(child, name, all));
+}
+
+/// Public functions that macros of a crate give a type by its name, the first word of a call.
+fn given_by_macros(module: &Module, name: &str, all: &mut Vec<String>) {
+    let macros = || module.items.iter().filter_map(|item| if let Item::Macro(item) = item { Some(item) } else { None });
+    for call in macros().filter(|call| words(call.mac.tokens.clone()).first().is_some_and(|first| first == name)) {
+        let definition = macros().find(|is| is.ident.as_ref().is_some_and(|ident| call.mac.path.is_ident(ident)));
+        all.extend(definition.iter().flat_map(|is| public_functions(&words(is.mac.tokens.clone()))));
+    }
+    module.children.values().for_each(|child| given_by_macros(child, name, all));
 }
 
 /// The macro of a module that makes a type of this name, and the public functions that stand in it: the name stands
