@@ -13,8 +13,8 @@ use bourdon_protocol::{
 use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
 use std::time::Duration;
 
-/// The most datagrams one call to [`Node::poll`] takes from the network: several full segmentation runs, and few enough
-/// that timers keep their time.
+/// The most datagrams one call to [`Engine::poll`] takes from the network: several full segmentation runs, and few
+/// enough that timers keep their time.
 const RECEIVE_LIMIT: usize = 512;
 
 /// The most messages one call delivers by default; the next call delivers the rest.
@@ -24,7 +24,7 @@ pub(crate) const DELIVER_LIMIT: usize = 1 << 16;
 /// segmentation run. What waits longer leaves the caches before the kernel reads it.
 const BACKLOG_SEND_BYTES: usize = 65_507;
 
-/// The engine over any port: what [`Node`] is, and what tests and gates run over a port in memory.
+/// The engine over any port: what a [`Node`](crate::Node) is, and what tests and gates run over a port in memory.
 #[derive(Debug)]
 pub struct Engine<P, C = Clock> {
     pub(crate) process: Process,
@@ -443,7 +443,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.take_snapshot()
     }
 
-    /// Hard evidence that this incarnation of a process is gone; [`Node`]'s links bring it by themselves.
+    /// Hard evidence that this incarnation of a process is gone; a node's links bring it by themselves.
     pub fn on_evidence(&mut self, rank: Rank, incarnation: Incarnation) {
         self.now = self.clock.now();
         self.owes = true;
