@@ -6,7 +6,7 @@
 use crate::worker::{Spec, WorkerKind};
 use crate::{Failure, Idle, Link, broken};
 use bourdon::settings::{FlowMode, Role};
-use bourdon::{Counter, Event, Idler, Node, Rank, Refusal, TopicId};
+use bourdon::{Counter, Delivery, Event, Idler, Node, Rank, Refusal, TopicId};
 use std::time::{Duration, Instant};
 
 const TOPIC: TopicId = TopicId(1);
@@ -24,6 +24,8 @@ pub(crate) struct InlineLink {
     members: u16,
     idler: Idler,
     worked: bool,
+    /// Events of the latest polls.
+    events: Vec<Event>,
 }
 
 /// Joins the group, and waits until it has formed and every gate is known.
@@ -36,8 +38,14 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
     let settings = spec.node(role, rank);
     let node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     let own = if role == Role::Observer { Rank::OBSERVER } else { Rank(rank) };
-    let mut link =
-        InlineLink { node, own, members: spec.members, idler: Idler::new(settings.threads.idle), worked: false };
+    let mut link = InlineLink {
+        node,
+        own,
+        members: spec.members,
+        idler: Idler::new(settings.threads.idle),
+        worked: false,
+        events: Vec::new(),
+    };
     let gates = if observed && role == Role::Member && spec.flow == FlowMode::Gating { spec.receivers } else { 0 };
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -54,9 +62,10 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
             }));
         }
         // No end publishes before all are ready.
-        link.worked = link.node.poll(|_| {}).map_err(broken)? > 0;
+        let events = &mut link.events;
+        link.worked = link.node.poll(|delivery| events.extend(delivery.event())).map_err(broken)? > 0;
         link.wait(spec.idle)?;
-        while let Some(event) = link.node.poll_event() {
+        for event in link.events.drain(..) {
             if let Event::ConfigurationDiffers(rank) = event {
                 return Err(broken(format!("member {rank} is configured otherwise")));
             }
@@ -68,7 +77,7 @@ impl InlineLink {
     /// A member that is evicted loses messages of the other, and comes back: the measurement would wait for them.
     #[inline]
     fn check_view(&mut self) -> Result<(), Failure> {
-        while let Some(event) = self.node.poll_event() {
+        for event in self.events.drain(..) {
             let fell_apart = match event {
                 Event::Removed(_) => true,
                 Event::View { members, .. } => members.count_ones() < self.members.into(),
@@ -95,11 +104,13 @@ impl Link for InlineLink {
     #[inline]
     fn poll(&mut self, mut on_message: impl FnMut(&[u8])) -> Result<usize, Failure> {
         let (own, mut count) = (self.own, 0);
-        let work = self.node.poll(|message| {
-            if message.sender != own {
+        let events = &mut self.events;
+        let work = self.node.poll(|delivery| match delivery {
+            Delivery::Message(message) if message.sender != own => {
                 count += 1;
                 on_message(message.payload);
             }
+            delivery => events.extend(delivery.event()),
         });
         let work = work.map_err(broken)?;
         self.worked = work > 0;

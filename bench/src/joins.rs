@@ -52,9 +52,9 @@ impl Seat {
     /// Runs its node. Returns how much there was to do, and whether it has joined now.
     fn work(&mut self) -> Result<(usize, bool), Failure> {
         let Some(node) = &mut self.node else { return Ok((0, false)) };
-        let work = node.poll(|_| {}).map_err(broken)?;
-        let mut has_left = false;
-        while let Some(event) = node.poll_event() {
+        let (mut events, mut has_left) = (Vec::new(), false);
+        let work = node.poll(|delivery| events.extend(delivery.event())).map_err(broken)?;
+        for event in events {
             match event {
                 Event::Left(_) | Event::Removed(_) => has_left = true,
                 Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {

@@ -53,8 +53,8 @@ impl Link for ThreadedLink {
 
     fn poll(&mut self, mut on_message: impl FnMut(&[u8])) -> Result<usize, Failure> {
         let (other, mut count) = (self.other, 0);
-        let polled = self.subscription.poll(LIMIT, |message| {
-            if message.sender == other {
+        let polled = self.subscription.poll(LIMIT, |delivery| {
+            if let Some(message) = delivery.message().filter(|message| message.sender == other) {
                 count += 1;
                 on_message(message.payload);
             }

@@ -32,7 +32,9 @@ fn flush(group: &mut Group) {
 }
 
 fn poll(member: &mut Member, now: Instant) {
-    member.poll(now, |delivery| _ = black_box(delivery.payload)).expect("the port in memory works");
+    member
+        .poll(now, |delivery| _ = black_box(delivery.message().map(|message| message.payload)))
+        .expect("the port in memory works");
 }
 
 /// Which part of a round is timed.

@@ -145,7 +145,8 @@ fn bourdon_measured_poll(member: &mut Member, now: Instant) -> Result<u64, Group
 fn poll(member: &mut Member, now: Instant) -> Result<u64, GroupError> {
     let mut count = 0;
     member.poll(now, |delivery| {
-        black_box(delivery.payload);
+        let Some(message) = delivery.message() else { return };
+        black_box(message.payload);
         count += 1;
     })?;
     Ok(count)

@@ -3,10 +3,10 @@
 //! [`Member`] is the shipped engine: what a node runs, without the node's sockets.
 
 use crate::guarantee::Guarantee;
-use bourdon::{Engine, Time};
+use bourdon::{Delivery, Engine, Time};
 use bourdon_port::memory::{Hub, MemoryOptions, MemoryPort};
 use bourdon_port::{Arrival, Echo, Limits, Port, PortError, Sleep, To, Waker};
-use bourdon_protocol::{Config, Delivery, Refusal, Role};
+use bourdon_protocol::{Config, Refusal, Role};
 use bourdon_wire::{ChannelId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, echo_bytes};
 use std::cell::Cell;
 use std::net::SocketAddr;

@@ -256,7 +256,8 @@ fn publish(member: &mut Member, now: Instant, messages: u64) -> Result<(), Group
 fn receive(member: &mut Member, now: Instant) -> Result<u64, GroupError> {
     let mut count = 0;
     member.poll(now, |delivery| {
-        black_box(delivery.payload);
+        let Some(message) = delivery.message() else { return };
+        black_box(message.payload);
         count += 1;
     })?;
     Ok(count)

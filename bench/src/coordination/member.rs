@@ -130,8 +130,9 @@ impl Member {
             Err(TryRecvError::Disconnected) => return Ok(false),
         }
         self.ask()?;
-        let work = self.node.poll(|_| {}).map_err(broken)?;
-        let heard = self.hear()?;
+        let mut events = Vec::new();
+        let work = self.node.poll(|delivery| events.extend(delivery.event())).map_err(broken)?;
+        let heard = self.hear(events)?;
         let node = &mut self.node;
         let busy = work + usize::from(heard);
         self.idler.idle(busy, |sleep| node.wait(sleep.min(Duration::from_millis(5)))).map_err(broken)?;
@@ -177,7 +178,7 @@ impl Member {
         Ok(true)
     }
 
-    fn hear(&mut self) -> Result<bool, Failure> {
+    fn hear(&mut self, events: Vec<Event>) -> Result<bool, Failure> {
         let mut heard = self.enter()?;
         if let Some(election) = &mut self.election {
             // An election ends with its node's incarnation; a removed member stands again below.
@@ -190,7 +191,7 @@ impl Member {
                 report(&MemberReport::Leader(state.leader.zip(state.token).map(Leader::now)));
             }
         }
-        while let Some(event) = self.node.poll_event() {
+        for event in events {
             match event {
                 Event::View { epoch, members, .. } if self.node.process().standing() == Standing::Member => {
                     report(&MemberReport::View { epoch: epoch.0, members });

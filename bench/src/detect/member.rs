@@ -8,7 +8,7 @@
 use crate::Failure;
 use crate::script::{self, broken, report};
 use bourdon::settings::Settings;
-use bourdon::{Event, Gaps, Idler, Node, Standing, TopicId, Why};
+use bourdon::{Delivery, Event, Gaps, Idler, Node, Standing, TopicId, Why};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -153,13 +153,17 @@ impl Member {
             Err(TryRecvError::Disconnected) => return Ok(false),
         }
         self.publish();
-        let deliveries = &mut self.deliveries;
-        let work = self.node.poll(|delivery| deliveries.note(delivery.delivered_at.0)).map_err(broken)?;
+        let (deliveries, mut events) = (&mut self.deliveries, Vec::new());
+        let work = self.node.poll(|delivery| match delivery {
+            Delivery::Message(message) => deliveries.note(message.delivered_at.0),
+            delivery => events.extend(delivery.event()),
+        });
+        let work = work.map_err(broken)?;
         if let Some(epoch) = self.entered.filter(|_| self.deliveries.since_view > 0) {
             self.entered = None;
             report(&MemberReport::Outage { epoch, longest_ns: self.deliveries.longest_ns });
         }
-        self.hear()?;
+        self.hear(events)?;
         let until_due = Duration::from_nanos(self.publish_at_ns.saturating_sub(self.node.clock().now().0));
         let node = &mut self.node;
         self.idler.idle(work, |sleep| node.wait(sleep.min(until_due))).map_err(broken)?;
@@ -183,8 +187,8 @@ impl Member {
         }
     }
 
-    fn hear(&mut self) -> Result<(), Failure> {
-        while let Some(event) = self.node.poll_event() {
+    fn hear(&mut self, events: Vec<Event>) -> Result<(), Failure> {
+        for event in events {
             let at_ns = self.node.clock().now().0;
             match event {
                 Event::View { epoch, members, sequencer } => {

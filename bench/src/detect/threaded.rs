@@ -105,8 +105,9 @@ impl Member {
         let (deliveries, entered) = (&mut self.deliveries, self.entered);
         let mut longest_ns = None;
         let count = self.node.2.poll(LIMIT, |delivery| {
-            deliveries.note(delivery.delivered_at.0);
-            if longest_ns.is_none() && entered.is_some_and(|epoch| delivery.epoch.0 >= epoch) {
+            let Some(message) = delivery.message() else { return };
+            deliveries.note(message.delivered_at.0);
+            if longest_ns.is_none() && entered.is_some_and(|epoch| message.epoch.0 >= epoch) {
                 longest_ns = Some(deliveries.longest_ns);
             }
         });

@@ -5,7 +5,7 @@ use crate::Failure;
 use crate::task::Task;
 use crate::worker::Spec;
 use bourdon::settings::{Reliability, Role};
-use bourdon::{Event, Idler, Node, Refusal, TopicId};
+use bourdon::{Delivery, Event, Idler, Node, Refusal, TopicId};
 use std::time::Duration;
 
 const TOPIC: TopicId = TopicId(1);
@@ -48,8 +48,13 @@ impl Ordered for Member {
 
     #[inline]
     fn poll(&mut self, mut on_delivery: impl FnMut(u16, &[u8])) -> Result<usize, Failure> {
-        let work = self.node.poll(|message| on_delivery(message.sender.0, message.payload)).map_err(broken)?;
-        while let Some(event) = self.node.poll_event() {
+        let mut events = Vec::new();
+        let work = self.node.poll(|delivery| match delivery {
+            Delivery::Message(message) => on_delivery(message.sender.0, message.payload),
+            delivery => events.extend(delivery.event()),
+        });
+        let work = work.map_err(broken)?;
+        for event in events {
             // Members end at different times: a view without a finished member is expected; a loss would show in the
             // counts.
             if matches!(event, Event::ConfigurationDiffers(_) | Event::Removed(_) | Event::Gap { .. }) {

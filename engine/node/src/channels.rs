@@ -19,18 +19,16 @@
 
 pub use crate::config::full_name;
 use crate::config::{Settings, SettingsError, in_channel};
+use crate::delivery::Delivery;
 use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Node, NodeError};
 use bourdon_port::{PortError, Sleep};
 use bourdon_protocol::control::detector::Judgement;
-use bourdon_protocol::{Delivery, Event, Outgoing, Refusal};
+use bourdon_protocol::{Event, Outgoing, Refusal};
 use bourdon_wire::{GroupId, Instant, MessageName, Sequence, TopicId};
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Events not yet fetched: as many as one node keeps; more are dropped, the oldest first.
-const EVENTS_MAX: usize = 256;
 /// How long a member that leaves waits for the others to let it go: several view changes. Then it is gone like one that
 /// crashed.
 pub const LEAVE_MAX_NS: u64 = 10_000_000_000;
@@ -42,7 +40,6 @@ pub struct Channels {
     joined: Vec<Joined>,
     /// The channel that is polled first.
     turn: usize,
-    events: VecDeque<(Arc<str>, Event)>,
 }
 
 #[derive(Debug)]
@@ -63,24 +60,6 @@ struct Leaning {
     judgement: Judgement,
 }
 
-impl Joined {
-    /// Takes its events over. Returns how many there were.
-    fn take_events(&mut self, events: &mut VecDeque<(Arc<str>, Event)>) -> usize {
-        let mut count = 0;
-        while let Some(event) = self.node.poll_event() {
-            if let Event::Left(_) = event {
-                self.leave_by = Some(Instant(0));
-            }
-            if events.len() == EVENTS_MAX {
-                events.pop_front();
-            }
-            events.push_back((Arc::clone(&self.name), event));
-            count += 1;
-        }
-        count
-    }
-}
-
 impl Channels {
     /// The channels of a group, none of them joined.
     ///
@@ -88,8 +67,7 @@ impl Channels {
     /// If the settings contradict themselves.
     pub fn new(settings: &Settings) -> Result<Self, NodeError> {
         settings.check()?;
-        let (joined, events) = (Vec::new(), VecDeque::new());
-        Ok(Self { settings: settings.clone(), joined, turn: 0, events })
+        Ok(Self { settings: settings.clone(), joined: Vec::new(), turn: 0 })
     }
 
     /// Joins a channel, in the role that the configuration gives this process.
@@ -122,14 +100,13 @@ impl Channels {
     }
 
     /// Leaves a channel. A member goes on until the others have a view without it, a process that a view may be about
-    /// to admit until no view can. All others, as an observer, are gone at once. [`Event::Left`] reports each.
+    /// to admit until no view can. All others, as an observer, are gone with the next poll. [`Event::Left`] reports
+    /// each.
     pub fn leave(&mut self, name: &str) {
         let Some(index) = self.joined.iter().position(|joined| &*joined.name == name) else { return };
         let joined = &mut self.joined[index];
         joined.node.leave();
         joined.leave_by = joined.leave_by.or(Some(joined.node.now() + LEAVE_MAX_NS));
-        joined.take_events(&mut self.events);
-        self.drop_left();
     }
 
     /// Drops the channels that were left, or that were being left for too long.
@@ -152,13 +129,13 @@ impl Channels {
         self.joined.iter_mut().find(|joined| &*joined.name == name).map(|joined| &mut joined.node)
     }
 
-    /// The group that a channel is, for [`Delivery::message_name`].
+    /// The group that a channel is, for [`crate::Message::message_name`].
     pub fn group(&self, name: &str) -> Option<GroupId> {
         self.get(name).map(|node| node.process().config().group)
     }
 
-    /// Publishes a message on a channel that comes after one of another channel, as [`Delivery::message_name`] named
-    /// it: a process that joined both delivers it after that one. With a topic's name: `after` of [`Outgoing`].
+    /// Publishes a message on a channel that comes after one of another channel, as [`crate::Message::message_name`]
+    /// named it: a process that joined both delivers it after that one. With a topic's name: `after` of [`Outgoing`].
     ///
     /// # Errors
     /// As [`Engine::try_publish`](crate::Engine::try_publish); [`Refusal::Outside`] if the channel is not joined.
@@ -184,19 +161,18 @@ impl Channels {
         for place in 0..count {
             let (before, rest) = self.joined.split_at_mut((self.turn + place) % count);
             let Some((joined, behind)) = rest.split_first_mut() else { break };
-            let name = &joined.name;
+            let (name, leave_by) = (&joined.name, &mut joined.leave_by);
             let others = || before.iter().chain(&*behind).map(|other| other.node.process());
             let passed = |message: &MessageName| others().all(|process| process.has_passed(message));
-            work_count += joined.node.poll_after(DELIVER_LIMIT, &passed, |delivery| on_delivery(name, delivery))?;
-            work_count += joined.take_events(&mut self.events);
+            work_count += joined.node.poll_after(DELIVER_LIMIT, &passed, |delivery| {
+                if let Delivery::Event(Event::Left(_)) = delivery {
+                    *leave_by = Some(Instant(0));
+                }
+                on_delivery(name, delivery);
+            })?;
         }
         self.drop_left();
         Ok(work_count)
-    }
-
-    /// The next event, and its channel.
-    pub fn poll_event(&mut self) -> Option<(Arc<str>, Event)> {
-        self.events.pop_front()
     }
 
     /// Sleeps until something may have come on one of the channels or something is due, at most for `longest`. Returns

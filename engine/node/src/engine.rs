@@ -4,11 +4,12 @@
 //! everything that one call delivers carries the same time.
 
 use crate::clock::{Clock, Time};
+use crate::delivery::Delivery;
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
-    CallId, Claim, Config, ControlPlane, Coordinator, Counters, Delivery, Destination, DirectMessage, DirectOutcome,
-    DirectRefusal, Event, FromControl, Outgoing, Process, Refusal, Satisfied, ToControl,
+    CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectMessage, DirectOutcome,
+    DirectRefusal, FromControl, Message, Outgoing, Process, Refusal, Satisfied, ToControl,
 };
 use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
 use std::time::Duration;
@@ -157,7 +158,7 @@ impl<P: Port, C: Time> Engine<P, C> {
     /// Whether the next [`Engine::poll`] has something to do though nothing has come and nothing is due.
     #[inline]
     pub fn has_work(&self) -> bool {
-        self.in_burst || self.owes || self.may_deliver || self.process.backlog() > 0
+        self.in_burst || self.owes || self.may_deliver || self.process.has_events() || self.process.backlog() > 0
     }
 
     /// Sends what has been published.
@@ -170,9 +171,10 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.transmit()
     }
 
-    /// Sends, receives, delivers, keeps time. Returns how many messages were delivered and datagrams received: zero
-    /// means that there was nothing to do. What a delivery brings about goes out with the next call, together with what
-    /// the application publishes in answer: so do not stop calling while this returns more than zero.
+    /// Sends, receives, delivers, keeps time. Events are delivered in their place; one call delivers messages or
+    /// events, not both. Returns how much was done: zero means that there was nothing to do. What a delivery brings
+    /// about goes out with the next call, together with what the application publishes in answer: so do not stop
+    /// calling while this returns more than zero.
     ///
     /// # Errors
     /// If the port is broken.
@@ -200,7 +202,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         &mut self,
         limit: usize,
         passed: Satisfied<'_>,
-        on_delivery: impl FnMut(Delivery<'_>),
+        mut on_delivery: impl FnMut(Delivery<'_>),
     ) -> Result<usize, PortError> {
         if self.in_burst || self.owes {
             self.flush()?;
@@ -216,12 +218,18 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.now = now.unwrap_or_else(|| clock.now());
         // Most rounds of a spinning thread find no work: then only the clock is read.
         let mut delivered = 0;
-        if received > 0 {
+        let looks = if received > 0 {
             self.is_cold = true;
             self.process.order(self.now);
-        }
-        if received > 0 || self.may_deliver || self.process.is_wedged() || self.now >= self.process.delivery_due() {
-            delivered = self.process.deliver_after(self.now, limit, passed, on_delivery);
+            true
+        } else {
+            self.may_deliver || self.process.is_wedged() || self.now >= self.process.delivery_due()
+        };
+        if self.process.has_events() {
+            delivered = self.hand_events_out(&mut on_delivery);
+        } else if looks {
+            let emit = |message: Message<'_>| on_delivery(Delivery::Message(&message));
+            delivered = self.process.deliver_after(self.now, limit, passed, emit);
             self.may_deliver = delivered > 0 || self.process.waits_elsewhere();
         }
         let timer_due = self.now >= self.process.next_deadline();
@@ -238,7 +246,23 @@ impl<P: Port, C: Time> Engine<P, C> {
             self.is_cold = false;
             self.process.warm();
         }
-        Ok(received + delivered)
+        Ok(received + delivered + usize::from(timer_due && self.process.has_events()))
+    }
+
+    /// Hands out the events that wait, once the control plane has been handed what was reported with them: what the
+    /// application asks of it because of an event comes after what caused the event. Returns at least 1: the next call
+    /// hands them out, or delivers what is behind them.
+    #[cold]
+    fn hand_events_out(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let mut count = 0;
+        self.may_deliver = true; // in the next call, behind the events
+        while self.process.reports_waiting() == 0
+            && let Some(event) = self.process.poll_event()
+        {
+            count += 1;
+            on_delivery(Delivery::Event(event));
+        }
+        count.max(1)
     }
 
     #[inline]
@@ -309,6 +333,9 @@ impl<P: Port, C: Time> Engine<P, C> {
     fn before_sleep(&mut self, longest: Duration) -> Result<Option<Duration>, PortError> {
         if self.in_burst || self.owes {
             self.flush()?;
+        }
+        if self.process.has_events() {
+            return Ok(None);
         }
         let until_due = self.process.next_deadline().since(self.clock.now());
         // What the network did not take is offered again soon.
@@ -456,12 +483,6 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.now = self.clock.now();
         self.owes = true;
         self.process.judge(self.now, judgement);
-    }
-
-    /// The next event, if there is one.
-    #[inline]
-    pub fn poll_event(&mut self) -> Option<Event> {
-        self.process.poll_event()
     }
 
     /// The state machine itself, to read.

@@ -9,6 +9,7 @@
 
 use crate::config::{Settings, SettingsError, Transport};
 use crate::counters::{CountersFile, CountersWriter, Description};
+use crate::delivery::Delivery;
 use crate::directory::{Directory, DirectoryError};
 use crate::engine::DELIVER_LIMIT;
 use crate::engine::Engine;
@@ -21,7 +22,7 @@ use crate::placement::PlacementError;
 use crate::transport::{NodePort, Reach, pick};
 use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError, Sleep};
-use bourdon_protocol::{Delivery, Satisfied};
+use bourdon_protocol::Satisfied;
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Bourdon: ordered, reliable group communication for processes that must hear the same messages in the same order.
 //!
 //! ```no_run
-//! use bourdon::{Node, Settings, TopicId};
+//! use bourdon::{Delivery, Node, Settings, TopicId};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut settings = Settings::default();
@@ -9,7 +9,10 @@
 //! settings.group.members = 1;
 //! let mut node = Node::join(&settings)?;
 //! node.try_publish(TopicId::of("es"), b"4750.25")?;
-//! node.poll(|message| println!("{} {:?}", message.sequence, message.payload))?;
+//! node.poll(|delivery| match delivery {
+//!     Delivery::Message(message) => println!("{} {:?}", message.sequence, message.payload),
+//!     other => println!("{other:?}"),
+//! })?;
 //! # Ok(())
 //! # }
 //! ```
@@ -29,7 +32,7 @@
 //!     taken => taken?,
 //! }
 //! while !subscription.has_ended() {
-//!     if subscription.poll(256, |message| println!("{:?} {:?}", message.order, message.payload)) == 0 {
+//!     if subscription.poll(256, |delivery| println!("{delivery:?}")) == 0 {
 //!         subscription.wait(Duration::from_secs(1))?;
 //!     }
 //! }
@@ -56,6 +59,7 @@ mod client_node;
 mod clock;
 mod config;
 pub mod counters;
+mod delivery;
 pub mod directory;
 mod discover;
 mod engine;
@@ -78,9 +82,9 @@ pub mod settings {
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Judgement, Why};
 pub use bourdon_protocol::{
-    CallId, Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, Delivery, DirectFailure, DirectMessage,
-    DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Loss, Member, Outgoing, Process, Refusal, Standing,
-    View,
+    CallId, Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage,
+    DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Refusal,
+    Standing, View,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,
@@ -90,6 +94,7 @@ pub use channels::Channels;
 pub use client_node::ClientNode;
 pub use clock::{Clock, Time};
 pub use config::{Settings, SettingsError};
+pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
 pub use engine::Engine;
 pub use idle::Idler;

@@ -14,7 +14,7 @@
 //!
 //! Bound: a name for each of the 65,536 ids at most, since `group.topics` may name none twice.
 
-use bourdon_protocol::Delivery;
+use bourdon_protocol::Message;
 use bourdon_wire::{NameError, TopicId, check_name};
 use std::collections::HashMap;
 use std::fmt;
@@ -181,19 +181,19 @@ impl Filter {
     }
 
     /// The name of a message's topic, if it is known: from the message, `group.topics`, or the subscriber.
-    pub fn name<'a>(&'a self, delivery: &Delivery<'a>) -> Option<&'a str> {
+    pub fn name<'a>(&'a self, delivery: &Message<'a>) -> Option<&'a str> {
         let known = || self.known.get(&delivery.topic).map(String::as_str);
         delivery.name.or_else(known).or_else(|| self.patterns.iter().find_map(|pattern| pattern.exact(delivery.topic)))
     }
 
     /// Whether a message is wanted.
     #[inline]
-    pub fn wants(&self, delivery: &Delivery<'_>) -> bool {
+    pub fn wants(&self, delivery: &Message<'_>) -> bool {
         self.patterns.is_empty() || self.judge(delivery) == Verdict::Wanted
     }
 
     /// Whether a message is wanted, and what the subscriber should know if not.
-    pub fn judge(&self, delivery: &Delivery<'_>) -> Verdict {
+    pub fn judge(&self, delivery: &Message<'_>) -> Verdict {
         let by_id = |pattern: &Pattern| pattern.0 == Kind::Id(delivery.topic);
         if self.patterns.is_empty() || self.patterns.iter().any(by_id) {
             return Verdict::Wanted;
@@ -282,8 +282,8 @@ mod tests {
         }
     }
 
-    fn delivery<'a>(name: Option<&'a str>, topic: TopicId) -> Delivery<'a> {
-        Delivery {
+    fn delivery<'a>(name: Option<&'a str>, topic: TopicId) -> Message<'a> {
+        Message {
             sender: Rank(0),
             incarnation: bourdon_wire::Incarnation(1),
             instance: bourdon_wire::InstanceId(1),

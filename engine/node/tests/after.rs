@@ -24,7 +24,8 @@ impl Party {
 
     fn poll(&mut self) {
         let (got, names, orders) = (&mut self.got, &mut self.names, self.channels.group("orders"));
-        let polled = self.channels.poll(|channel, message| {
+        let polled = self.channels.poll(|channel, delivery| {
+            let Some(message) = delivery.message() else { return };
             let number = u64::from_le_bytes(message.payload.try_into().expect("a number"));
             got.push((channel.to_owned(), number));
             if channel == "orders" {
@@ -32,7 +33,6 @@ impl Party {
             }
         });
         polled.expect("the ports work");
-        while self.channels.poll_event().is_some() {}
     }
 
     fn is_formed(&self) -> bool {

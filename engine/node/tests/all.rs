@@ -11,6 +11,7 @@ mod inline_locks;
 mod locks;
 mod mesh;
 mod order_book;
+mod places;
 mod threaded;
 
 #[path = "../../../tools/skipped.rs"]

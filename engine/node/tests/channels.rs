@@ -1,6 +1,6 @@
 //! Channels on real sockets: a process gets exactly the channels it joins, in their order, whatever the others do.
 
-use crate::common::{self, World, free_addresses, fresh_address, poll_until, until};
+use crate::common::{self, World, free_addresses, fresh_address, until};
 use bourdon::settings::{ChannelDetector, ChannelSettings, Order, Reliability, Role, Transport};
 use bourdon::{Channels, Counter, Event, Node, Refusal, Settings, Standing, TopicName, Why};
 use bourdon_wire::Rank;
@@ -28,8 +28,10 @@ impl Party {
     }
 
     fn poll(&mut self) {
-        let got = &mut self.got;
-        let polled = self.channels.poll(|channel, message| {
+        let (got, events) = (&mut self.got, &mut self.events);
+        let polled = self.channels.poll(|channel, delivery| {
+            events.extend(delivery.event().map(|event| (channel.to_owned(), event)));
+            let Some(message) = delivery.message() else { return };
             let payload = String::from_utf8(message.payload.to_vec()).expect("text");
             assert!(payload.starts_with(&format!("{channel}:")), "{payload} came on {channel}");
             assert_eq!(message.name, Some("md.es"));
@@ -38,9 +40,6 @@ impl Party {
         });
         if polled.expect("the ports work") == 0 {
             self.channels.wait(Duration::from_millis(1)).expect("the ports work");
-        }
-        while let Some((channel, event)) = self.channels.poll_event() {
-            self.events.push((channel.to_string(), event));
         }
     }
 
@@ -180,6 +179,7 @@ fn come_and_go(change: impl Fn(&mut Settings)) {
                         wait_for(&mut parties, "the observer to hear it", |p| p[3].got.contains_key("quotes"));
                         parties[2].channels.join("trades").expect("it opens");
                         parties[3].channels.leave("quotes");
+                        parties[3].poll();
                         assert_eq!(parties[3].channels.names().collect::<Vec<_>>(), ["news"]);
                     }
                     _ => parties[3].channels.leave("news"),
@@ -266,7 +266,10 @@ fn two_channels_on_one_address_do_not_mix() {
     }
     let poll = |nodes: &mut [(&str, Node, Vec<u64>)]| {
         for (name, node, got) in nodes {
-            node.poll(|message| {
+            node.poll(|delivery| {
+                let Some(message) = delivery.message() else {
+                    return assert!(matches!(delivery.event(), Some(Event::View { .. })), "{delivery:?}");
+                };
                 let (channel, number) = message.payload.split_at(1);
                 assert_eq!(channel, name.as_bytes());
                 got.push(u64::from_le_bytes(number.try_into().expect("eight bytes")));
@@ -303,13 +306,6 @@ fn two_channels_on_one_address_do_not_mix() {
         {
             assert_eq!(counters.get(counter), 0, "{name}: {}", counter.label());
         }
-        poll_until(node, "no news but views", |node| match node.poll_event() {
-            None => true,
-            Some(event) => {
-                assert!(matches!(event, Event::View { .. }), "{event:?}");
-                false
-            }
-        });
     }
 }
 
@@ -335,7 +331,6 @@ fn a_channel_that_leans_evicts_as_soon_as_its_group() {
     fn poll(members: &mut [(Node, Party)]) {
         for (group, party) in members {
             group.poll(|_| {}).expect("the port works");
-            while group.poll_event().is_some() {}
             party.channels.lean_on(group);
             party.poll();
         }

@@ -3,7 +3,7 @@
 
 use crate::common::{self, TOPIC, World, free_addresses, until};
 use bourdon::settings::{IdleStrategy, Start, Transport};
-use bourdon::{Discovery, Event, Node, OrderNumber, Refusal, Settings, Standing, discover};
+use bourdon::{Delivery, Discovery, Event, Node, OrderNumber, Refusal, Settings, Standing, discover};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
@@ -20,14 +20,14 @@ fn poll_all(nodes: &mut [Node], got: &mut [Delivered], mut each: impl FnMut(usiz
     until("all to be done", || {
         let mut done = true;
         for (place, (node, got)) in nodes.iter_mut().zip(&mut *got).enumerate() {
-            let polled = node.poll(|message| {
-                assert_eq!(message.payload, format!("{} {}", message.sender, message.sequence).as_bytes());
-                got.push((message.order, message.sender.0, message.sequence.0));
+            let polled = node.poll(|delivery| match delivery {
+                Delivery::Message(message) => {
+                    assert_eq!(message.payload, format!("{} {}", message.sender, message.sequence).as_bytes());
+                    got.push((message.order, message.sender.0, message.sequence.0));
+                }
+                other => assert!(!matches!(other, Delivery::Event(Event::Gap { .. })), "{place}: {other:?}"),
             });
             polled.expect("the port works");
-            while let Some(event) = node.poll_event() {
-                assert!(!matches!(event, Event::Gap { .. }), "{place}: {event:?}");
-            }
             done &= each(place, node, got);
         }
         done

@@ -14,7 +14,7 @@ use bourdon_wire::{
 
 /// One message, delivered.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
+pub struct Message<'a> {
     /// Its sender; with `instance`, `incarnation` and `sequence` its name for ever.
     pub sender: Rank,
     /// The incarnation of the sender that sent it.
@@ -49,7 +49,7 @@ pub struct Delivery<'a> {
     pub payload: &'a [u8],
 }
 
-impl<'a> Delivery<'a> {
+impl<'a> Message<'a> {
     /// Its name, for a message of another group that comes after it; `group` is the group in which it was delivered.
     pub fn message_name(&self, group: GroupId) -> MessageName {
         MessageName::new(group, (self.instance, self.epoch), (self.sender, self.incarnation), self.sequence)
@@ -84,7 +84,7 @@ impl<'a> Delivery<'a> {
     }
 }
 
-/// Events.
+/// What happened beside the messages. Some events have their place among the messages: [`Event::is_ordered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -202,6 +202,39 @@ pub enum Event {
     GateDropped(Address),
     /// A process on the address uses another version.
     OtherVersion(u8),
+}
+
+impl Event {
+    /// Whether it has its place in the order: the application sees it after all that was delivered before it, and
+    /// before all that is delivered after it. The other events report how things stand.
+    pub const fn is_ordered(&self) -> bool {
+        match self {
+            Self::View { .. }
+            | Self::Removed(_)
+            | Self::Left(_)
+            | Self::Settled { .. }
+            | Self::Gap { .. }
+            | Self::Retracted { .. }
+            | Self::Synced { .. }
+            | Self::SnapshotReady
+            | Self::Superseded { .. }
+            | Self::NewInstance { .. } => true,
+            Self::Suspected(..)
+            | Self::Trusted(_)
+            | Self::NoMajority
+            | Self::Majority
+            | Self::SnapshotWanted
+            | Self::SnapshotTooLarge { .. }
+            | Self::IdentityConflict(_)
+            | Self::RankClaimed(_)
+            | Self::Restarted { .. }
+            | Self::ConfigurationDiffers(_)
+            | Self::OlderInstance { .. }
+            | Self::GateEnded(_)
+            | Self::GateDropped(_)
+            | Self::OtherVersion(_) => false,
+        }
+    }
 }
 
 /// Why a message was refused. Nothing of it was sent.

@@ -12,8 +12,9 @@
 //!    [`Process::on_evidence`] for a connection that ended with its process. [`Process::order`] orders it at once; if
 //!    it is not called, [`Process::transmit`] does.
 //! 2. *What is due to the application*: [`Process::deliver`] until it returns 0, or [`Process::deliver_after`] where
-//!    messages may depend on another group. It stops at a barrier and at a new view. After each call the owner fetches
-//!    [`Process::poll_event`] until it is empty, so that each event stands at its place between the messages; then
+//!    messages may depend on another group. It stops where an event has its place between the messages
+//!    ([`Event::is_ordered`]), and goes on once that event was fetched. After each call the owner fetches
+//!    [`Process::poll_event`] until it is empty; then
 //!    [`Process::poll_coordination`], [`Process::poll_direct`], [`Process::poll_outcome`]. [`Event::SnapshotWanted`] is
 //!    answered by [`Process::give_snapshot`]; after [`Event::SnapshotReady`] nothing is delivered before
 //!    [`Process::take_snapshot`].
@@ -70,7 +71,7 @@ pub use counters::{Counter, Counters};
 pub use data::after::Satisfied;
 pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
-pub use event::{CallId, Delivery, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Ranks, Refusal};
+pub use event::{CallId, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Message, Ranks, Refusal};
 pub use mutant::Mutant;
 pub use outbox::Destination;
 pub use process::{MemoryUse, Process, Standing, is_for_one};

@@ -99,6 +99,8 @@ pub enum Mutant {
     ReuseNumbers,
     /// What was given up is not reported.
     GapUnreported,
+    /// Delivery goes on where an event has its place, so that the event comes late.
+    EventsLate,
     /// No member forwards what it receives, although all are configured to.
     RelayForgets,
     /// Times of sending are each sender's own.
@@ -160,7 +162,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that the simulator plants. Those that only the model shows are not among them.
-    pub const ALL: [Self; 71] = [
+    pub const ALL: [Self; 72] = [
         Self::PromiseBeforeWedged,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
@@ -210,6 +212,7 @@ impl Mutant {
         Self::SkipAtCut,
         Self::ReuseNumbers,
         Self::GapUnreported,
+        Self::EventsLate,
         Self::RelayForgets,
         Self::ClockUncorrected,
         Self::LateUnflagged,
@@ -287,6 +290,7 @@ impl Mutant {
             Self::SkipAtCut => "skip-at-cut",
             Self::ReuseNumbers => "reuse-numbers",
             Self::GapUnreported => "gap-unreported",
+            Self::EventsLate => "events-late",
             Self::RelayForgets => "relay-forgets",
             Self::ClockUncorrected => "clock-uncorrected",
             Self::LateUnflagged => "late-unflagged",

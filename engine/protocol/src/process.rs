@@ -153,7 +153,6 @@ impl Process {
             cx: Context::new(config),
         };
         process.begin(now);
-        process.entry.is_new = false;
         Ok(process)
     }
 
@@ -342,9 +341,15 @@ impl Process {
         self.data.streams.iter_mut().for_each(Stream::warm);
     }
 
-    /// The next event, if there is one.
+    /// The next event, if there is one. Nothing is delivered while an event waits that has its place in the order.
     #[inline]
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.cx.events.pop_front()
+        self.cx.poll_event()
+    }
+
+    /// Whether events wait to be fetched.
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        self.cx.events() > 0
     }
 }

@@ -36,6 +36,7 @@ fn delivered(bench: &mut Bench, other: &Bench) -> Vec<String> {
 
 fn delivered_if(bench: &mut Bench, passed: &dyn Fn(&MessageName) -> bool) -> Vec<String> {
     let mut names = Vec::new();
+    while bench.process.poll_event().is_some() {}
     bench.process.deliver_after(bench.now, usize::MAX, passed, |delivery| {
         names.push(format!("{}:{}", delivery.sender, delivery.sequence));
     });

@@ -356,7 +356,7 @@ fn an_observer_crosses_a_hole_and_reports_what_it_lost() {
     assert_eq!(bench.news(), [], "what follows the hole is not here yet");
     bench.take(&datagram(4));
     let gap = Event::Gap { sender: Rank(0), from: Sequence(1), to: Sequence(4) };
-    assert_eq!(bench.news(), [deliver("0:4"), deliver("0:5"), Effect::Event(gap)]);
+    assert_eq!(bench.news(), [Effect::Event(gap), deliver("0:4"), deliver("0:5")]);
     assert_eq!(bench.process.counters().get(Counter::Gaps), 3);
 }
 
@@ -368,7 +368,7 @@ fn a_message_cut_by_a_hole_is_lost_and_reported() {
     bench.timers();
     bench.take(&unavailable(0, 0, 2));
     let gap = Event::Gap { sender: Rank(0), from: Sequence(0), to: Sequence(1) };
-    assert_eq!(bench.news()[1..], [deliver("0:1"), Effect::Event(gap)]);
+    assert_eq!(bench.news()[1..], [Effect::Event(gap), deliver("0:1")]);
     assert_eq!(bench.process.counters().get(Counter::Gaps), 1);
 }
 

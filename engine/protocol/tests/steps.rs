@@ -15,6 +15,7 @@ struct Net {
     now: Instant,
     queue: VecDeque<(usize, Vec<u8>)>,
     delivered: Vec<Vec<Delivered>>,
+    events: Vec<Vec<Event>>,
     lose: Lose,
 }
 
@@ -33,8 +34,8 @@ impl Net {
             Process::new(Instant(0), config).unwrap()
         });
         let processes: Vec<_> = processes.collect();
-        let delivered = vec![Vec::new(); processes.len()];
-        Self { processes, now: Instant(0), queue: VecDeque::new(), delivered, lose: Box::new(|_, _| false) }
+        let (delivered, events) = (vec![Vec::new(); processes.len()], vec![Vec::new(); processes.len()]);
+        Self { processes, now: Instant(0), queue: VecDeque::new(), delivered, events, lose: Box::new(|_, _| false) }
     }
 
     fn pump(&mut self) {
@@ -61,13 +62,20 @@ impl Net {
                 self.processes[target].on_datagram(self.now, &datagram, None);
             }
         }
-        for (process, delivered) in self.processes.iter_mut().zip(&mut self.delivered) {
+        let shown = self.delivered.iter_mut().zip(&mut self.events);
+        for (process, (delivered, events)) in self.processes.iter_mut().zip(shown) {
             if self.now.0.is_multiple_of(20_000) {
                 process.order(self.now);
             }
-            process.deliver(self.now, usize::MAX, |d| {
-                delivered.push((d.sender.0, d.sequence.0, d.order.map(|o| o.0), d.payload.to_vec()));
-            });
+            loop {
+                let count = process.deliver(self.now, usize::MAX, |d| {
+                    delivered.push((d.sender.0, d.sequence.0, d.order.map(|o| o.0), d.payload.to_vec()));
+                });
+                events.extend(std::iter::from_fn(|| process.poll_event()));
+                if count == 0 {
+                    break;
+                }
+            }
         }
     }
 
@@ -97,8 +105,8 @@ impl Net {
 fn total_order_is_the_same_everywhere_through_loss() {
     let mut net = Net::new(3, 2, Order::Total);
     net.run(100_000_000);
-    for process in &mut net.processes {
-        assert_eq!(process.poll_event(), Some(Event::View { epoch: Epoch(1), members: 0b111, sequencer: Rank(0) }));
+    for events in &net.events {
+        assert_eq!(events[0], Event::View { epoch: Epoch(1), members: 0b111, sequencer: Rank(0) });
     }
     let mut count = 0u32;
     net.lose = Box::new(move |_, _| {
@@ -158,12 +166,11 @@ fn a_silent_member_is_suspected_and_left_out() {
     net.run(100_000_000);
     net.publish(0, b"now").unwrap();
     net.run(1_000_000);
-    let mut events = |process: &mut Process| std::iter::from_fn(|| process.poll_event()).collect::<Vec<_>>();
-    let _ = net.processes.iter_mut().map(&mut events).count();
+    net.events.iter_mut().for_each(Vec::clear);
     net.lose = Box::new(|target, _| target == 0);
     net.run(1_000_000_000);
     // A process that hears no member suspects both others and can't decide alone; these go on without it.
-    let reported = events(&mut net.processes[0]);
+    let reported = std::mem::take(&mut net.events[0]);
     for rank in [1, 2] {
         assert!(
             reported.iter().any(|event| matches!(event, Event::Suspected(Rank(r), _) if *r == rank)),
@@ -174,14 +181,14 @@ fn a_silent_member_is_suspected_and_left_out() {
     assert_eq!(net.publish(0, b"late"), Err(Refusal::NoMajority));
     let view = Event::View { epoch: Epoch(2), members: 0b110, sequencer: Rank(1) };
     for rank in [1, 2] {
-        let reported = events(&mut net.processes[rank]);
+        let reported = std::mem::take(&mut net.events[rank]);
         assert_eq!(reported.last(), Some(&view), "{reported:?}");
         net.publish(rank, b"on").unwrap();
     }
     // It hears them again: it learns that it was removed, and comes back as another member.
     net.lose = Box::new(|_, _| false);
     net.run(2_000_000_000);
-    let reported = events(&mut net.processes[0]);
+    let reported = std::mem::take(&mut net.events[0]);
     assert!(reported.contains(&Event::Removed(Epoch(2))), "{reported:?}");
     assert_eq!(net.processes[0].view().bits(), 0b111);
     net.publish(0, b"back").unwrap();

@@ -21,6 +21,7 @@ mod integrity;
 mod memory;
 mod mutex;
 mod observers;
+mod places;
 mod progress;
 mod quorum;
 mod realtime;
@@ -44,7 +45,7 @@ use crate::demand::Demands;
 use crate::history::{Delivered, Gap, History, Lineage};
 use crate::plan::Plan;
 use crate::violation::{Verdict, Violation};
-use bourdon_protocol::{Delivery, Member, Order, Process, Standing, View};
+use bourdon_protocol::{Member, Message, Order, Process, Standing, View};
 use bourdon_wire::{Incarnation, Rank};
 
 /// All checkers of one run.
@@ -101,7 +102,7 @@ impl Checkers {
         &mut self,
         history: &mut History,
         lineage: usize,
-        delivery: &Delivery<'_>,
+        delivery: &Message<'_>,
         safety: bool,
     ) -> Verdict {
         let shown = integrity::delivered(history, lineage, delivery)?;
@@ -110,6 +111,7 @@ impl Checkers {
             if !self.lossy {
                 self.agreement.delivered(history, shown.id, delivery.epoch.0)?;
             }
+            places::delivered(history, lineage, &shown, delivery.epoch.0)?;
             barrier::delivered(history, lineage, shown.id, delivery.barrier)?;
             if delivery.barrier.is_none() {
                 self.total.delivered(history, lineage, shown.id, delivery, self.skips)?;
@@ -142,7 +144,7 @@ impl Checkers {
         &mut self,
         history: &mut History,
         lineage: usize,
-        delivery: &Delivery<'_>,
+        delivery: &Message<'_>,
     ) -> Verdict {
         match history.resolve(delivery) {
             Ok(id) => self.clients.delivered(history, lineage, id, delivery),
@@ -215,6 +217,11 @@ impl Checkers {
     /// A process sent a datagram to all.
     pub(crate) fn offered(&mut self, index: usize, datagram: &[u8]) {
         self.relay.offered(index, datagram);
+    }
+
+    /// A process, at this lineage, reports messages as lost.
+    pub(crate) fn lost(&self, lineage: &Lineage, gap: &Gap) -> Verdict {
+        if self.ordered { places::lost(lineage, gap) } else { Ok(()) }
     }
 
     /// An observer, at this lineage, reports messages as void.

@@ -239,20 +239,25 @@ impl End {
     /// Delivers what is due to its application.
     fn show(&mut self, now_ns: u64, outcome: &mut FeedbackOutcome) {
         let Self { process, next, missing, .. } = self;
-        process.deliver(Instant(now_ns), usize::MAX, |delivery| {
-            let sequence = delivery.sequence.0;
-            outcome.delivered += 1;
-            outcome.misplaced += u64::from(sequence < *next); // a gap is reported after the messages that follow it
-            *next = sequence + 1;
-            if let Some(place) = missing.iter().position(|(missed, _)| *missed == sequence) {
-                outcome.repair_ns.push(now_ns - missing.swap_remove(place).1);
+        loop {
+            let count = process.deliver(Instant(now_ns), usize::MAX, |delivery| {
+                let sequence = delivery.sequence.0;
+                outcome.delivered += 1;
+                outcome.misplaced += u64::from(sequence < *next);
+                *next = sequence + 1;
+                if let Some(place) = missing.iter().position(|(missed, _)| *missed == sequence) {
+                    outcome.repair_ns.push(now_ns - missing.swap_remove(place).1);
+                }
+            });
+            while let Some(event) = process.poll_event() {
+                if let Event::Gap { from, to, .. } = event {
+                    outcome.reported_lost += to.0 - from.0;
+                    *next = to.0.max(*next);
+                    missing.retain(|(missed, _)| !(from.0..to.0).contains(missed));
+                }
             }
-        });
-        while let Some(event) = process.poll_event() {
-            if let Event::Gap { from, to, .. } = event {
-                outcome.reported_lost += to.0 - from.0;
-                *next = to.0.max(*next);
-                missing.retain(|(missed, _)| !(from.0..to.0).contains(missed));
+            if count == 0 {
+                break;
             }
         }
     }
@@ -366,6 +371,7 @@ impl<'p> Room<'p> {
         });
         if index == SENDER {
             end.process.deliver(now, usize::MAX, |_| {});
+            while end.process.poll_event().is_some() {}
         } else {
             end.show(self.now_ns, &mut self.outcome);
         }

@@ -8,7 +8,7 @@
 //! process ends or takes another snapshot.
 
 use crate::names::name_of;
-use bourdon_protocol::Delivery;
+use bourdon_protocol::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
@@ -27,7 +27,7 @@ pub(crate) type Id = u32;
 
 /// A published message.
 #[derive(Clone, Debug)]
-pub(crate) struct Message {
+pub(crate) struct Published {
     pub(crate) payload: Rc<[u8]>,
     pub(crate) topic: u16,
     /// When, by the world's clock.
@@ -187,7 +187,7 @@ pub(crate) struct Settled {
 /// The whole run.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    pub(crate) messages: Vec<Message>,
+    pub(crate) messages: Vec<Published>,
     /// By sender and number: the incarnations that used it, and for what.
     names: Vec<BTreeMap<u64, Vec<(u32, Id)>>>,
     clients: BTreeMap<(u64, u64), Id>,
@@ -237,7 +237,7 @@ impl History {
     }
 
     /// Records a message. Returns whether its name was free.
-    pub(crate) fn publish(&mut self, mut message: Message) -> bool {
+    pub(crate) fn publish(&mut self, mut message: Published) -> bool {
         // A client may still be connected to an earlier instance, whose frozen members resumed.
         let first = if message.client.is_some() { 0 } else { self.generation };
         message.generations = first..=self.generation;
@@ -257,7 +257,7 @@ impl History {
     }
 
     /// Finds the message of a delivery.
-    pub(crate) fn resolve(&self, delivery: &Delivery<'_>) -> Result<Id, String> {
+    pub(crate) fn resolve(&self, delivery: &Message<'_>) -> Result<Id, String> {
         let same = |id: &Id| {
             let message = &self.messages[*id as usize];
             let is_its_topic = message.topic == delivery.topic.0 && delivery.name == name_of(message.topic);

@@ -46,6 +46,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         }
         Mutant::AppendUnordered | Mutant::SkipAtCut | Mutant::ReuseNumbers => &["total", "fifo", "agreement", "views"],
         Mutant::GapUnreported => &["completeness"],
+        Mutant::EventsLate => &["places", "barrier", "views"],
         Mutant::RelayForgets => &["relay"],
         Mutant::ClockUncorrected | Mutant::LateUnflagged => &["realtime"],
         Mutant::MarkerIgnored => &["barrier"],

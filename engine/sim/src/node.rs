@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::control::Control;
-use crate::history::{History, Message, Sent};
+use crate::history::{History, Published, Sent};
 use crate::locker::Locker;
 use crate::names::NAMES;
 use crate::network::{Packet, hits};
@@ -164,7 +164,7 @@ impl Node {
                 let (publisher, at_ns) = (Some((rank, process.incarnation().0)), now_ns);
                 let (after, phase, client, sent) = (None, None, None, None);
                 let payload = payload.into();
-                history.publish(Message {
+                history.publish(Published {
                     payload,
                     topic: 0,
                     at_ns,
@@ -208,7 +208,7 @@ impl Node {
                 Err(_) => return Ok(true),
             };
             self.wanted -= 1;
-            let message = Message {
+            let message = Published {
                 payload: payload.into(),
                 topic: outgoing.topic.0,
                 at_ns: now_ns,

@@ -21,7 +21,7 @@ mod trouble;
 use crate::checkers::{Checkers, Instances};
 use crate::clock::Clock;
 use crate::demand::Demands;
-use crate::history::{History, Message, Sent};
+use crate::history::{History, Published, Sent};
 use crate::locker::Locker;
 use crate::network::{Arrival, Faults, Network, Packet};
 use crate::node::{ClientNode, Node};
@@ -382,7 +382,7 @@ impl<'p> World<'p> {
             let Sent { client, topic, payload, at_ns } = sent;
             let (publisher, after, phase, sent) = (None, None, None, None);
             let client = Some(client);
-            history.publish(Message {
+            history.publish(Published {
                 payload,
                 topic,
                 at_ns,

@@ -142,6 +142,8 @@ regressions! {
     joiner_admitted_after_it_ran_ahead_of_the_cut,
     client_message_is_published_again_after_its_view,
     given_up_cut_is_left_undelivered,
+    loss_is_reported_twice_in_total_order,
+    loss_is_reported_twice_at_a_known_end,
 }
 
 #[test]

@@ -11,7 +11,8 @@ use crate::send::received;
 use crate::wait::{self, Wait};
 use bourdon::settings::{Role, Transport};
 use bourdon::{
-    Delivery, Discovery, Event, Filter, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, Waiting, discover,
+    Delivery, Discovery, Event, Filter, Message, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, Waiting,
+    discover,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
@@ -59,14 +60,17 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let (mut doubts, mut wait) = (Doubts::default(), Wait::default());
     let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
     while !output.is_complete() && !is_over(&signals) {
-        let work_count = node
-            .poll(|message| match filter.judge(&message) {
-                Verdict::Wanted => output.write(&message, filter.name(&message)),
+        let mut events = Vec::new();
+        let polled = node.poll(|delivery| match delivery {
+            Delivery::Message(message) => match filter.judge(message) {
+                Verdict::Wanted => output.write(message, filter.name(message)),
                 Verdict::Unwanted => {}
-                doubtful => doubts.warn(doubtful, &message),
-            })
-            .map_err(Failure::broken)?;
-        report(&mut node, &settings)?;
+                doubtful => doubts.warn(doubtful, message),
+            },
+            delivery => events.extend(delivery.event()),
+        });
+        let work_count = polled.map_err(Failure::broken)?;
+        report(&node, &settings, events)?;
         while let Some(message) = node.poll_direct() {
             eprintln!("bourdon: {}", received(&message));
         }
@@ -111,8 +115,8 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
 
 /// Reports what happened. A process that is configured otherwise ends a subscriber only before its first view: later
 /// it is the other process that is wrong, or forged.
-fn report(node: &mut Node, settings: &Settings) -> Result<(), Failure> {
-    while let Some(event) = node.poll_event() {
+fn report(node: &Node, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
+    for event in events {
         let text = NodeEvent::from(event);
         match event {
             Event::ConfigurationDiffers(_) if node.process().view().epoch.0 == 0 => {
@@ -146,7 +150,7 @@ fn is_over(signals: &UnixStream) -> bool {
 struct Doubts(HashSet<(TopicId, Option<String>)>);
 
 impl Doubts {
-    fn warn(&mut self, verdict: Verdict, message: &Delivery<'_>) {
+    fn warn(&mut self, verdict: Verdict, message: &Message<'_>) {
         let doubt = (message.topic, message.name.map(str::to_owned));
         if self.0.len() >= DOUBTS_MAX || !self.0.insert(doubt) {
             return;
@@ -178,7 +182,7 @@ impl Output<'_> {
         self.failed.is_some() || self.args.count.is_some_and(|count| self.written >= count)
     }
 
-    fn write(&mut self, message: &Delivery<'_>, topic: Option<&str>) {
+    fn write(&mut self, message: &Message<'_>, topic: Option<&str>) {
         if self.is_complete() {
             return;
         }
@@ -197,7 +201,7 @@ impl Output<'_> {
         }
     }
 
-    fn row(&self, message: &Delivery<'_>, topic: Option<&str>) -> serde_json::Value {
+    fn row(&self, message: &Message<'_>, topic: Option<&str>) -> serde_json::Value {
         let text = std::str::from_utf8(message.payload).ok();
         let hex = || message.payload.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         json!({

@@ -66,11 +66,10 @@ fn settings(address: SocketAddr, rank: Option<u16>, directory: &std::path::Path)
 /// Lets every node do what it has to; a node that is asked for its state gives 100 KB.
 fn poll(nodes: &mut [Node]) -> Result<(), Box<dyn Error>> {
     for node in nodes {
-        node.poll(|_| {})?;
-        while let Some(event) = node.poll_event() {
-            if event == Event::SnapshotWanted {
-                node.give_snapshot(&[7; 100_000])?;
-            }
+        let mut is_wanted = false;
+        node.poll(|delivery| is_wanted |= delivery.event() == Some(Event::SnapshotWanted))?;
+        if is_wanted {
+            node.give_snapshot(&[7; 100_000])?;
         }
     }
     Ok(())

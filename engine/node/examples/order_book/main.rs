@@ -22,7 +22,7 @@ mod input;
 
 use book::{Book, Event};
 use bourdon::settings::{Reliability, Role, Start};
-use bourdon::{Node, Refusal, Settings, TopicId};
+use bourdon::{Delivery, Node, Refusal, Settings, TopicId};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -104,12 +104,16 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
                 Err(refusal) => return Err(refusal.into()),
             }
         }
-        let worked = node.poll(|message| {
-            if let Some(event) = Event::from_bytes(message.payload) {
-                book.apply(event); // here is the place to act outside: the event is uniform
+        let mut news = Vec::new();
+        let worked = node.poll(|delivery| match delivery {
+            Delivery::Message(message) => {
+                if let Some(event) = Event::from_bytes(message.payload) {
+                    book.apply(event); // here is the place to act outside: the event is uniform
+                }
             }
+            delivery => news.extend(delivery.event()),
         })?;
-        while let Some(event) = node.poll_event() {
+        for event in news {
             match event {
                 // The state as it is now, between two deliveries, goes to the joiner.
                 bourdon::Event::SnapshotWanted => node.give_snapshot(&book.to_bytes())?,

@@ -7,11 +7,25 @@
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
-use bourdon_protocol::{Delivery, Outgoing};
+use bourdon_protocol::{Event, Message, Outgoing};
 use bourdon_wire::{
     ClientId, ClientTag, Epoch, Incarnation, InstanceId, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The tag of a frame that holds a delivered message.
+pub(crate) const MESSAGE_TAG: u32 = 0;
+/// The tag of a frame without bytes that stands where an event has its place: the event comes as a value, beside the
+/// ring.
+pub(crate) const EVENT_TAG: u32 = 1;
+
+/// What such a frame stands for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Value {
+    Event(Event),
+    /// So many messages were skipped here.
+    Skipped(u64),
+}
 
 /// The head of each published payload, and of the topic's name if it carries one.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -104,7 +118,7 @@ mod has {
 
 impl Delivered {
     #[inline]
-    pub(crate) fn new(delivery: &Delivery<'_>) -> Self {
+    pub(crate) fn new(delivery: &Message<'_>) -> Self {
         let flag = |bit, is: bool| if is { bit } else { 0 };
         let (client, client_sequence) = delivery.client.map_or((0, 0), |tag| (tag.client().0, tag.sequence().0));
         Self {
@@ -131,11 +145,11 @@ impl Delivered {
 
     /// A whole frame, as the delivery it was.
     #[inline]
-    pub(crate) fn read(frame: &[u8]) -> Delivery<'_> {
+    pub(crate) fn read(frame: &[u8]) -> Message<'_> {
         let (head, rest) = Self::read_from_prefix(frame).expect("a delivered frame begins with its head");
         let (name, payload) = split_name(rest, head.name_bytes);
         let has = |bit| head.has & bit != 0;
-        Delivery {
+        Message {
             sender: Rank(head.sender),
             incarnation: Incarnation(head.incarnation),
             instance: InstanceId(head.instance),
@@ -161,7 +175,7 @@ mod tests {
 
     #[test]
     fn deliveries_come_back_whole() {
-        let delivery = Delivery {
+        let delivery = Message {
             sender: Rank(3),
             incarnation: Incarnation(1 << 31),
             instance: InstanceId(1 << 63),
@@ -178,9 +192,9 @@ mod tests {
             barrier: None,
             payload: b"bytes",
         };
-        let bare = Delivery { order: None, kernel_receive_ns: Some(12), client: None, ..delivery };
-        let between = Delivery { barrier: Some(3), ..bare };
-        let named = Delivery { name: Some("md.es"), ..bare };
+        let bare = Message { order: None, kernel_receive_ns: Some(12), client: None, ..delivery };
+        let between = Message { barrier: Some(3), ..bare };
+        let named = Message { name: Some("md.es"), ..bare };
         for delivery in [delivery, bare, between, named] {
             let mut frame = Delivered::new(&delivery).as_bytes().to_vec();
             frame.extend_from_slice(delivery.name.unwrap_or_default().as_bytes());

@@ -6,16 +6,18 @@
 //!
 //! Invariants: one thread per handle (they are `Send`, not shared); a call never blocks but [`Subscription::wait`].
 
-use crate::threaded::frames::{Delivered, PUBLISHED_BYTES, Published};
+use crate::delivery::Delivery;
+use crate::threaded::frames::{Delivered, EVENT_TAG, PUBLISHED_BYTES, Published, Value};
 use crate::threaded::held_up;
 use bourdon_port::Waker;
-use bourdon_protocol::{Delivery, Refusal};
+use bourdon_protocol::Refusal;
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Sleeper, WatermarkReader};
 use bourdon_ring::spsc;
 use bourdon_wire::{TopicId, TopicName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::ops::{Deref, DerefMut};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use zerocopy::IntoBytes;
 
@@ -173,6 +175,7 @@ impl DerefMut for PublicationClaim<'_> {
 /// The subscriber's end of an outlet.
 pub(crate) struct Inlet {
     pub(crate) consumer: spsc::Consumer,
+    pub(crate) values: Receiver<Value>,
     pub(crate) sleeper: Sleeper,
     pub(crate) waker: Waker,
     pub(crate) overruns: WatermarkReader,
@@ -192,13 +195,20 @@ impl Subscription {
         Self { inlet, freed_bytes: 0, gate: gate.clone(), agent: agent.clone() }
     }
 
-    /// Hands out at most `limit` messages. Returns how many. Zero means that there is none.
+    /// Hands out at most `limit` messages and events. Returns how many. Zero means that there is none.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut on_delivery: impl FnMut(Delivery<'_>)) -> usize {
-        let freed_bytes = &mut self.freed_bytes;
-        let count = self.inlet.consumer.read(limit, |_, frame| {
+        let (freed_bytes, values) = (&mut self.freed_bytes, &self.inlet.values);
+        let count = self.inlet.consumer.read(limit, |tag, frame| {
             *freed_bytes += frame.len();
-            on_delivery(Delivered::read(frame));
+            if tag == EVENT_TAG {
+                on_delivery(match values.try_recv().expect("its value was sent before its frame was shown") {
+                    Value::Event(event) => Delivery::Event(event),
+                    Value::Skipped(count) => Delivery::Skipped(count),
+                });
+            } else {
+                on_delivery(Delivery::Message(&Delivered::read(frame)));
+            }
         });
         // A gated agent is woken for a batch's worth of room, not for every message's.
         if count > 0

@@ -14,6 +14,7 @@
 use crate::admin::view::ViewReport;
 use crate::config::{FlowMode, Role, Settings};
 use crate::counters::{AgentFigures, CountersWriter};
+use crate::delivery::Delivery;
 use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Node, NodeError};
 use crate::mailbox::{Receiver, Sender};
@@ -69,6 +70,8 @@ pub(crate) struct Hosted {
     outlets: Vec<Outlet>,
     /// The receivers of events: the application and the admin thread.
     listeners: [Sender<NodeEvent>; 2],
+    /// Events handed out in this round.
+    events: Vec<Event>,
     commands: Receiver<Command>,
     /// The answers to the admin thread.
     replies: Sender<Reply>,
@@ -121,6 +124,7 @@ impl Hosted {
             publications: ends.publications,
             outlets: ends.outlets,
             listeners: ends.listeners,
+            events: Vec::new(),
             commands,
             replies: ends.replies,
             post: Post::new(ends.news),
@@ -161,31 +165,33 @@ impl Hosted {
         }
         let mut work_count = self.take_publications();
         let limit = self.delivery_limit();
-        let (outlets, keeps) = (&mut self.outlets, self.keeps_all);
-        let mut shown = false;
+        let (outlets, events, keeps) = (&mut self.outlets, &mut self.events, self.keeps_all);
+        let (mut shown, mut dropped) = (false, 0);
         work_count += self.node.poll_at_most(limit, |delivery| {
             shown = true;
-            for outlet in outlets.iter_mut().filter(|outlet| outlet.filter.wants(&delivery)) {
-                outlet.put(&delivery, keeps);
+            match delivery {
+                Delivery::Message(message) => {
+                    for outlet in outlets.iter_mut().filter(|outlet| outlet.filter.wants(message)) {
+                        outlet.put(message, keeps);
+                    }
+                }
+                Delivery::Event(event) => {
+                    events.push(event);
+                    if event.is_ordered() {
+                        outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
+                    }
+                }
+                Delivery::Skipped(count) => unreachable!("an engine skips no message, and it skipped {count}"),
             }
         })?;
         if shown {
             outlets.iter_mut().for_each(Outlet::show);
+            self.figures.events_dropped += dropped;
             self.figures.overruns = outlets.iter().map(|outlet| outlet.overruns.get()).sum();
         }
-        // First: a lock that an application asks for because of an event is asked for after what caused the event.
         work_count += self.control.exchange(&mut self.node);
         self.figures.control_full = self.control.full;
-        while self.node.process().reports_waiting() == 0
-            && let Some(event) = self.node.poll_event()
-        {
-            work_count += 1;
-            self.owes_judgement |= matches!(
-                event,
-                Event::View { .. } | Event::Suspected(..) | Event::Trusted(_) | Event::Removed(_) | Event::Left(_)
-            );
-            self.report(event.into());
-        }
+        self.report_events();
         if self.owes_judgement {
             self.owes_judgement = !self.control.report_judgement(&self.node);
         }
@@ -266,6 +272,7 @@ impl Hosted {
     /// How many messages may be delivered now.
     fn delivery_limit(&mut self) -> usize {
         if !self.keeps_all {
+            self.outlets.iter_mut().for_each(|outlet| _ = outlet.drain());
             return DELIVER_LIMIT;
         }
         let room_at = |outlet: &mut Outlet| if outlet.drain() { outlet.room() } else { 0 };
@@ -331,7 +338,22 @@ impl Hosted {
     }
 
     fn waits_for_room(&mut self) -> bool {
-        self.keeps_all && self.outlets.iter_mut().any(|outlet| outlet.room() == 0)
+        let keeps_all = self.keeps_all;
+        self.outlets.iter_mut().any(|outlet| (keeps_all || !outlet.overflow.is_empty()) && outlet.room() == 0)
+    }
+
+    /// Reports the events that were handed out in this round.
+    #[inline]
+    fn report_events(&mut self) {
+        let mut events = std::mem::take(&mut self.events);
+        for event in events.drain(..) {
+            self.owes_judgement |= matches!(
+                event,
+                Event::View { .. } | Event::Suspected(..) | Event::Trusted(_) | Event::Removed(_) | Event::Left(_)
+            );
+            self.report(event.into());
+        }
+        self.events = events; // its room is used again
     }
 
     #[cold]

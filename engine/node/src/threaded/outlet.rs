@@ -1,30 +1,45 @@
 //! Where a data agent puts the messages of one subscription: its ring, and what the ring has no room for.
 //!
-//! Invariant: a member, and an observer that gates, lose no message: what was taken from the protocol and did not fit
+//! Invariants: a member, and an observer that gates, lose no message: what was taken from the protocol and did not fit
 //! is kept and goes first. That is at most one batch, sized by the room there was and the longest message seen, and
-//! never more than the receive logs held.
+//! never more than the receive logs held. Any other observer is given how many messages it skipped, at their place. No
+//! subscription loses an event that has its place among the messages, unless [`KEPT_MAX`] of them wait.
 
 use crate::config::Settings;
-use crate::threaded::frames::{DELIVERED_BYTES, Delivered};
+use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, Value};
 use crate::threaded::handles::Inlet;
 use crate::topics::{Filter, Pattern};
 use bourdon_port::Waker;
-use bourdon_protocol::Delivery;
+use bourdon_protocol::{Event, Message};
 use bourdon_ring::signal::{Bell, WatermarkWriter, doorbell, watermark};
 use bourdon_ring::spsc::{self, ClaimError};
 use std::collections::VecDeque;
+use std::sync::mpsc::{Sender, channel};
 use zerocopy::IntoBytes;
 
 /// The assumed length of the longest message until a longer message arrives: a datagram's worth.
 const FRAME_GUESS_BYTES: usize = 1536;
+
+/// The most that is kept for a subscription that does not read, besides a member's messages: hours of views.
+const KEPT_MAX: usize = 1024;
+
+/// What the ring had no room for.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// A whole frame; only where no message is skipped.
+    Message(Vec<u8>),
+    Value(Value),
+}
 
 /// Where delivered messages of some topics go: one subscription's ring.
 pub(crate) struct Outlet {
     pub(crate) producer: spsc::Producer,
     /// Which those are.
     pub(crate) filter: Filter,
-    /// Whole frames that the ring had no room for; only at a member.
-    pub(crate) overflow: VecDeque<Vec<u8>>,
+    /// The values of the frames with [`EVENT_TAG`]: at most as many as the ring holds frames.
+    values: Sender<Value>,
+    /// What the ring had no room for.
+    pub(crate) overflow: VecDeque<Kept>,
     /// Messages an observer's ring had no room for.
     pub(crate) overruns: WatermarkWriter,
     /// Wakes the subscriber.
@@ -39,16 +54,18 @@ pub(crate) fn ends(settings: &Settings, patterns: &[Pattern]) -> std::io::Result
     let (sleeper, bell) = doorbell();
     let (overruns, overrun_count) = watermark(0);
     let waker = Waker::new()?;
+    let (values, values_in) = channel();
     let outlet = Outlet {
         producer,
         filter: Filter::new(patterns, &settings.group.topics),
+        values,
         overflow: VecDeque::new(),
         overruns,
         bell,
         waker: waker.clone(),
         longest_bytes: FRAME_GUESS_BYTES,
     };
-    Ok((outlet, Inlet { consumer, sleeper, waker, overruns: overrun_count }))
+    Ok((outlet, Inlet { consumer, values: values_in, sleeper, waker, overruns: overrun_count }))
 }
 
 impl Outlet {
@@ -57,18 +74,41 @@ impl Outlet {
         if self.overflow.is_empty() {
             return true;
         }
+        self.stage_kept();
+        self.show();
+        self.overflow.is_empty()
+    }
+
+    /// Puts what was kept into the ring as far as there is room, without showing it to the subscriber yet.
+    fn stage_kept(&mut self) {
         if self.producer.is_abandoned() {
             self.overflow.clear();
         }
-        while let Some(frame) = self.overflow.front() {
-            match self.producer.try_push(0, frame) {
-                Ok(()) => drop(self.overflow.pop_front()),
-                Err(ClaimError::Full) => break,
-                Err(error) => unreachable!("rings are made for the longest message: {error}"),
+        let longest_bytes = self.longest_bytes;
+        while let Some(kept) = self.overflow.front() {
+            let staged = match kept {
+                Kept::Message(frame) => match self.producer.try_claim(MESSAGE_TAG, frame.len()) {
+                    Ok(mut claim) => {
+                        claim.copy_from_slice(frame);
+                        claim.stage();
+                        true
+                    }
+                    Err(ClaimError::Full) => false,
+                    Err(error) => unreachable!("rings are made for the longest message: {error}"),
+                },
+                // Else each message that is skipped would be an item of its own, and fill the ring.
+                Kept::Value(Value::Skipped(_))
+                    if self.producer.free_bytes() < longest_bytes + 2 * spsc::HEADER_BYTES =>
+                {
+                    false
+                }
+                Kept::Value(value) => stage_value(&mut self.producer, &self.values, *value),
+            };
+            if !staged {
+                break;
             }
+            self.overflow.pop_front();
         }
-        self.show();
-        self.overflow.is_empty()
     }
 
     /// How many messages fit for sure, if none is longer than the longest so far.
@@ -84,13 +124,16 @@ impl Outlet {
     }
 
     #[inline]
-    pub(crate) fn put(&mut self, delivery: &Delivery<'_>, keeps_all: bool) {
+    pub(crate) fn put(&mut self, delivery: &Message<'_>, keeps_all: bool) {
         let name = delivery.name.unwrap_or_default();
         let length = DELIVERED_BYTES + name.len() + delivery.payload.len();
         self.longest_bytes = self.longest_bytes.max(length.next_multiple_of(8));
         let head = Delivered::new(delivery);
+        if !self.overflow.is_empty() {
+            self.stage_kept();
+        }
         if self.overflow.is_empty()
-            && let Ok(mut claim) = self.producer.try_claim(0, length)
+            && let Ok(mut claim) = self.producer.try_claim(MESSAGE_TAG, length)
         {
             let (front, rest) = claim.split_at_mut(DELIVERED_BYTES);
             front.copy_from_slice(head.as_bytes());
@@ -103,10 +146,32 @@ impl Outlet {
             return;
         }
         if keeps_all {
-            self.overflow.push_back([head.as_bytes(), name.as_bytes(), delivery.payload].concat());
+            let frame = [head.as_bytes(), name.as_bytes(), delivery.payload].concat();
+            self.overflow.push_back(Kept::Message(frame));
         } else {
             self.overruns.advance(self.overruns.get() + 1);
+            match self.overflow.back_mut() {
+                Some(Kept::Value(Value::Skipped(count))) => *count += 1,
+                _ => self.overflow.push_back(Kept::Value(Value::Skipped(1))),
+            }
         }
+    }
+
+    /// Puts an event at its place behind the messages so far, whatever the filter. Returns whether it could be kept.
+    #[cold]
+    pub(crate) fn put_event(&mut self, event: Event) -> bool {
+        self.stage_kept();
+        let value = Value::Event(event);
+        if self.producer.is_abandoned()
+            || self.overflow.is_empty() && stage_value(&mut self.producer, &self.values, value)
+        {
+            return true;
+        }
+        let kept = self.overflow.iter().filter(|kept| matches!(kept, Kept::Value(_))).count();
+        if kept < KEPT_MAX {
+            self.overflow.push_back(Kept::Value(value));
+        }
+        kept < KEPT_MAX
     }
 
     /// Publishes what was put to the subscriber, and wakes it if it sleeps.
@@ -116,6 +181,14 @@ impl Outlet {
             self.waker.wake();
         }
     }
+}
+
+/// Stages a frame that stands for a value, and sends the value; returns whether there was room.
+fn stage_value(producer: &mut spsc::Producer, values: &Sender<Value>, value: Value) -> bool {
+    let Ok(claim) = producer.try_claim(EVENT_TAG, 0) else { return false };
+    let _ = values.send(value); // fails once the subscription is gone: then its frames are read by none
+    claim.stage();
+    true
 }
 
 #[cfg(test)]
@@ -128,6 +201,7 @@ mod tests {
         let outlet = Outlet {
             producer,
             filter: Filter::default(),
+            values: channel().0,
             overflow: VecDeque::new(),
             overruns: watermark(0).0,
             bell: doorbell().1,
@@ -138,7 +212,7 @@ mod tests {
     }
 
     fn put(outlet: &mut Outlet, sequence: u64, is_member: bool) {
-        let delivery = Delivery {
+        let delivery = Message {
             sender: Rank(0),
             incarnation: bourdon_wire::Incarnation(1),
             instance: bourdon_wire::InstanceId(1),
@@ -174,13 +248,24 @@ mod tests {
     }
 
     #[test]
-    fn an_observer_counts_what_does_not_fit() {
+    fn an_observer_gets_an_event_between_what_it_skipped_before_and_behind() {
         let (mut outlet, mut consumer) = outlet();
         (0..20).for_each(|sequence| put(&mut outlet, sequence, false));
         outlet.show();
-        let count = consumer.read(usize::MAX, |_, _| {}) as u64;
-        assert!(outlet.overflow.is_empty() && count > 0);
-        assert_eq!(count + outlet.overruns.get(), 20);
+        let skipped = outlet.overruns.get();
+        assert!(outlet.put_event(Event::NoMajority));
+        (0..5).for_each(|sequence| put(&mut outlet, sequence, false));
+        let kept: Vec<_> = outlet.overflow.iter().map(|kept| format!("{kept:?}")).collect();
+        assert_eq!(kept, [&*format!("Value(Skipped({skipped}))"), "Value(Event(NoMajority))", "Value(Skipped(5))"]);
+        let mut tags = Vec::new();
+        let mut take = |outlet: &mut Outlet| {
+            consumer.read(usize::MAX, |tag, _| tags.push(tag));
+            assert!(outlet.drain());
+            consumer.read(usize::MAX, |tag, _| tags.push(tag));
+        };
+        take(&mut outlet);
+        let messages = tags.iter().filter(|tag| **tag == MESSAGE_TAG).count() as u64;
+        assert_eq!((messages + skipped, tags.ends_with(&[EVENT_TAG; 3])), (20, true));
     }
 
     #[test]

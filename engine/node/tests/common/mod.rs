@@ -101,7 +101,8 @@ pub(crate) fn until(what: &str, mut step: impl FnMut() -> bool) {
 pub(crate) fn read(subscription: &mut Subscription, count: usize) -> Vec<(u16, u64, Option<u64>, Vec<u8>)> {
     let mut read = Vec::new();
     until("all messages", || {
-        let polled = subscription.poll(64, |message| {
+        let polled = subscription.poll(64, |delivery| {
+            let Some(message) = delivery.message() else { return };
             let order = message.order.map(|order| order.0);
             read.push((message.sender.0, message.sequence.0, order, message.payload.to_vec()));
         });

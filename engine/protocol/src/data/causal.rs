@@ -13,7 +13,7 @@
 //! CBCAST (1991).
 
 use super::stream::{Step, Stream};
-use crate::event::Delivery;
+use crate::event::Message;
 use crate::mutant::Mutant;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -63,7 +63,7 @@ impl Causal {
         limit: usize,
         step: &Step,
         mutant: Option<Mutant>,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> usize {
         let mut count = 0;
         // A delivery may release messages of streams already passed, so the loop repeats until nothing moves.
@@ -73,6 +73,9 @@ impl Causal {
                 let index = (turn + place) % streams.len();
                 while count < limit && is_due(streams, index, mutant) && streams[index].deliver_one(None, step, emit) {
                     count += 1;
+                }
+                if !streams[index].skipped.is_empty() {
+                    return count; // what depends on a lost message comes after the report of its loss
                 }
             }
             debug_assert!(count <= limit, "{count} messages of at most {limit}");

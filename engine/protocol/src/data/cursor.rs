@@ -169,7 +169,7 @@ impl Cursor {
 
 /// A message that is whole.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Message<'a> {
+pub(crate) struct Whole<'a> {
     pub(crate) topic: TopicId,
     pub(crate) intended_send_ns: Option<u64>,
     pub(crate) client: Option<ClientTag>,
@@ -210,10 +210,10 @@ impl Assembly {
     /// Adds a data frame; returns the message if this completed it. `limit_bytes` bounds what a forged frame can make
     /// this process keep.
     #[inline]
-    pub(crate) fn add<'a>(&'a mut self, frame: &Frame<'a>, limit_bytes: usize) -> Option<Message<'a>> {
+    pub(crate) fn add<'a>(&'a mut self, frame: &Frame<'a>, limit_bytes: usize) -> Option<Whole<'a>> {
         let head = frame.data()?;
         if frame.flags & flags::WHOLE == flags::WHOLE {
-            return Some(Message {
+            return Some(Whole {
                 topic: frame.topic,
                 intended_send_ns: head.intended_send_ns,
                 client: head.client,
@@ -225,7 +225,7 @@ impl Assembly {
         self.add_fragment(frame, head, limit_bytes)
     }
 
-    fn add_fragment<'a>(&'a mut self, frame: &Frame<'a>, head: DataHead<'a>, limit: usize) -> Option<Message<'a>> {
+    fn add_fragment<'a>(&'a mut self, frame: &Frame<'a>, head: DataHead<'a>, limit: usize) -> Option<Whole<'a>> {
         if frame.flags & flags::FIRST != 0 {
             self.bytes.clear();
             self.begun = true;
@@ -241,7 +241,7 @@ impl Assembly {
         self.bytes.extend_from_slice(head.payload);
         debug_assert!(self.bytes.len() <= limit, "no stranger makes this buffer longer");
         self.begun = frame.flags & flags::LAST == 0;
-        (!self.begun).then(|| Message {
+        (!self.begun).then(|| Whole {
             topic: frame.topic,
             intended_send_ns: self.intended_send_ns,
             client: self.client,

@@ -19,7 +19,7 @@ use super::ordering::Ordering;
 use super::pack::Outgoing;
 use super::pipeline::Pipeline;
 use super::unordered::{deliver_early, early_ranges};
-use crate::event::Delivery;
+use crate::event::Message;
 use crate::mutant::Mutant;
 use crate::values::cut::{Cut, Range};
 use crate::values::handover::{BallotNumber, EndOrder, EndReport};
@@ -265,7 +265,7 @@ impl Pipeline {
     }
 
     /// Delivers what the cut has beyond gaps.
-    pub(crate) fn deliver_ranges(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+    pub(crate) fn deliver_ranges(&mut self, now: Instant, emit: &mut impl FnMut(Message<'_>)) -> usize {
         let EpochState::Decided(cut) = &self.end else { return 0 };
         let step = super::stream::Step {
             now,
@@ -299,7 +299,9 @@ impl Pipeline {
         };
         let first = self.streams.iter().map(|stream| {
             let beyond = after_ranges(stream.rank).unwrap_or_default();
-            stream.delivered.max(beyond)
+            // What this view reported as lost is not reported again in the next.
+            let excused = if self.is_lossy() { stream.excused } else { Sequence(0) };
+            stream.delivered.max(beyond).max(excused)
         });
         let phase = self.barrier.phase;
         Beginning { order: self.delivered_order(), first: first.collect(), phase }
@@ -353,7 +355,7 @@ impl Pipeline {
     }
 
     /// For the mutation check: delivers what the cut does not order.
-    pub(crate) fn deliver_beyond_order(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+    pub(crate) fn deliver_beyond_order(&mut self, now: Instant, emit: &mut impl FnMut(Message<'_>)) -> usize {
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,

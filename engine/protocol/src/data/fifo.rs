@@ -6,7 +6,7 @@
 //! Invariant: a sender's message is delivered only after all its earlier ones.
 
 use super::stream::{Step, Stream};
-use crate::event::Delivery;
+use crate::event::Message;
 
 /// Delivers at most `limit` messages, each stream in turn, starting with a different stream each time, so that no
 /// stream starves behind a busy one; returns how many.
@@ -15,7 +15,7 @@ pub(crate) fn deliver(
     turn: usize,
     limit: usize,
     step: &Step,
-    emit: &mut impl FnMut(Delivery<'_>),
+    emit: &mut impl FnMut(Message<'_>),
 ) -> usize {
     debug_assert!(turn < streams.len(), "stream {turn} of {}", streams.len());
     let mut count = 0;

@@ -263,8 +263,11 @@ impl Stream {
     }
 
     /// At the first frame of a datagram: takes the numbering that its header states. Passes over messages that were
-    /// given up before and come again. Returns whether messages were lost before what comes next.
+    /// given up before and come again. Returns whether a loss before what comes next is still to be reported.
     pub(crate) fn look_ahead(&mut self) -> bool {
+        if !self.skipped.is_empty() {
+            return true;
+        }
         let end = self.end();
         while let Some(frame) = self.cursor.frame(&self.log, end) {
             let (kind, body_bytes, ends) = (frame.kind(), frame.body.len(), frame.ends_message());
@@ -272,7 +275,9 @@ impl Stream {
             if first > self.delivered {
                 self.lose(self.delivered, first);
                 (self.delivered, self.excused) = (first, self.excused.max(first));
-                return true;
+                if !self.skipped.is_empty() {
+                    return true;
+                }
             }
             if first == self.delivered || kind != Some(Kind::Data) {
                 return false;
@@ -283,9 +288,13 @@ impl Stream {
         false
     }
 
-    /// Notes messages as given up.
+    /// Notes messages as given up, except those that were reported as lost in a hole.
     pub(crate) fn lose(&mut self, from: Sequence, to: Sequence) {
         debug_assert!(from <= to, "lost from {from} to {to}");
+        let from = from.max(self.excused);
+        if from >= to {
+            return;
+        }
         match self.skipped.last_mut().filter(|(_, end)| *end == from) {
             Some((_, end)) => *end = to,
             None => self.skipped.push((from, to)),

@@ -29,7 +29,7 @@ use super::unordered::early_ranges_max;
 use super::window::{Acceptance, Window};
 use crate::config::{Config, FlowMode, Limits, Order, Reliability, Role, Start};
 use crate::counters::{Counter, Counters};
-use crate::event::Delivery;
+use crate::event::Message;
 use crate::mutant::Mutant;
 use crate::values::position::{Place, Position};
 use crate::view::{Beginning, View, bit};
@@ -591,7 +591,7 @@ impl Pipeline {
         limit: usize,
         passed: Satisfied<'_>,
         counters: &mut Counters,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> usize {
         if !self.may_deliver() {
             return 0;
@@ -606,7 +606,7 @@ impl Pipeline {
         let (streams, turn) = (&mut self.streams[..], self.turn);
         self.turn = if turn + 1 == streams.len() { 0 } else { turn + 1 };
         let mut bytes = 0;
-        let emit = &mut |delivery: Delivery<'_>| {
+        let emit = &mut |delivery: Message<'_>| {
             bytes += delivery.payload.len() as u64;
             emit(delivery);
         };
@@ -640,7 +640,7 @@ impl Pipeline {
         for stream in &mut self.streams {
             for (from, to) in stream.skipped.drain(..) {
                 lost(stream.rank, from, to);
-                crossed |= stream.is_loose; // what follows it is due
+                crossed = true; // what follows it is due
             }
             if stream.hole.is_some()
                 && let Some((from, to)) = stream.cross_hole()

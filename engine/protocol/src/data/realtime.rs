@@ -22,7 +22,7 @@
 
 use super::after::is_held;
 use super::stream::{Step, Stream};
-use crate::event::Delivery;
+use crate::event::Message;
 use crate::mutant::Mutant;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -119,7 +119,7 @@ impl RealTime {
         limit: usize,
         step: &Step,
         mutant: Option<Mutant>,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> usize {
         let group_ns = step.now.0.wrapping_add(self.time.offset_ns);
         let mut count = 0;
@@ -140,7 +140,7 @@ impl RealTime {
             let stream = &mut streams[rank.index()];
             let step = Step { late: late && mutant != Some(Mutant::LateUnflagged), ..*step };
             let order = (!late).then_some(OrderNumber(stamp_ns));
-            let emit = &mut |delivery: Delivery<'_>| emit(Delivery { order, ..delivery });
+            let emit = &mut |delivery: Message<'_>| emit(Message { order, ..delivery });
             if !stream.deliver_one(None, &step, emit) {
                 break;
             }

@@ -8,7 +8,7 @@ use super::loose::{End, Loose};
 use super::repair::NakSender;
 use super::window::Window;
 use crate::counters::{Counter, Counters};
-use crate::event::Delivery;
+use crate::event::Message;
 use alloc::vec::Vec;
 use bourdon_wire::records::Marker;
 use bourdon_wire::{
@@ -316,7 +316,7 @@ impl Stream {
         order: Option<OrderNumber>,
         limit: usize,
         step: &Step,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> usize {
         let is_due = !self.cursor.delivered_early && self.cursor.sequence == self.delivered;
         let Some((mut rest, left)) = self.cursor.rest(&self.log).filter(|_| is_due) else { return 0 };
@@ -325,7 +325,7 @@ impl Stream {
         while count < most
             && let Some((topic, payload, after)) = bourdon_wire::split_plain(rest)
         {
-            emit(Delivery {
+            emit(Message {
                 sender: self.rank,
                 incarnation: self.incarnation,
                 instance: step.instance,
@@ -360,7 +360,7 @@ impl Stream {
         order: Option<OrderNumber>,
         limit: usize,
         step: &Step,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> usize {
         debug_assert!(limit > 0, "there is something to deliver");
         // Where messages may be lost, what was lost before the next message is reported first.
@@ -381,7 +381,7 @@ impl Stream {
         &mut self,
         order: Option<OrderNumber>,
         step: &Step,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> bool {
         let end = self.end();
         loop {
@@ -404,7 +404,7 @@ impl Stream {
                 && let Some(message) = self.assembly.add(&frame, step.max_message_bytes)
             {
                 cut = false;
-                emit(Delivery {
+                emit(Message {
                     sender: self.rank,
                     incarnation: self.incarnation,
                     instance: step.instance,
@@ -429,7 +429,9 @@ impl Stream {
                 self.loose.may_be_cut = false;
                 if cut && !early {
                     self.lose(sequence, sequence.next()); // it began in a hole
-                    return false;
+                    if !self.skipped.is_empty() {
+                        return false; // reported first
+                    }
                 }
                 if !early {
                     return true;
@@ -445,6 +447,7 @@ impl Stream {
         let (first, cut) = match self.log.get(hole.to) {
             Some(bytes) => {
                 let header = DatagramHeader::of_checked(bytes);
+                self.loose.may_be_cut = false; // a message that began in the hole is reported with it
                 self.resumes_in = phase_ahead(&header, self.passes);
                 (header.first_sequence(), begins_inside_a_message(bytes, &header))
             }
@@ -458,6 +461,7 @@ impl Stream {
         // Messages published before this process came were never promised.
         let reported = if self.is_loose { self.delivered.max(self.excused) } else { self.delivered };
         let from = self.awaits_anchor.take().map_or(reported, |came| came.min(first));
+        let from = if self.is_loose { from.max(self.excused) } else { from }; // it was reported with an earlier hole
         debug_assert!(hole.from <= hole.to && self.cursor.floor() <= hole.to, "{hole:?} is ahead of the walk");
         self.cursor.jump(hole.to);
         self.cursor.sequence = first;

@@ -14,7 +14,7 @@
 
 use super::stream::{Step, Stream};
 use crate::counters::{Counter, Counters};
-use crate::event::Delivery;
+use crate::event::Message;
 use crate::mutant::Mutant;
 use crate::values::run::Run;
 use bourdon_wire::{Kind, OrderNumber, Rank, Sequence, records};
@@ -53,7 +53,7 @@ impl TotalOrder {
         step: &Step,
         mutant: Option<Mutant>,
         counters: &mut Counters,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> usize {
         let mut count = 0;
         if mutant == Some(Mutant::DeliverBeforeOrdered) {
@@ -90,7 +90,7 @@ impl TotalOrder {
         limit: usize,
         step: &Step,
         counters: &mut Counters,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> Walk {
         let end = stream.end();
         if !stream.cursor.advance(&stream.log, end) {
@@ -109,7 +109,7 @@ impl TotalOrder {
     }
 
     /// The walk is in the sequencer's own stream, at a frame that is no plain message.
-    fn at_frame(&mut self, stream: &mut Stream, step: &Step, emit: &mut impl FnMut(Delivery<'_>)) -> Walk {
+    fn at_frame(&mut self, stream: &mut Stream, step: &Step, emit: &mut impl FnMut(Message<'_>)) -> Walk {
         let Some(frame) = stream.cursor.peek(&stream.log) else { return Walk::Waits };
         match frame.kind() {
             // Reported as lost before, and published again by a process that knew it was not delivered: see `loss.rs`.
@@ -156,7 +156,7 @@ impl TotalOrder {
         limit: usize,
         step: &Step,
         counters: &mut Counters,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> Walk {
         let stream = streams.get_mut(run.rank.index()).filter(|_| run.rank != self.sequencer);
         let Some(stream) = stream.filter(|_| run.count > 0) else {
@@ -192,7 +192,7 @@ impl TotalOrder {
         stream.lose(stream.delivered, end);
         (stream.delivered, stream.excused) = (end, end);
         self.advance(run, u64::from(run.count));
-        Walk::Moved
+        if stream.skipped.is_empty() { Walk::Moved } else { Walk::Waits } // it is reported first
     }
 
     /// Messages that were delivered before, were lost in a hole, or were sent before this process joined.
@@ -227,7 +227,7 @@ impl TotalOrder {
 
 impl Stream {
     /// Moves to the message `sequence`, giving up the earlier messages that will never be put in order. Returns false
-    /// while the stream is not complete that far.
+    /// while the stream is not complete that far, or what was given up has not been reported.
     fn reach(&mut self, sequence: Sequence, step: &Step) -> bool {
         while self.delivered < sequence {
             if self.is_loose && (self.look_ahead() || self.delivered >= sequence) {
@@ -243,6 +243,6 @@ impl Stream {
                 self.lose(before, self.delivered);
             }
         }
-        true
+        self.skipped.is_empty() // it is reported first
     }
 }

@@ -14,9 +14,12 @@ use crate::view::Member;
 use alloc::collections::VecDeque;
 use bourdon_wire::{CONTROL_CHANNEL, DatagramHeader, Epoch, Incarnation, InstanceId, Instant, Kind, Rank};
 
-/// Events that the application has not fetched; further events are counted and dropped. Each event names a rank or a
-/// rare fault, so a full queue holds all events of a view several times over.
+/// Events that the application has not fetched; further events without a place in the order are counted and dropped.
+/// Each names a rank or a rare fault, so a full queue holds all events of a view several times over.
 const EVENTS_MAX: usize = 256;
+/// The same, events with a place in the order included. Nothing is delivered while one waits, so only what comes from
+/// other processes adds to them: a removal, a view of another instance with what each of its streams lost.
+const ORDERED_MAX: usize = 16 * EVENTS_MAX;
 
 /// What every part of a process needs.
 #[derive(Debug)]
@@ -27,7 +30,9 @@ pub(super) struct Context {
     pub(super) clock_sync: ClockSync,
     pub(super) outbox: Outbox,
     pub(super) counters: Counters,
-    pub(super) events: VecDeque<Event>,
+    events: VecDeque<Event>,
+    /// How many of these have a place in the order.
+    ordered: usize,
 }
 
 impl Context {
@@ -41,6 +46,7 @@ impl Context {
             outbox: Outbox::new(header, config.wall_offset_ns),
             counters: Counters::default(),
             events: VecDeque::new(),
+            ordered: 0,
             config,
         }
     }
@@ -71,11 +77,38 @@ impl Context {
     /// Reports an event to the application.
     #[cold]
     pub(super) fn event(&mut self, event: Event) {
-        if self.events.len() < EVENTS_MAX {
+        let is_ordered = event.is_ordered();
+        if self.events.len() < if is_ordered { ORDERED_MAX } else { EVENTS_MAX } {
+            self.ordered += usize::from(is_ordered);
             self.events.push_back(event);
         } else {
             self.counters.add(Counter::EventsLost, 1);
         }
+    }
+
+    /// The next event that the application has not fetched.
+    #[inline]
+    pub(super) fn poll_event(&mut self) -> Option<Event> {
+        let event = self.events.pop_front()?;
+        self.ordered -= usize::from(event.is_ordered());
+        Some(event)
+    }
+
+    /// Whether an event waits that has its place before what would be delivered next.
+    #[inline]
+    pub(super) fn has_ordered(&self) -> bool {
+        self.ordered > 0
+    }
+
+    /// How many events wait.
+    #[inline]
+    pub(super) fn events(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether this event waits.
+    pub(super) fn is_waiting(&self, event: &Event) -> bool {
+        self.events.contains(event)
     }
 
     /// The group's time.

@@ -18,7 +18,7 @@ use crate::control::coordinator::{Coordinator, FromCoordinator, LinkFrame, ToCoo
 use crate::control::mutex::replicated::{Command, Grant, Replicated};
 use crate::counters::Counter;
 use crate::data::pack::Outgoing;
-use crate::event::Delivery;
+use crate::event::Message;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::bit;
@@ -79,7 +79,7 @@ impl Coordinating {
 
     /// Whether this takes the message: the group's own messages are for the coordinator only, not for the application.
     #[cold]
-    pub(super) fn takes(&mut self, tag: ClientTag, delivery: &Delivery<'_>, control: &mut ControlEnd) -> bool {
+    pub(super) fn takes(&mut self, tag: ClientTag, delivery: &Message<'_>, control: &mut ControlEnd) -> bool {
         if tag.client() != ClientId::GROUP {
             return false;
         }

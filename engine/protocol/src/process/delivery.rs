@@ -10,7 +10,7 @@ use crate::control::clients::Clients;
 use crate::counters::Counter;
 use crate::data::after::{self, Satisfied};
 use crate::data::epoch_state::EpochState;
-use crate::event::{Delivery, Event};
+use crate::event::{Event, Message};
 use crate::mutant::Mutant;
 use bourdon_wire::Instant;
 
@@ -18,11 +18,11 @@ use bourdon_wire::Instant;
 pub(super) type Own<'a> = (&'a mut Clients, &'a mut Coordinating, &'a mut ControlEnd);
 
 impl Process {
-    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many, or 1 for a
-    /// new view or a barrier: it stops there, so that the application can fetch the event at its place between the
-    /// messages. 0: nothing is due.
+    /// Delivers the messages that are due, at most `limit` (give or take one datagram's); returns how many. It stops
+    /// where an event has its place ([`Event::is_ordered`]), and delivers nothing until [`Process::poll_event`] has
+    /// given that event; then it returns at least 1. 0: nothing is due.
     #[inline]
-    pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(Delivery<'_>)) -> usize {
+    pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(Message<'_>)) -> usize {
         self.deliver_after(now, limit, &after::always, emit)
     }
 
@@ -34,30 +34,36 @@ impl Process {
         now: Instant,
         limit: usize,
         passed: Satisfied<'_>,
-        mut emit: impl FnMut(Delivery<'_>),
+        mut emit: impl FnMut(Message<'_>),
     ) -> usize {
         if self.transfer.holds_back() {
             return 0;
         }
-        if self.entry.is_new {
-            self.entry.is_new = false;
+        if self.stops_for_event() {
+            self.pass_reports(now); // the event is shown once the control plane knows what was reported with it
             return 1;
         }
         self.set_clock(now);
-        let (mut own, counters) =
-            ((&mut self.clients, &mut self.coordination, &mut self.control), &mut self.cx.counters);
-        let mut count =
-            self.data.deliver(now, limit, passed, counters, &mut |delivery| show(&mut own, delivery, &mut emit));
+        let Self { clients, coordination, control, data, cx, .. } = self;
+        let mut count = data.deliver(now, limit, passed, &mut cx.counters, &mut |delivery| {
+            show((clients, coordination, control), delivery, &mut emit);
+        });
         if count > 0 {
             self.settle_clients(now); // a quorum may hold a message that has its order now
             self.note_commands(now);
         }
         // Messages behind a hole are due as soon as the hole has been crossed.
-        while self.crosses(now) && count < limit {
-            let (mut own, counters) =
-                ((&mut self.clients, &mut self.coordination, &mut self.control), &mut self.cx.counters);
-            let emit = &mut |delivery: Delivery<'_>| show(&mut own, delivery, &mut emit);
-            count += self.data.deliver(now, limit - count, passed, counters, emit);
+        while self.crosses(now) {
+            if self.stops_for_event() {
+                self.pass_reports(now);
+                return count.max(1);
+            }
+            if count >= limit {
+                break;
+            }
+            let Self { clients, coordination, control, data, cx, .. } = self;
+            let emit = &mut |delivery: Message<'_>| show((clients, coordination, control), delivery, &mut emit);
+            count += data.deliver(now, limit - count, passed, &mut cx.counters, emit);
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
             count += self.deliver_ends(now, limit - count.min(limit), count == 0, &mut emit);
@@ -68,6 +74,12 @@ impl Process {
         count
     }
 
+    /// Whether an event waits that has its place before what would be delivered next.
+    #[inline]
+    pub(super) fn stops_for_event(&self) -> bool {
+        self.cx.has_ordered() && self.cx.config.mutant != Some(Mutant::EventsLate)
+    }
+
     /// Delivers what is due at a barrier or at the end of an epoch.
     #[cold]
     pub(super) fn deliver_ends(
@@ -75,7 +87,7 @@ impl Process {
         now: Instant,
         limit: usize,
         is_all: bool,
-        emit: &mut impl FnMut(Delivery<'_>),
+        emit: &mut impl FnMut(Message<'_>),
     ) -> usize {
         let mut count = 0;
         let completes = self.data.agreed_barrier() == Some(true);
@@ -95,13 +107,13 @@ impl Process {
     }
 
     /// Delivers what a decided epoch has beyond gaps, where its cut names it; returns how many messages.
-    fn deliver_rest(&mut self, now: Instant, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+    fn deliver_rest(&mut self, now: Instant, emit: &mut impl FnMut(Message<'_>)) -> usize {
         if !self.holds_end() {
             return 0;
         }
         let follows = self.standing() == Standing::Following;
-        let mut own = (&mut self.clients, &mut self.coordination, &mut self.control);
-        let mut emit = |delivery: Delivery<'_>| show(&mut own, delivery, emit);
+        let (clients, coordination, control) = (&mut self.clients, &mut self.coordination, &mut self.control);
+        let mut emit = |delivery: Message<'_>| show((clients, coordination, control), delivery, emit);
         let mut count = self.data.deliver_ranges(now, &mut emit);
         if count == 0 && !follows && matches!(self.cx.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut))
         {
@@ -150,9 +162,9 @@ impl Process {
 /// another member.
 #[inline]
 pub(super) fn show(
-    (clients, coordination, control): &mut Own<'_>,
-    delivery: Delivery<'_>,
-    emit: &mut impl FnMut(Delivery<'_>),
+    (clients, coordination, control): Own<'_>,
+    delivery: Message<'_>,
+    emit: &mut impl FnMut(Message<'_>),
 ) {
     if let Some(tag) = delivery.client
         && (coordination.takes(tag, &delivery, control) || !clients.deliver(tag))

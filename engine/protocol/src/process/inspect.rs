@@ -228,7 +228,7 @@ impl Process {
         MemoryUse {
             outbox_datagrams,
             outbox_bytes,
-            events: self.cx.events.len(),
+            events: self.cx.events(),
             early_datagrams: self.data.early(),
             assembly_bytes: self.data.streams.iter().map(|stream| stream.assembly.held_bytes()).sum(),
             clients: self.clients.len(),

@@ -17,7 +17,7 @@ use crate::data::epoch_state::EpochState;
 use crate::data::loss::numbers_of;
 use crate::data::pacing::Pacer;
 use crate::data::pipeline::Pipeline;
-use crate::event::{Delivery, Event};
+use crate::event::{Event, Message};
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::{Beginning, Member, View, bit};
@@ -34,8 +34,6 @@ const LOOK_AGAIN_NS: u64 = 1_000_000;
 pub(super) struct Entry {
     /// The view that it entered last.
     view: View,
-    /// The application can't have fetched the event of this view yet: nothing of the view is delivered before.
-    pub(super) is_new: bool,
     /// All of the decided epoch that can be delivered has been delivered: the next step of time ends it.
     pub(super) is_awaited: bool,
     /// The outbox holds the decision that begins this view, and this process proposed it.
@@ -44,14 +42,14 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(sequencer: Rank) -> Self {
-        Self { view: View::none(Epoch(0), sequencer), is_new: false, is_awaited: false, is_unannounced: false }
+        Self { view: View::none(Epoch(0), sequencer), is_awaited: false, is_unannounced: false }
     }
 }
 
 impl Process {
     /// Completes a barrier if that is due; returns how many messages it delivered. `is_all`: nothing else can be
     /// delivered.
-    pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Delivery<'_>)) -> usize {
+    pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Message<'_>)) -> usize {
         let data = &mut self.data;
         if matches!(data.end, EpochState::Wedged | EpochState::Fetching(..)) {
             return 0; // our state reports what was promised; the cut decides whether the barrier is complete
@@ -61,6 +59,9 @@ impl Process {
         if data.is_lossy() {
             // Messages that are lost by the markers' headers are reported before the barrier, or the view's end.
             self.cross_holes();
+            if self.stops_for_event() {
+                return 1;
+            }
         }
         let data = &mut self.data;
         if agreed == Some(false) || standing == BarrierProgress::Before && !(agreed.is_some() && is_all) {
@@ -87,7 +88,7 @@ impl Process {
             let Some(incarnation) = data.view.incarnation(rank) else { continue };
             if let Some((_, Some(payload))) = data.streams[index].marker().filter(|(of, _)| *of == phase) {
                 count += 1;
-                emit(Delivery::at_barrier(Member { rank, incarnation }, sequence, at, phase, now, payload));
+                emit(Message::at_barrier(Member { rank, incarnation }, sequence, at, phase, now, payload));
             }
         }
         let asked = data.barrier.pass(&mut data.streams);
@@ -213,7 +214,7 @@ impl Process {
         self.past.note_next(&self.data.view, &self.data.beginning);
         self.settle_doubt();
         self.heartbeat.due = now;
-        (self.entry.is_new, self.entry.is_awaited) = (true, false);
+        self.entry.is_awaited = false;
         self.cx.count(Counter::Views);
         self.cx.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
     }

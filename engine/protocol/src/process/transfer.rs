@@ -252,7 +252,7 @@ impl Process {
 
     fn want_snapshot(&mut self, now: Instant) {
         if self.cx.config.snapshots {
-            if !self.cx.events.contains(&Event::SnapshotWanted) {
+            if !self.cx.is_waiting(&Event::SnapshotWanted) {
                 self.cx.event(Event::SnapshotWanted);
             }
         } else {

@@ -182,7 +182,7 @@ impl Bench {
             count
         });
         loop {
-            self.process.deliver(self.now, usize::MAX, |delivery| {
+            let count = self.process.deliver(self.now, usize::MAX, |delivery| {
                 let name = format!("{}:{}", delivery.sender, delivery.sequence);
                 effects.push(Effect::Deliver(name, delivery.order.map(|order| order.0)));
             });
@@ -190,7 +190,7 @@ impl Bench {
             while let Some(event) = self.process.poll_event() {
                 effects.push(Effect::Event(event));
             }
-            if !has_ended {
+            if count == 0 && !has_ended {
                 return effects;
             }
         }

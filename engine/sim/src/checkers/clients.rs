@@ -10,7 +10,7 @@
 use super::{Verdict, Violation};
 use crate::history::{History, Id};
 use crate::plan::Plan;
-use bourdon_protocol::{Delivery, Order, Start};
+use bourdon_protocol::{Message, Order, Start};
 use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "clients";
@@ -43,7 +43,7 @@ impl Clients {
         }
     }
 
-    pub(super) fn delivered(&mut self, history: &History, lineage: usize, id: Id, delivery: &Delivery<'_>) -> Verdict {
+    pub(super) fn delivered(&mut self, history: &History, lineage: usize, id: Id, delivery: &Message<'_>) -> Verdict {
         let Some(tag) = delivery.client.filter(|_| self.is_judged) else { return Ok(()) };
         let shown = &history.lineages[lineage];
         let place = (delivery.epoch.0, delivery.order.map_or(0, |order| order.0));

@@ -17,7 +17,7 @@ use super::{Checkers, Verdict, Violation};
 use crate::demand::{Demand, Demands};
 use crate::history::{Delivered, History, Id};
 use crate::plan::GROUP;
-use bourdon_protocol::{Delivery, Member, View};
+use bourdon_protocol::{Member, Message, View};
 use bourdon_wire::Datagram;
 use std::collections::BTreeMap;
 
@@ -103,12 +103,7 @@ impl Instances {
     }
 
     /// Judges what a process of an earlier generation delivers.
-    pub(crate) fn delivered_by_zombie(
-        &self,
-        history: &mut History,
-        lineage: usize,
-        delivery: &Delivery<'_>,
-    ) -> Verdict {
+    pub(crate) fn delivered_by_zombie(&self, history: &mut History, lineage: usize, delivery: &Message<'_>) -> Verdict {
         let Ok(id) = history.resolve(delivery) else { return Ok(()) };
         let lineage = &history.lineages[lineage];
         if delivery.client.is_some() && lineage.generation < history.generation {

@@ -6,11 +6,11 @@
 
 use super::{Verdict, Violation};
 use crate::history::{Delivered, History};
-use bourdon_protocol::Delivery;
+use bourdon_protocol::Message;
 
 pub(super) const NAME: &str = "integrity";
 
-pub(super) fn delivered(history: &History, lineage: usize, delivery: &Delivery<'_>) -> Result<Delivered, Violation> {
+pub(super) fn delivered(history: &History, lineage: usize, delivery: &Message<'_>) -> Result<Delivered, Violation> {
     let (sender, sequence) = (delivery.sender.0, delivery.sequence.0);
     let process = history.lineages[lineage].process;
     let broken = |how: &str| Violation::new(NAME, format!("process {process} delivered {sender}:{sequence} {how}"));

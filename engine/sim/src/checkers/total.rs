@@ -7,7 +7,7 @@
 use super::{Verdict, Violation};
 use crate::history::{History, Id};
 use crate::plan::Plan;
-use bourdon_protocol::{Delivery, Order};
+use bourdon_protocol::{Message, Order};
 use std::collections::BTreeMap;
 
 pub(super) const NAME: &str = "total";
@@ -39,7 +39,7 @@ impl Total {
         history: &History,
         lineage: usize,
         id: Id,
-        delivery: &Delivery<'_>,
+        delivery: &Message<'_>,
         skips: bool,
     ) -> Verdict {
         let lineage = &history.lineages[lineage];

@@ -231,6 +231,9 @@ impl World<'_> {
             }
             Event::Gap { sender, from, to } => {
                 let gap = Gap { sender: sender.0, from: from.0, to: to.0 };
+                if self.mode != Mode::Liveness {
+                    self.checkers.lost(lineage, &gap)?;
+                }
                 if self.plan.is_lossy() {
                     let next = &mut lineage.next[usize::from(sender.0)];
                     *next = (*next).max(to.0);

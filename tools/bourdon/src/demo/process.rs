@@ -12,7 +12,7 @@ use super::share::Shares;
 use crate::exit::Failure;
 use crate::place::in_options;
 use bourdon::settings::Role;
-use bourdon::{Counter, Event, Node, Outgoing, Port, Rank, Refusal};
+use bourdon::{Counter, Delivery, Event, Node, Outgoing, Port, Rank, Refusal};
 use bourdon_lab::history::writer::History;
 use sha2::Digest;
 use std::io::{BufRead, Write};
@@ -148,21 +148,23 @@ impl DemoProcess {
             }
             self.publish()?;
             let (proof, clock, kill_at) = (&mut self.proof, *self.node.clock(), self.assignment.kill_at);
-            let work = self
-                .node
-                .poll(|delivery| {
-                    proof.deliver(&delivery, clock.wall_ns());
+            let mut events = Vec::new();
+            let work = self.node.poll(|delivery| match delivery {
+                Delivery::Message(message) => {
+                    proof.deliver(message, clock.wall_ns());
                     if kill_at == Some(proof.count()) {
                         die(proof);
                     }
-                })
-                .map_err(|error| error.to_string())?;
+                }
+                delivery => events.extend(delivery.event()),
+            });
+            let work = work.map_err(|error| error.to_string())?;
             if let Some(history) = &mut self.proof.history {
                 history.flush();
                 history.failure().map_or(Ok(()), |why| Err(why.to_owned()))?;
             }
             self.break_link();
-            self.hear()?;
+            self.hear(events)?;
             self.report_progress();
             self.finish();
             if work == 0 {
@@ -219,8 +221,7 @@ impl DemoProcess {
     }
 
     /// Handles the events of the node.
-    fn hear(&mut self) -> Result<(), String> {
-        let mut events: Vec<Event> = std::iter::from_fn(|| self.node.poll_event()).collect();
+    fn hear(&mut self, mut events: Vec<Event>) -> Result<(), String> {
         // A snapshot's messages come before the view from which the joiner continues.
         for place in 1..events.len() {
             if events[place] == Event::SnapshotReady && matches!(events[place - 1], Event::View { .. }) {

@@ -2,7 +2,7 @@
 
 use super::link::LATENCY_MAX_NS;
 use super::share::{self, Owners};
-use bourdon::{Delivery, Rank};
+use bourdon::{Message, Rank};
 use bourdon_lab::history::writer::{Delivered, History, hash};
 use hdrhistogram::Histogram;
 use sha2::{Digest, Sha256};
@@ -78,7 +78,7 @@ impl Proof {
         self.chain.len() as u64
     }
 
-    pub(crate) fn deliver(&mut self, delivery: &Delivery<'_>, wall_ns: u64) {
+    pub(crate) fn deliver(&mut self, delivery: &Message<'_>, wall_ns: u64) {
         if delivery.barrier.is_some() {
             return;
         }

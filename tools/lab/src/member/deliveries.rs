@@ -3,7 +3,7 @@
 use super::Failure;
 use super::messages::{LINE_BYTES, Line, Name, Publisher, bytes_of, line, payload, read_line, words_of, write_line};
 use super::names::Names;
-use bourdon::{Delivery, FencingToken, Incarnation, InstanceId, Rank, Sequence};
+use bourdon::{FencingToken, Incarnation, InstanceId, Message, Rank, Sequence};
 use bourdon_lab::history::writer::History;
 use std::borrow::Cow;
 use std::io::Write;
@@ -64,7 +64,7 @@ impl Deliveries {
         }
     }
 
-    pub(super) fn deliver(&mut self, delivery: &Delivery<'_>) {
+    pub(super) fn deliver(&mut self, delivery: &Message<'_>) {
         self.record((delivery.sender, delivery.incarnation), delivery.sequence, line(delivery));
     }
 

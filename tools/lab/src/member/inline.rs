@@ -6,7 +6,7 @@ use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_tok
 use super::messages::Publisher;
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
-use bourdon::{Event, LockRequest, Node, Port, Reach, Refusal, Standing, TopicId};
+use bourdon::{Delivery, Event, LockRequest, Node, Port, Reach, Refusal, Standing, TopicId};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
@@ -73,14 +73,17 @@ impl Member {
     /// Publishes, delivers and handles events; returns false if this incarnation is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
-        let deliveries = &mut self.deliveries;
+        let (deliveries, mut events) = (&mut self.deliveries, Vec::new());
         // This comes first, because a member that is removed still records what it delivered.
-        let work = self.node.poll(|delivery| deliveries.deliver(&delivery));
+        let work = self.node.poll(|delivery| match delivery {
+            Delivery::Message(message) => deliveries.deliver(message),
+            delivery => events.extend(delivery.event()),
+        });
         // The next poll sends whatever follows from a delivery.
         self.deliveries.history.flush();
         let work = work.map_err(Failure::broken)?;
         self.deliveries.check()?;
-        let goes_on = self.hear()? && self.take_token()?;
+        let goes_on = self.hear(events)? && self.take_token()?;
         if self.reach != self.node.reach() {
             self.reach = self.node.reach();
             self.reach.iter().for_each(|reach| self.print(format_args!("{reach}")));
@@ -112,8 +115,8 @@ impl Member {
     }
 
     /// Handles all events; returns false if this incarnation is over.
-    fn hear(&mut self) -> Result<bool, Failure> {
-        while let Some(event) = self.node.poll_event() {
+    fn hear(&mut self, events: Vec<Event>) -> Result<bool, Failure> {
+        for event in events {
             self.print(format_args!("{event}"));
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),

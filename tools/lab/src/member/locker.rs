@@ -159,9 +159,10 @@ impl Locker {
 
     /// Polls, handles events, works on; returns false if this incarnation is over.
     fn step(&mut self) -> Result<bool, Failure> {
-        let work = self.node.poll(|_| ()).map_err(Failure::broken)?;
+        let mut events = Vec::new();
+        let work = self.node.poll(|delivery| events.extend(delivery.event())).map_err(Failure::broken)?;
         self.look_at_lock()?;
-        if !self.hear()? {
+        if !self.hear(events)? {
             return Ok(false);
         }
         let sleep = self.go_on()?;
@@ -171,8 +172,8 @@ impl Locker {
         Ok(true)
     }
 
-    fn hear(&mut self) -> Result<bool, Failure> {
-        while let Some(event) = self.node.poll_event() {
+    fn hear(&mut self, events: Vec<Event>) -> Result<bool, Failure> {
+        for event in events {
             self.talk(format_args!("{event}"));
             match event {
                 Event::View { epoch, .. } => {

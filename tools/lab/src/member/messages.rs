@@ -5,7 +5,7 @@
 //! (`RANK.INCARNATION`) of a generation of the group. Each publisher numbers its messages, and each payload holds its
 //! publisher, its number and the message that it answers.
 
-use bourdon::Delivery;
+use bourdon::Message;
 use bourdon_lab::history::writer::{Delivered, hash};
 use std::fmt;
 use std::path::Path;
@@ -82,7 +82,7 @@ pub(crate) fn payload(name: Name, after: Option<Name>) -> Vec<u8> {
 }
 
 /// The history line of a message, if a lab process published it.
-pub(crate) fn line(delivery: &Delivery<'_>) -> Option<Line> {
+pub(crate) fn line(delivery: &Message<'_>) -> Option<Line> {
     let [publisher, sequence, after, after_sequence] = words_of(delivery.payload)?;
     Some(Delivered {
         view: delivery.epoch.0,

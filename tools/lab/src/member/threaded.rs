@@ -1,9 +1,8 @@
 //! One member for the lab whose node has threads of its own.
 //!
-//! Such a node hands deliveries over by a ring and events by a mailbox. Neither shows what came first, but a judge must
-//! know the view of each delivery. The node puts all deliveries of a view into the ring before it reports the next
-//! view. So an event is fetched first, then the ring is emptied up to the first delivery of a view that was not
-//! reported, and then the event is handled. That delivery is held until its view is reported.
+//! A judge must know the view of each delivery. The subscription gives views and losses at their place among the
+//! messages, so each line is written when its item comes. A message of another view than the last is a fault of the
+//! node, and ends the member.
 //!
 //! An event names a view's members, but not their seniority or the group's instance: these come from the node's admin
 //! socket. A joiner delivers messages of views that it follows; it has no state to which they could be added, so they
@@ -19,8 +18,8 @@ use super::messages::{Line, Publisher, line};
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
 use bourdon::{
-    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, NodeEvent, Publication, PublishError, Rank,
-    Refusal, Sequence, Subscription, ThreadedNode, TopicId,
+    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, Message, NodeEvent, Publication, PublishError,
+    Rank, Refusal, Sequence, Subscription, ThreadedNode, TopicId,
 };
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
@@ -50,7 +49,6 @@ pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Re
         deliveries,
         view: None,
         entered: Vec::new(),
-        held: None,
         published: 0,
         interval: Duration::from_nanos(1_000_000_000 / rate),
         due: Instant::now(),
@@ -79,8 +77,14 @@ struct Reported {
     is_in: bool,
 }
 
-/// A delivery whose view was not reported yet.
-struct Held {
+/// What the subscription gave, to be handled once it is free again.
+enum Item {
+    Message(Shown),
+    Event(Event),
+}
+
+/// What is recorded of a message.
+struct Shown {
     instance: InstanceId,
     sender: (Rank, Incarnation),
     sequence: Sequence,
@@ -88,14 +92,14 @@ struct Held {
     epoch: u64,
 }
 
-impl Held {
-    fn new(delivery: &Delivery<'_>) -> Self {
+impl Shown {
+    fn new(message: &Message<'_>) -> Self {
         Self {
-            instance: delivery.instance,
-            sender: (delivery.sender, delivery.incarnation),
-            sequence: delivery.sequence,
-            line: line(delivery),
-            epoch: delivery.epoch.0,
+            instance: message.instance,
+            sender: (message.sender, message.incarnation),
+            sequence: message.sequence,
+            line: line(message),
+            epoch: message.epoch.0,
         }
     }
 }
@@ -110,7 +114,6 @@ struct Member {
     view: Option<Reported>,
     /// The members of the last recorded view, the most senior first.
     entered: Vec<u16>,
-    held: Option<Held>,
     published: u64,
     interval: Duration,
     /// When the next message is to be published.
@@ -152,11 +155,10 @@ impl Member {
     fn end(&mut self) -> Result<(), Failure> {
         self.request = None;
         self.ask("stop")?;
-        while self.node.is_running() {
-            self.deliver();
+        while self.node.is_running() && self.deliver()? {
             self.subscription.wait(LONGEST_SLEEP).map_err(Failure::broken)?;
         }
-        self.deliver();
+        self.deliver()?;
         self.deliveries.history.flush();
         self.deliveries.check()
     }
@@ -174,55 +176,65 @@ impl Member {
         Ok(())
     }
 
-    /// Handles all events, each after the deliveries before it; returns false if this incarnation is over.
+    /// Handles what was reported and delivered; returns false if this incarnation is over.
     fn take(&mut self) -> Result<bool, Failure> {
-        loop {
-            let event = self.node.poll_event();
-            self.deliver();
-            let Some(event) = event else { return Ok(true) };
+        while let Some(event) = self.node.poll_event() {
             self.print(format_args!("{event}"));
-            if !self.hear(event)? {
-                return Ok(false);
+            if let NodeEvent::Group(Event::IdentityConflict(_) | Event::ConfigurationDiffers(_))
+            | NodeEvent::PublicationDropped(Refusal::TooLarge { .. } | Refusal::Observer) = event
+            {
+                return Err(Failure::broken(event));
             }
         }
+        self.deliver()
     }
 
-    /// Records the deliveries of the view that was reported last.
-    fn deliver(&mut self) {
+    /// Records what was delivered; returns false if this incarnation is over.
+    fn deliver(&mut self) -> Result<bool, Failure> {
         loop {
-            let mut next = self.held.take();
-            if next.is_none() {
-                self.subscription.poll(1, |delivery| next = Some(Held::new(&delivery)));
-            }
-            let Some(next) = next else { return };
-            match self.view.filter(|view| (view.instance, view.epoch) == (next.instance, next.epoch)) {
-                Some(view) if !view.is_in => {}
-                Some(_) => self.deliveries.record(next.sender, next.sequence, next.line),
-                None => {
-                    self.held = Some(next);
-                    return;
-                }
+            let mut next = None;
+            self.subscription.poll(1, |delivery| {
+                next = match delivery {
+                    Delivery::Message(message) => Some(Ok(Item::Message(Shown::new(message)))),
+                    Delivery::Event(event) => Some(Ok(Item::Event(event))),
+                    other => Some(Err(Failure::broken(format!("the lab reads all, but {other:?}")))),
+                };
+            });
+            match next.transpose()? {
+                None => return Ok(true),
+                Some(Item::Message(shown)) => self.record(shown)?,
+                Some(Item::Event(event)) if !self.hear(event)? => return Ok(false),
+                Some(Item::Event(_)) => {}
             }
         }
     }
 
-    /// Handles an event; returns false if this incarnation is over.
-    fn hear(&mut self, event: NodeEvent) -> Result<bool, Failure> {
+    /// Records a message, if this process is in its view.
+    fn record(&mut self, shown: Shown) -> Result<(), Failure> {
+        match self.view {
+            Some(view) if (view.instance, view.epoch) == (shown.instance, shown.epoch) => {
+                if view.is_in {
+                    self.deliveries.record(shown.sender, shown.sequence, shown.line);
+                }
+                Ok(())
+            }
+            view => Err(Failure::broken(format!("a message of view {} came in {view:?}", shown.epoch))),
+        }
+    }
+
+    /// Handles an event at its place; returns false if this incarnation is over.
+    fn hear(&mut self, event: Event) -> Result<bool, Failure> {
         match event {
-            NodeEvent::Group(Event::View { epoch, members, .. }) => self.enter(epoch.0, members)?,
+            Event::View { epoch, members, .. } => self.enter(epoch.0, members)?,
             // The next instance's views do not follow from those of the instance before.
-            NodeEvent::Group(Event::NewInstance { .. } | Event::Superseded { .. }) => {
+            Event::NewInstance { .. } | Event::Superseded { .. } => {
                 self.entered.clear();
                 self.view = None;
             }
-            NodeEvent::Group(Event::Removed(_) | Event::Left(_)) => return Ok(false),
-            NodeEvent::Group(Event::IdentityConflict(_) | Event::ConfigurationDiffers(_))
-            | NodeEvent::PublicationDropped(Refusal::TooLarge { .. } | Refusal::Observer) => {
-                return Err(Failure::broken(event));
-            }
+            Event::Removed(_) | Event::Left(_) => return Ok(false),
             // A member must never do this, so it is recorded for the judge.
-            NodeEvent::Group(Event::Gap { sender, from, to }) => self.deliveries.gap(sender, from, to),
-            NodeEvent::Group(Event::Retracted { sender, from, to }) => self.deliveries.retraction(sender, from, to),
+            Event::Gap { sender, from, to } => self.deliveries.gap(sender, from, to),
+            Event::Retracted { sender, from, to } => self.deliveries.retraction(sender, from, to),
             _ => {}
         }
         Ok(true)

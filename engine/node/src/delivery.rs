@@ -1,0 +1,42 @@
+//! What a node gives its application: messages, and the events that have their place among them.
+//!
+//! An application that learns of a view, or of messages that are lost, beside the messages does not know between which
+//! two it happened. So both come in one sequence, on the thread that polls and through the rings to other threads.
+//!
+//! Invariants: between the messages that it lets through, each subscription gets the same events, and in the same
+//! order, as the process itself; no message of a view comes after the next [`Event::View`].
+
+use bourdon_protocol::{Event, Message};
+
+/// What comes next.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Delivery<'a> {
+    /// A message.
+    Message(&'a Message<'a>),
+    /// An event.
+    Event(Event),
+    /// So many messages were skipped here, because the ring of this subscription had no room: at an observer for which
+    /// the group does not wait.
+    Skipped(u64),
+}
+
+impl<'a> Delivery<'a> {
+    /// The message, if it is one.
+    #[inline]
+    pub fn message(&self) -> Option<&'a Message<'a>> {
+        match self {
+            Self::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// The event, if it is one.
+    #[inline]
+    pub fn event(&self) -> Option<Event> {
+        match self {
+            Self::Event(event) => Some(*event),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Events come at their place among the messages, from an inline node and through a subscription's ring.
+
+use crate::common::{TOPIC, World, cell, until};
+use bourdon::settings::{Order, Reliability, Role, Start};
+use bourdon::{Delivery, Event, Handles, Node, Pattern, Subscription, ThreadedNode};
+
+/// What an application can write down of an item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Item {
+    Message { epoch: u64, sender: u16, sequence: u64 },
+    Event(Event),
+    Skipped(u64),
+}
+
+impl Item {
+    /// None for an event that reports how things stand.
+    fn of(delivery: &Delivery<'_>) -> Option<Self> {
+        match delivery {
+            Delivery::Message(message) => {
+                Some(Self::Message { epoch: message.epoch.0, sender: message.sender.0, sequence: message.sequence.0 })
+            }
+            Delivery::Event(event) => event.is_ordered().then_some(Self::Event(*event)),
+            Delivery::Skipped(count) => Some(Self::Skipped(*count)),
+            other => panic!("the test does not know {other:?}"),
+        }
+    }
+}
+
+fn views(items: &[Item]) -> impl Iterator<Item = u64> {
+    items.iter().filter_map(|item| match item {
+        Item::Event(Event::View { epoch, .. }) => Some(epoch.0),
+        _ => None,
+    })
+}
+
+/// Requires that each message is of the view that the application was last given.
+fn check_views(items: &[Item]) {
+    let mut entered = None;
+    for item in items {
+        match item {
+            Item::Event(Event::View { epoch, .. }) => entered = Some(epoch.0),
+            Item::Message { epoch, .. } => assert_eq!(Some(*epoch), entered, "{items:?}"),
+            _ => {}
+        }
+    }
+}
+
+fn read(subscription: &mut Subscription, items: &mut Vec<Item>) {
+    subscription.poll(256, |delivery| items.extend(Item::of(&delivery)));
+}
+
+/// An inline member, a threaded one with two subscriptions, and one that is removed while messages are under way.
+#[test]
+fn a_view_stands_between_the_same_two_messages_everywhere() {
+    let world = World::new(3);
+    let mut inline = Node::join(&world.member(0)).expect("it starts");
+    let none: Pattern = "no.such.topic".parse().expect("a pattern");
+    let handles = Handles { publications: 1, subscriptions: vec![Vec::new(), vec![none]] };
+    let (node, mut publications, mut subscriptions) =
+        ThreadedNode::start_with(&world.member(1), &handles).expect("it starts");
+    let mut leaver = Node::join(&world.member(2)).expect("it starts");
+    let (mut shown, mut all, mut filtered) = (Vec::new(), Vec::new(), Vec::new());
+    let mut published = 0;
+    until("the view of two, and messages behind it", || {
+        inline.poll(|delivery| shown.extend(Item::of(&delivery))).expect("the port works");
+        leaver.poll(|_| {}).expect("the port works");
+        if inline.try_publish(TOPIC, b"x").is_ok() {
+            published += 1;
+        }
+        let _ = publications[0].try_publish(TOPIC, b"y");
+        if published == 100 {
+            leaver.leave();
+        }
+        read(&mut subscriptions[0], &mut all);
+        read(&mut subscriptions[1], &mut filtered);
+        let behind = |items: &[Item]| items.iter().any(|item| matches!(item, Item::Message { epoch: 2, .. }));
+        behind(&shown) && behind(&all) && views(&filtered).count() == 2
+    });
+    assert!(views(&shown).eq([1, 2]) && views(&all).eq([1, 2]) && views(&filtered).eq([1, 2]));
+    assert_eq!(filtered.len(), 2, "a subscription to another topic gets the events: {filtered:?}");
+    let count = shown.len().min(all.len());
+    assert_eq!(shown[..count], all[..count]);
+    assert!(count > 10);
+    check_views(&shown[..count]);
+    drop(node);
+}
+
+/// Where messages may be lost, each loss is an item: the numbers of a sender go on without a hole.
+#[test]
+fn a_gap_stands_between_the_two_messages_around_it() {
+    let world = World::new(1);
+    let lossy = |role, drop_percent| {
+        let mut settings = world.member(0);
+        settings.group.order = Order::Fifo;
+        settings.group.reliability = Reliability::Unreliable;
+        settings.process.role = role;
+        settings.process.start = Start::Oldest;
+        (settings.faults.drop_percent, settings.faults.seed) = (drop_percent, 7);
+        settings
+    };
+    let mut member = Node::join(&lossy(Role::Member, 0.0)).expect("it starts");
+    let mut inline = Node::join(&lossy(Role::Observer, 20.0)).expect("it starts");
+    let (node, _publication, mut subscription) = ThreadedNode::start(&lossy(Role::Observer, 20.0)).expect("it starts");
+    let (mut shown, mut all, mut published) = (Vec::new(), Vec::new(), 0);
+    let gaps = |items: &[Item]| items.iter().filter(|item| matches!(item, Item::Event(Event::Gap { .. }))).count();
+    until("some gaps at both", || {
+        member.poll(|_| {}).expect("the port works");
+        let is_heard = inline.process().is_formed() && cell(&world, &node, "views") > 0;
+        if is_heard && member.try_publish(TOPIC, &[7; 1200]).is_ok() {
+            published += 1;
+        }
+        inline.poll(|delivery| shown.extend(Item::of(&delivery))).expect("the port works");
+        read(&mut subscription, &mut all);
+        gaps(&shown) > 20 && gaps(&all) > 20
+    });
+    for items in [&shown, &all] {
+        let mut next = None;
+        for item in items {
+            match item {
+                Item::Message { sequence, .. } => {
+                    assert!(next.is_none_or(|next| next == *sequence), "{next:?}, then {item:?}");
+                    next = Some(sequence + 1);
+                }
+                Item::Event(Event::Gap { from, to, .. }) => {
+                    assert!(next.is_none_or(|next| next == from.0), "{next:?}, then {item:?}");
+                    next = Some(to.0);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The ring of an observer that does not read is full: messages are skipped, and their number stands at their place; no
+/// view is lost, although it comes while there is no room.
+#[test]
+fn a_full_ring_loses_no_view() {
+    let world = World::new(2);
+    let mut members = [0, 1].map(|rank| Node::join(&world.member(rank)).expect("it starts"));
+    let mut settings = world.observer();
+    settings.threads.subscription_ring_bytes = 1 << 18;
+    let (node, _publication, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
+    let poll = |members: &mut [Node]| members.iter_mut().for_each(|node| _ = node.poll(|_| {}).expect("it works"));
+    until("the first view", || {
+        poll(&mut members);
+        members.iter().all(|node| node.process().is_formed()) && cell(&world, &node, "views") > 0
+    });
+    let fill = |members: &mut [Node], what, is_full: &dyn Fn() -> bool| {
+        until(what, || {
+            let _ = members[0].try_publish(TOPIC, &[7; 500]);
+            poll(members);
+            is_full()
+        });
+    };
+    fill(&mut members, "the ring to be full", &|| cell(&world, &node, "overruns") > 10);
+    members[1].leave();
+    fill(&mut members, "the second view", &|| cell(&world, &node, "views") == 2);
+    let skipped = cell(&world, &node, "overruns");
+    fill(&mut members, "messages behind it", &|| cell(&world, &node, "overruns") > skipped + 10);
+    let mut items = Vec::new();
+    until("all to be read", || {
+        poll(&mut members);
+        read(&mut subscription, &mut items);
+        items.iter().filter(|item| matches!(item, Item::Skipped(_))).count() >= 2
+    });
+    assert!(views(&items).eq([1, 2]));
+    check_views(&items);
+    let mut next = 0;
+    for item in &items {
+        match item {
+            Item::Message { sequence, .. } => {
+                assert_eq!(*sequence, next);
+                next += 1;
+            }
+            Item::Skipped(count) => next += count,
+            _ => {}
+        }
+    }
+}
