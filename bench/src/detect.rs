@@ -256,7 +256,9 @@ fn nth_channel(settings: &Settings, group: SocketAddr, number: u16) -> ChannelSe
         ChannelDetectorName::Own => ChannelDetector::Own,
         ChannelDetectorName::Group => ChannelDetector::Group,
     };
-    ChannelSettings { detector, ..ChannelSettings::new(&format!("channel-{number}"), address) }
+    let mut channel = ChannelSettings::new(&format!("channel-{number}"), address);
+    channel.detector = detector;
+    channel
 }
 
 fn described(settings: &Settings, node: &NodeSettings, more: Value) -> Value {

@@ -58,7 +58,7 @@ impl Seat {
             match event {
                 Event::Left(_) | Event::Removed(_) => has_left = true,
                 Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
-                    return Err(broken(bourdon::NodeEvent::Group(event)));
+                    return Err(broken(event));
                 }
                 _ => {}
             }

@@ -2,8 +2,8 @@
 //!
 //! Locks and elections must not delay messages. A caller that waits for each lock asks for fewer when locks are slow,
 //! and so disturbs less. Here requests are due at a rate, as a client's messages are: one thread makes each when it is
-//! due, and gives back at once what is granted. It sleeps in between, so that a grant wakes a thread, as in an
-//! application that waits for its lock.
+//! due, and gives back at once what is granted. It sleeps in between, and looks for grants several times in the time in
+//! which a grant counts as late.
 //!
 //! The storm begins with the warm-up, and counts in the measured time only. Its thread also watches the node's
 //! counters.
@@ -13,11 +13,12 @@ use crate::script::now_ns;
 use crate::{Failure, broken};
 use bourdon::counters;
 use bourdon::directory::Directory;
-use bourdon::{Candidacy, LockRequest, LockState, Locks, Participation, ThreadedNode, TopicName, Wait};
+use bourdon::{Election, LockError, LockRequest, ThreadedNode};
 use bourdon_ring::signal::Flag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::thread::{Builder, JoinHandle, Thread, current, park_timeout};
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle, park_timeout};
 use std::time::Duration;
 
 /// Over how many names requests for locks are spread: a request waits for the one before it of its name.
@@ -26,6 +27,8 @@ const LOCK_NAMES: u64 = 64;
 const ELECTION_NAMES: u64 = 16;
 /// What is not granted so long after it was due is late.
 const LATE_NS: u64 = 10_000_000;
+/// How often grants are looked for while requests are under way: a grant wakes no thread here.
+const GRANTS_NS: u64 = 100_000;
 /// How often the node's counters are read: the longest round of the last second is among them.
 const LOOK_NS: u64 = 500_000_000;
 /// Counters by label, because earlier nodes do not have them.
@@ -112,12 +115,12 @@ pub(crate) struct RunningStorm {
 
 impl RunningStorm {
     /// Starts the thread; a storm without requests only watches.
-    pub(crate) fn start(storm: Storm, node: &ThreadedNode) -> Result<Self, Failure> {
+    pub(crate) fn start(storm: Storm, node: &Arc<ThreadedNode>) -> Result<Self, Failure> {
         let (is_measured, is_over) = (Flag::new(), Flag::new());
         let flags = (is_measured.clone(), is_over.clone());
-        let (locks, counters) = (node.locks(), counters_of(node)?);
+        let (node, counters) = (Arc::clone(node), counters_of(node)?);
         let builder = Builder::new().name("storm".to_owned());
-        let thread = builder.spawn(move || run(storm, &locks, &counters, flags)).map_err(broken)?;
+        let thread = builder.spawn(move || run(storm, &node, &counters, flags)).map_err(broken)?;
         Ok(Self { thread, is_measured, is_over })
     }
 
@@ -150,11 +153,15 @@ fn counter(counters: &counters::Found, label: &str) -> Option<u64> {
 }
 
 /// The storm's thread.
-fn run(storm: Storm, locks: &Locks, counters: &counters::Found, (is_measured, is_over): (Flag, Flag)) -> NodeFigures {
+fn run(
+    storm: Storm,
+    node: &ThreadedNode,
+    counters: &counters::Found,
+    (is_measured, is_over): (Flag, Flag),
+) -> NodeFigures {
     let now = now_ns();
     let mut requests = storm.locks_per_s.map(|rate| Source::<LockRequest>::new("lock", LOCK_NAMES, rate, now));
-    let mut candidacies =
-        storm.elections_per_s.map(|rate| Source::<Candidacy>::new("elect", ELECTION_NAMES, rate, now));
+    let mut candidacies = storm.elections_per_s.map(|rate| Source::<Election>::new("elect", ELECTION_NAMES, rate, now));
     let (mut counts, mut look_ns, mut longest_cycle_ns) = (false, now, None);
     while !is_over.is_set() {
         let now = now_ns();
@@ -168,8 +175,8 @@ fn run(storm: Storm, locks: &Locks, counters: &counters::Found, (is_measured, is
             longest_cycle_ns = longest_cycle_ns.max(counter(counters, RECENT_CYCLE));
         }
         let dues = [
-            requests.as_mut().map(|source| source.work(locks, now)),
-            candidacies.as_mut().map(|source| source.work(locks, now)),
+            requests.as_mut().map(|source| source.work(node, now)),
+            candidacies.as_mut().map(|source| source.work(node, now)),
         ];
         let until = dues.into_iter().flatten().min().unwrap_or(look_ns).min(look_ns);
         park_timeout(Duration::from_nanos(until.saturating_sub(now_ns())));
@@ -187,41 +194,37 @@ fn run(storm: Storm, locks: &Locks, counters: &counters::Found, (is_measured, is
 
 /// What is asked of a node and may be granted; dropped, it is given back.
 trait Ask: Sized {
-    fn ask(locks: &Locks, name: TopicName, thread: Thread) -> Self;
+    fn ask(node: &ThreadedNode, name: &str) -> Result<Self, LockError>;
 
-    /// Whether it was granted or refused, if that has been settled since the last call.
+    /// Whether it was granted or refused, if that has been settled.
     fn granted(&mut self) -> Option<bool>;
 }
 
 impl Ask for LockRequest {
-    fn ask(locks: &Locks, name: TopicName, thread: Thread) -> Self {
-        locks.begin_with(name, Wait::Forever, move || thread.unpark())
+    fn ask(node: &ThreadedNode, name: &str) -> Result<Self, LockError> {
+        node.request_lock(name)
     }
 
     fn granted(&mut self) -> Option<bool> {
-        match self.news()? {
-            LockState::Held(_) => Some(true),
-            LockState::Over(_) => Some(false),
-            LockState::Pending(_) | LockState::Waiting { .. } => None,
-        }
+        self.try_guard().map_or(Some(false), |guard| guard.map(|_| true))
     }
 }
 
-impl Ask for Candidacy {
-    fn ask(locks: &Locks, name: TopicName, thread: Thread) -> Self {
-        locks.elect_with(name, Participation::Campaign, move || thread.unpark())
+impl Ask for Election {
+    fn ask(node: &ThreadedNode, name: &str) -> Result<Self, LockError> {
+        let mut election = node.election(name)?;
+        election.campaign().map(|()| election)
     }
 
     fn granted(&mut self) -> Option<bool> {
-        let state = self.news()?;
-        if state.own { Some(true) } else { state.over.map(|_| false) }
+        self.try_next().map_or(Some(false), |state| state.filter(|state| state.own).map(|_| true))
     }
 }
 
 /// The requests of one kind.
 struct Source<R> {
     schedule: Schedule,
-    names: Vec<TopicName>,
+    names: Vec<String>,
     begun_ns: u64,
     /// The number of the next request.
     next: u64,
@@ -233,7 +236,7 @@ struct Source<R> {
 
 impl<R: Ask> Source<R> {
     fn new(kind: &str, names: u64, rate_per_s: u64, now: u64) -> Self {
-        let name = |index| TopicName::new(&format!("storm.{kind}.{index}")).expect("it has the form of a name");
+        let name = |index| format!("storm.{kind}.{index}");
         Self {
             schedule: Schedule { rate_per_s, burst: 1 },
             names: (0..names).map(name).collect(),
@@ -250,8 +253,8 @@ impl<R: Ask> Source<R> {
         self.counted_from = (now, self.schedule.due(now - self.begun_ns));
     }
 
-    /// Makes what is due and gives back what is granted. Returns when the next is due.
-    fn work(&mut self, locks: &Locks, now: u64) -> u64 {
+    /// Makes what is due and gives back what is granted. Returns when to call it again.
+    fn work(&mut self, node: &ThreadedNode, now: u64) -> u64 {
         let counts = &mut self.counts;
         self.under_way.retain_mut(|(due_ns, request)| {
             let Some(granted) = request.granted() else { return true };
@@ -261,12 +264,16 @@ impl<R: Ask> Source<R> {
             false
         });
         for index in self.next..self.schedule.due(now - self.begun_ns) {
-            let name = self.names[(index % self.names.len() as u64) as usize];
-            self.under_way.push((self.time_ns(index), R::ask(locks, name, current())));
+            let name = &self.names[(index % self.names.len() as u64) as usize];
+            match R::ask(node, name) {
+                Ok(request) => self.under_way.push((self.time_ns(index), request)),
+                Err(_) => self.counts.refused += 1,
+            }
             self.counts.made += 1;
             self.next = index + 1;
         }
-        self.time_ns(self.next)
+        let look_at = if self.under_way.is_empty() { u64::MAX } else { now + GRANTS_NS };
+        self.time_ns(self.next).min(look_at)
     }
 
     fn time_ns(&self, index: u64) -> u64 {

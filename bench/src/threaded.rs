@@ -7,6 +7,7 @@ use crate::worker::Spec;
 use crate::{Failure, Idle, Link, Stage, broken};
 use bourdon::settings::Role;
 use bourdon::{Publication, Rank, Subscription, ThreadedNode, TopicId};
+use std::sync::Arc;
 use std::time::Duration;
 
 const TOPIC: TopicId = TopicId(1);
@@ -17,7 +18,7 @@ const SLEEP: Duration = Duration::from_millis(50);
 
 /// A member behind its own thread.
 pub(crate) struct ThreadedLink {
-    node: ThreadedNode,
+    node: Arc<ThreadedNode>,
     publication: Publication,
     subscription: Subscription,
     /// The other end.
@@ -32,7 +33,7 @@ pub(crate) fn open(spec: &Spec) -> Result<ThreadedLink, Failure> {
     let started = ThreadedNode::start(&spec.node(Role::Member, own));
     let (node, publication, subscription) = started.map_err(|error| Failure::Unusable(error.to_string()))?;
     Ok(ThreadedLink {
-        node,
+        node: Arc::new(node),
         publication,
         subscription,
         other: Rank(1 - own),

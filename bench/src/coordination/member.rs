@@ -7,10 +7,7 @@
 use crate::Failure;
 use crate::script::{broken, now_ns, report};
 use bourdon::settings::Settings;
-use bourdon::{
-    Coordination, Counter, Event, Idler, Leadership, LockId, LockNews, Node, Participation, Patience, Standing,
-    TopicName,
-};
+use bourdon::{Counter, Election, Event, FencingToken, Idler, LockError, LockRequest, Node, Rank, Standing};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -52,9 +49,8 @@ pub(crate) struct Leader {
 
 impl Leader {
     /// A leader of which this process learns now.
-    pub(super) fn now(leadership: Leadership) -> Self {
-        let token = leadership.token;
-        Self { rank: leadership.leader.0, epoch: token.epoch.0, number: token.number, at_ns: now_ns() }
+    pub(super) fn now((leader, token): (Rank, FencingToken)) -> Self {
+        Self { rank: leader.0, epoch: token.epoch.0, number: token.number, at_ns: now_ns() }
     }
 
     pub(super) fn token(&self) -> (u64, u64) {
@@ -94,12 +90,12 @@ fn join(settings: &Settings) -> Result<Node, Failure> {
 }
 
 /// Its entries in progress.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Entering {
     left: u64,
     until_ns: u64,
     asked_ns: u64,
-    asks: Option<LockId>,
+    asks: Option<LockRequest>,
     entries: Vec<Entry>,
 }
 
@@ -107,17 +103,15 @@ struct Member {
     settings: Settings,
     node: Node,
     idler: Idler,
-    name: TopicName,
     entering: Option<Entering>,
-    stands: bool,
+    election: Option<Election>,
     messages: u64,
 }
 
 impl Member {
     fn new(task: Task) -> Result<Self, Failure> {
         let (node, idler) = (join(&task.settings)?, Idler::new(task.settings.threads.idle));
-        let name = TopicName::new(NAME).map_err(broken)?;
-        Ok(Self { settings: task.settings, node, idler, name, entering: None, stands: false, messages: 0 })
+        Ok(Self { settings: task.settings, node, idler, entering: None, election: None, messages: 0 })
     }
 
     /// One round; returns false when stdin has ended.
@@ -127,7 +121,7 @@ impl Member {
                 let asks = None;
                 self.entering = Some(Entering { left: entries, until_ns, asked_ns: 0, asks, entries: Vec::new() });
             }
-            Ok(Order::Stand) => self.stands = true,
+            Ok(Order::Stand) => self.stand()?,
             Ok(Order::Count) => {
                 let election_messages = Some(self.node.counters().get(Counter::ElectionMessages));
                 report(&MemberReport::Counted { election_messages });
@@ -145,10 +139,15 @@ impl Member {
         Ok(true)
     }
 
+    fn stand(&mut self) -> Result<(), Failure> {
+        self.election = None; // of the incarnation before
+        let mut election = self.node.election(NAME).map_err(broken)?;
+        election.campaign().map_err(broken)?;
+        self.election = Some(election);
+        Ok(())
+    }
+
     fn ask(&mut self) -> Result<(), Failure> {
-        if core::mem::take(&mut self.stands) && self.node.elect(self.name, Participation::Campaign).is_err() {
-            self.stands = true; // not in a view yet
-        }
         let now_ns = now_ns();
         let Some(entering) = self.entering.as_mut().filter(|entering| entering.asks.is_none()) else { return Ok(()) };
         if entering.left == 0 || now_ns >= entering.until_ns {
@@ -163,29 +162,33 @@ impl Member {
             return Ok(());
         }
         entering.asked_ns = now_ns;
-        entering.asks = Some(self.node.lock(self.name, Patience::Forever).map_err(broken)?);
+        entering.asks = Some(self.node.request_lock(NAME).map_err(broken)?);
         Ok(())
     }
 
+    /// Takes the lock and gives it back, once it is granted.
+    fn enter(&mut self) -> Result<bool, Failure> {
+        let Some(entering) = &mut self.entering else { return Ok(false) };
+        let Some(request) = &mut entering.asks else { return Ok(false) };
+        let Some(guard) = request.try_guard().map_err(broken)? else { return Ok(false) };
+        let got_ns = now_ns();
+        entering.entries.push([entering.asked_ns, got_ns, now_ns()]);
+        (entering.asks, entering.left) = (None, entering.left - 1);
+        drop(guard);
+        Ok(true)
+    }
+
     fn hear(&mut self, events: Vec<Event>) -> Result<bool, Failure> {
-        let mut heard = false;
-        while let Some(news) = self.node.poll_coordination() {
-            heard = true;
-            match news {
-                Coordination::Lock(id, LockNews::Granted(_)) => {
-                    let got_ns = now_ns();
-                    let Some(entering) = self.entering.as_mut().filter(|entering| entering.asks == Some(id)) else {
-                        return Err(broken("a lock was granted without a request"));
-                    };
-                    entering.entries.push([entering.asked_ns, got_ns, now_ns()]);
-                    (entering.asks, entering.left) = (None, entering.left - 1);
-                    self.node.unlock(id);
-                }
-                Coordination::Lock(_, news) => return Err(broken(format!("a lock was refused: {news:?}"))),
-                Coordination::Leader(_, leadership) => {
-                    report(&MemberReport::Leader(leadership.map(Leader::now)));
-                }
-                Coordination::Deposed(..) => {}
+        let mut heard = self.enter()?;
+        if let Some(election) = &mut self.election {
+            // An election ends with its node's incarnation; a removed member stands again below.
+            let news = match election.try_next() {
+                Err(LockError::Lost(_)) => None,
+                news => news.map_err(broken)?,
+            };
+            if let Some(state) = news.filter(|state| state.pending.is_none()) {
+                heard = true;
+                report(&MemberReport::Leader(state.leader.zip(state.token).map(Leader::now)));
             }
         }
         for event in events {
@@ -195,10 +198,10 @@ impl Member {
                 }
                 Event::Removed(_) => {
                     self.node = join(&self.settings)?;
-                    self.stands = true;
+                    self.stand()?;
                 }
                 Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
-                    return Err(broken(bourdon::NodeEvent::Group(event)));
+                    return Err(broken(event));
                 }
                 _ => {}
             }

@@ -1,14 +1,13 @@
 //! A member behind threads of its own: its locks and elections are those that any thread of an application asks for.
 //!
-//! It waits for each grant on the thread that executes the orders, as a caller of [`Locks::lock`] does. A second thread
-//! waits for news of the election and reports it, so that its time is when a sleeping caller learns of the leader.
+//! It waits for each grant on the thread that executes the orders, as a caller of [`ThreadedNode::lock`] does. A
+//! second thread waits for news of the election and reports it, so that its time is when a sleeping caller learns of
+//! the leader.
 
 use super::member::{Entry, Leader, MemberReport, NAME, Order, Task};
 use crate::Failure;
 use crate::script::{broken, now_ns, report};
-use bourdon::{
-    Candidacy, Event, Leadership, Locks, NodeEvent, Participation, Publication, Subscription, ThreadedNode, TopicName,
-};
+use bourdon::{Election, Event, NodeEvent, Publication, Subscription, ThreadedNode};
 use bourdon_ring::signal::Flag;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -22,8 +21,7 @@ const NEWS: Duration = Duration::from_millis(50);
 pub(super) fn play(task: &Task, orders: &Receiver<Order>) -> Result<(), Failure> {
     let started = ThreadedNode::start(&task.settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     let (node, _publication, _subscription): (ThreadedNode, Publication, Subscription) = started;
-    let name = TopicName::new(NAME).map_err(broken)?;
-    let mut member = Member { locks: node.locks(), node, name, ends: Flag::new() };
+    let member = Member { node, ends: Flag::new() };
     loop {
         match orders.recv_timeout(LOOK) {
             Ok(Order::Enter { entries, until_ns }) => member.enter(entries, until_ns)?,
@@ -38,8 +36,6 @@ pub(super) fn play(task: &Task, orders: &Receiver<Order>) -> Result<(), Failure>
 
 struct Member {
     node: ThreadedNode,
-    locks: Locks,
-    name: TopicName,
     ends: Flag,
 }
 
@@ -48,7 +44,7 @@ impl Member {
         let mut entered: Vec<Entry> = Vec::new();
         while (entered.len() as u64) < entries && now_ns() < until_ns {
             let asked_ns = now_ns();
-            let guard = self.locks.lock(self.name).map_err(broken)?;
+            let guard = self.node.lock(NAME, Duration::MAX).map_err(broken)?;
             let got_ns = now_ns();
             entered.push([asked_ns, got_ns, now_ns()]);
             drop(guard);
@@ -58,13 +54,14 @@ impl Member {
     }
 
     fn stand(&self) -> Result<(), Failure> {
-        let candidacy = self.locks.elect(self.name, Participation::Campaign).map_err(broken)?;
+        let mut election = self.node.election(NAME).map_err(broken)?;
+        election.campaign().map_err(broken)?;
         let ends = self.ends.clone();
         let thread = std::thread::Builder::new().name("election".to_owned());
-        thread.spawn(move || watch(candidacy, &ends)).map(drop).map_err(broken)
+        thread.spawn(move || watch(election, &ends)).map(drop).map_err(broken)
     }
 
-    fn hear(&mut self) -> Result<(), Failure> {
+    fn hear(&self) -> Result<(), Failure> {
         while let Some(event) = self.node.poll_event() {
             match event {
                 NodeEvent::Group(Event::View { epoch, members, .. }) => {
@@ -86,13 +83,14 @@ impl Drop for Member {
     }
 }
 
-fn watch(mut candidacy: Candidacy, ends: &Flag) {
-    let mut shown: Option<Leadership> = None;
+fn watch(mut election: Election, ends: &Flag) {
+    let mut shown = None;
     while !ends.is_set() {
-        let Some(state) = candidacy.wait(NEWS) else { continue };
-        if state.leader != shown {
-            shown = state.leader;
-            report(&MemberReport::Leader(shown.map(Leader::now)));
+        let Ok(news) = election.next(NEWS) else { return }; // the node has ended
+        let Some(leader) = news.map(|state| state.leader.zip(state.token)) else { continue };
+        if leader != shown {
+            shown = leader;
+            report(&MemberReport::Leader(leader.map(Leader::now)));
         }
     }
 }

@@ -206,7 +206,7 @@ impl Member {
                     return Ok(());
                 }
                 Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
-                    return Err(broken(bourdon::NodeEvent::Group(event)));
+                    return Err(broken(event));
                 }
                 _ => {}
             }

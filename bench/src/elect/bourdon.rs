@@ -35,10 +35,7 @@ impl System for Bourdon {
     }
 
     fn algorithm(&self) -> &'static str {
-        match self.algorithm {
-            ElectionKind::Bully => "bully",
-            ElectionKind::Ring => "ring",
-        }
+        self.algorithm.name()
     }
 
     fn members(&self) -> u16 {

@@ -37,13 +37,7 @@ impl System for Bourdon {
     }
 
     fn algorithm(&self) -> &'static str {
-        match self.algorithm {
-            MutexKind::Replicated => "replicated",
-            MutexKind::Central => "central",
-            MutexKind::Lamport => "lamport",
-            MutexKind::RicartAgrawala => "ricart-agrawala",
-            MutexKind::TokenRing => "token-ring",
-        }
+        self.algorithm.name()
     }
 
     fn members(&self) -> u16 {

@@ -9,7 +9,7 @@
 //!
 //! Invariant: the token in the file never falls, so no write comes after one of a later holder.
 
-use bourdon::{FencingToken, Settings, ThreadedNode, TopicName};
+use bourdon::{FencingToken, Settings, ThreadedNode};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -53,16 +53,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [config, path] = &arguments[..] else { return Err("usage: fenced_counter CONFIG FILE".into()) };
     let (node, _publication, _subscription) = ThreadedNode::start(&Settings::load(config.as_ref())?)?;
     let mut counter = FencedCounter::open(path.as_ref())?;
-    let name = TopicName::new("fenced.counter")?;
     loop {
-        let guard = node.locks().lock(name)?;
+        let guard = node.lock("fenced.counter", Duration::MAX)?;
         let token = guard.token();
         for _ in 0..10 {
             match counter.add_one(token)? {
-                Ok(value) => println!("{value} by {}.{}", token.epoch.0, token.number),
+                Ok(value) => println!("{value} by {token}"),
                 Err(highest) => {
-                    let (epoch, number) = (highest >> 48 & 0xFFFF_FFFF, highest & 0xFFFF_FFFF_FFFF);
-                    println!("refused: {}.{} is lower than {epoch}.{number}", token.epoch.0, token.number);
+                    println!("refused: {token}, {:032x}, is lower than {highest:032x}", token.as_u128());
                     break;
                 }
             }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 /// A node's whole configuration. `docs/configuration.md` lists the keys.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Settings {
     /// What must be the same at every process of the group.
     pub group: GroupSettings,
@@ -45,6 +46,7 @@ pub struct Settings {
 /// What must be the same at every process of the group.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct GroupSettings {
     /// The group's name.
     pub name: String,
@@ -77,6 +79,7 @@ pub struct GroupSettings {
 /// A channel: a stream of its own, with its own view, address and guarantee. See `channels.rs`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct ChannelSettings {
     /// The channel's name; on the network and in tools it is `group/name`.
     pub name: String,
@@ -106,6 +109,7 @@ pub struct ChannelSettings {
 /// Which detectors watch the members of a channel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum ChannelDetector {
     /// The channel's own, with the times of the group's.
     #[default]
@@ -117,6 +121,7 @@ pub enum ChannelDetector {
 /// What this process is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ProcessSettings {
     /// Member or observer.
     pub role: Role,
@@ -133,15 +138,18 @@ pub struct ProcessSettings {
 /// The roles of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs)] // see `bourdon_protocol::Role`
+#[non_exhaustive]
 pub enum Role {
+    /// One of the members, by its rank: it publishes, orders and acknowledges.
     Member,
+    /// It delivers what the members publish, and has no part in views.
     Observer,
 }
 
 /// How this process reaches the others.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct NetworkSettings {
     /// The transport.
     pub transport: Transport,
@@ -170,6 +178,7 @@ pub struct NetworkSettings {
 /// The available transports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Transport {
     /// UDP multicast by spinning sockets or `io_uring`.
     Udp,
@@ -181,23 +190,29 @@ pub enum Transport {
     Auto,
 }
 
-/// How long things take; see `bourdon_protocol::Timing`.
+/// How long things take, in nanoseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[allow(missing_docs)]
+#[non_exhaustive]
 pub struct TimingSettings {
+    /// A datagram received is acknowledged at the latest after this (200 us).
     pub ack_delay_ns: u64,
+    /// The first heartbeat after the last datagram (1 ms): how long a lost tail goes unnoticed at most.
     pub heartbeat_min_ns: u64,
+    /// A request for repair is not sent again before this (1 ms).
     pub nak_retry_min_ns: u64,
+    /// A request for repair is sent again at the latest after this (20 ms).
     pub nak_retry_max_ns: u64,
+    /// How long a missing datagram may be mere reordering before a repair is requested (0).
     pub reorder_grace_ns: u64,
-    /// Left out: the value of the detector's profile.
+    /// The longest time between heartbeats; left out, the value of the detector's profile: 10 ms, 2 ms or 20 ms.
     pub heartbeat_max_ns: Option<u64>,
 }
 
 /// Whether publishers wait for observers, and how fast they send; see `docs/protocols/gates.md` and `pacing.md`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct FlowSettings {
     /// An observer asks for it; a member grants at most this.
     pub mode: FlowMode,
@@ -213,6 +228,7 @@ pub struct FlowSettings {
 /// Which profile of times a group is watched by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Profile {
     /// Failures show within 100 ms; full load on a host rarely makes the group evict a member that lives.
     #[default]
@@ -227,6 +243,7 @@ pub enum Profile {
 /// How failures are noticed: any of four detectors suspects; see `bourdon_protocol::control::detector`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct DetectorSettings {
     /// The times that are not given below.
     pub profile: Profile,
@@ -255,6 +272,7 @@ pub struct DetectorSettings {
 /// Where a node runs and how it idles.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ThreadSettings {
     /// What the data agent does while nothing comes.
     pub idle: IdleStrategy,
@@ -276,6 +294,7 @@ pub struct ThreadSettings {
 /// What a thread does while nothing comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum IdleStrategy {
     /// Polls again at once: the lowest latency, a whole core.
     Spin,
@@ -290,11 +309,15 @@ pub enum IdleStrategy {
 /// Faults put into this process's receiving side.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-#[allow(missing_docs)]
+#[non_exhaustive]
 pub struct FaultSettings {
+    /// How many received datagrams are dropped.
     pub drop_percent: f64,
+    /// How many are received twice.
     pub duplicate_percent: f64,
+    /// How many are received later than one that was sent after them.
     pub reorder_percent: f64,
+    /// What the choice is drawn from: the same seed drops the same datagrams.
     pub seed: u64,
 }
 
@@ -399,45 +422,139 @@ impl Default for ThreadSettings {
     }
 }
 
-/// Why a configuration can't be used.
+/// Why a configuration can't be used. It comes before any socket is opened; the text gives the value and what to do.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages document it
+#[non_exhaustive]
 pub enum SettingsError {
+    /// [`Settings::load`] can't read the file: name another.
     #[error("can't read {}: {source}; name the file with --config", path.display())]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The file is no TOML, has an unknown key, or a value of the wrong type: mend the line that the text gives.
     #[error("{} is not a usable configuration: {source}", path.display())]
-    Malformed { path: PathBuf, source: Box<toml::de::Error> },
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// Where, and what is wrong.
+        source: Box<toml::de::Error>,
+    },
+    /// Two of `group.topics` can't be distinguished where messages carry no names: rename one.
     #[error("topics {first:?} and {second:?} have the same 16-bit id: rename one of them")]
-    TopicsCollide { first: String, second: String },
+    TopicsCollide {
+        /// One of them.
+        first: String,
+        /// The other.
+        second: String,
+    },
+    /// One of `group.topics` is no topic's name.
     #[error("group.topics: {name:?}: {source}")]
-    Topic { name: String, source: bourdon_wire::NameError },
+    Topic {
+        /// The text.
+        name: String,
+        /// What is wrong with it.
+        source: bourdon_wire::NameError,
+    },
+    /// A channel's section contradicts itself or its group.
     #[error("channel {channel:?}: {what}")]
-    Channel { channel: String, what: String },
+    Channel {
+        /// Its name.
+        channel: String,
+        /// What is wrong, and what to do.
+        what: String,
+    },
+    /// The configuration has no channel of this name: the text lists those that it has.
     #[error("there is no channel {channel:?} of group {group:?}: {}", known(.channels))]
-    NoChannel { group: String, channel: String, channels: Vec<String> },
+    NoChannel {
+        /// The group's name.
+        group: String,
+        /// The name asked for.
+        channel: String,
+        /// Those that there are.
+        channels: Vec<String>,
+    },
+    /// `group.name` is empty.
     #[error("the group's name (group.name) is empty: give it one, the same at every process of the group")]
     NoName,
+    /// An address has port 0: no other process could send to it.
     #[error("{0} names no port: write it as 239.255.74.1:7401, with a port from 1 to 65535")]
     NoPort(SocketAddr),
+    /// `network.peers` or `network.listen` does not suit the transport or the group: the text names the key.
     #[error("network.{what}")]
-    Mesh { what: String },
+    Mesh {
+        /// The key, what is wrong, and what to do.
+        what: String,
+    },
+    /// One of `faults` is no percentage.
     #[error("{what} is {value} %: a percentage is between 0 and 100")]
-    Percent { what: &'static str, value: f64 },
+    Percent {
+        /// Which.
+        what: &'static str,
+        /// Its value.
+        value: f64,
+    },
+    /// A time or threshold of the detectors is out of range.
     #[error("detector.{what} is {value}: it must be more than 0 and less than a day (or, for phi_threshold, 300)")]
-    Detector { what: &'static str, value: f64 },
+    Detector {
+        /// The key.
+        what: &'static str,
+        /// Its value, in nanoseconds if it is a time.
+        value: f64,
+    },
+    /// All detectors are off: turn one on.
     #[error("detector: at least one of push, pull, phi and evidence must be on, or no failure is ever noticed")]
     NoDetector,
+    /// A ring is too small for the longest message, or larger than any ring.
     #[error("threads.{what} is {bytes} bytes: with this max_message_bytes it must be {least} to {most}")]
-    Ring { what: &'static str, bytes: usize, least: usize, most: usize },
+    Ring {
+        /// The key.
+        what: &'static str,
+        /// Its value.
+        bytes: usize,
+        /// The least.
+        least: usize,
+        /// The most.
+        most: usize,
+    },
+    /// A number is out of range.
     #[error("{what} is {value}; it must be {least} to {most}")]
-    Range { what: &'static str, value: u64, least: u64, most: u64 },
+    Range {
+        /// The key.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least.
+        least: u64,
+        /// The most.
+        most: u64,
+    },
+    /// A size is beyond what Bourdon can use: lower it.
     #[error("{what} is {bytes} bytes; it must be at most {most}: lower it")]
-    TooLarge { what: &'static str, bytes: usize, most: usize },
+    TooLarge {
+        /// The key.
+        what: &'static str,
+        /// Its value.
+        bytes: usize,
+        /// The most.
+        most: usize,
+    },
+    /// The kernel grants less memory than the logs and rings need: lower the size, or raise the limit.
     #[error(
         "{what} is {bytes} bytes, and this process needs {count} of that size; the kernel grants it less memory: lower \
          it, or raise the limit (ulimit -v, vm.overcommit_memory)"
     )]
-    NoMemory { what: &'static str, bytes: usize, count: usize },
+    NoMemory {
+        /// The key.
+        what: &'static str,
+        /// Its value.
+        bytes: usize,
+        /// How many of that size this process needs.
+        count: usize,
+    },
+    /// Values that are right each for itself contradict each other: the text names them.
     #[error(transparent)]
     Protocol(#[from] bourdon_protocol::ConfigError),
 }

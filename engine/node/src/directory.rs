@@ -28,17 +28,37 @@ pub struct Directory {
 
 /// Why a directory is not used.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages document it
+#[non_exhaustive]
 pub enum DirectoryError {
+    /// It can't be made, opened or written: name another.
     #[error("can't use {} for counters and the admin socket: {source}; name another with \
          threads.directory", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Other users can write to it, and so replace the files in it: name another, or take their right away.
     #[error("{} is not this user's alone to write (uid {owner}, mode {mode:o}): name another with \
          threads.directory or, if only this user's processes use it, run `chmod go-w {0}`", path.display())]
-    Shared { path: PathBuf, owner: u32, mode: u32 },
+    Shared {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner's user id.
+        owner: u32,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The path of a socket in it is longer than the kernel takes: name a shorter directory.
     #[error("the admin socket's path {} has {bytes} bytes, and the kernel takes at most {SOCKET_PATH_MAX_BYTES}: name \
          a shorter directory with threads.directory", path.display())]
-    TooLong { path: PathBuf, bytes: usize },
+    TooLong {
+        /// The socket's path.
+        path: PathBuf,
+        /// How long it is.
+        bytes: usize,
+    },
 }
 
 impl Directory {

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 /// What was learned about the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Discovery {
     /// The settings' group section is now as the members have it.
     Found,

@@ -8,15 +8,14 @@ use crate::delivery::Delivery;
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
-    CallId, Claim, Config, ControlPlane, Coordination, CoordinationRefusal, Counters, Destination, DirectMessage,
-    DirectOutcome, DirectRefusal, FromControl, Leadership, LockId, LockStanding, Message, Outgoing, Participation,
-    Patience, Process, Refusal, Satisfied, ToControl,
+    CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectMessage, DirectOutcome,
+    DirectRefusal, FromControl, Message, Outgoing, Process, Refusal, Satisfied, ToControl,
 };
 use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
 use std::time::Duration;
 
-/// The most datagrams one call to [`Node::poll`] takes from the network: several full segmentation runs, and few enough
-/// that timers keep their time.
+/// The most datagrams one call to [`Engine::poll`] takes from the network: several full segmentation runs, and few
+/// enough that timers keep their time.
 const RECEIVE_LIMIT: usize = 512;
 
 /// The most messages one call delivers by default; the next call delivers the rest.
@@ -26,7 +25,7 @@ pub(crate) const DELIVER_LIMIT: usize = 1 << 16;
 /// segmentation run. What waits longer leaves the caches before the kernel reads it.
 const BACKLOG_SEND_BYTES: usize = 65_507;
 
-/// The engine over any port: what [`Node`] is, and what tests and gates run over a port in memory.
+/// The engine over any port: what a [`Node`](crate::Node) is, and what tests and gates run over a port in memory.
 #[derive(Debug)]
 pub struct Engine<P, C = Clock> {
     pub(crate) process: Process,
@@ -412,63 +411,12 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.poll_outcome()
     }
 
-    /// Asks for a lock; [`Engine::poll_coordination`] reports when it is granted, or why not, and when it is lost.
-    ///
-    /// # Errors
-    /// If no request is possible now.
-    pub fn lock(&mut self, name: TopicName, patience: Patience) -> Result<LockId, CoordinationRefusal> {
-        self.coordinate(|process| process.lock(name, patience))
-    }
-
-    /// Gives a lock back, or cancels the wait for it. Returns whether there was such a request. No more news of it
-    /// follows.
-    pub fn unlock(&mut self, id: LockId) -> bool {
-        self.owes = true;
-        self.process.unlock(id)
-    }
-
-    /// Where a request for a lock stands; `None` once it is over.
-    pub fn lock_standing(&self, id: LockId) -> Option<LockStanding> {
-        self.process.lock_standing(id)
-    }
-
-    /// Takes part in an election, or changes the part; [`Engine::poll_coordination`] reports the leader, now and
-    /// whenever it changes.
-    ///
-    /// # Errors
-    /// If this process can't take part in it now.
-    pub fn elect(&mut self, name: TopicName, participation: Participation) -> Result<(), CoordinationRefusal> {
-        self.coordinate(|process| process.elect(name, participation))
-    }
-
-    /// Resigns if it leads, and stands no more; it still learns which member leads.
-    pub fn resign(&mut self, name: TopicName) {
-        self.owes = true;
-        self.process.resign(name);
-    }
-
-    /// Resigns, and receives no more news of an election.
-    pub fn leave_election(&mut self, name: TopicName) {
-        self.owes = true;
-        self.process.leave_election(name);
-    }
-
-    /// The leader of an election that this process has a part in, if there is a leader.
-    pub fn leader(&self, name: &TopicName) -> Option<Leadership> {
-        self.process.leader(name)
-    }
-
-    /// The next news of locks and elections, if there is any: fetch them after each [`Engine::poll`].
-    #[inline]
-    pub fn poll_coordination(&mut self) -> Option<Coordination> {
-        self.process.poll_coordination()
-    }
-
-    /// A request goes out with the next call; a refused or unknown request sends nothing.
-    fn coordinate<T, E>(&mut self, ask: impl FnOnce(&mut Process) -> Result<T, E>) -> Result<T, E> {
-        let asked = ask(&mut self.process);
-        self.owes |= asked.is_ok();
-        asked
+    /// Has the coordinator asked on behalf of the application, which returns how much there was to do: that goes out
+    /// with the next call.
+    pub(crate) fn coordinate(&mut self, ask: impl FnOnce(&mut Coordinator, Instant) -> usize) -> usize {
+        let count = ask(self.process.coordinator(self.now), self.now);
+        self.owes |= count > 0;
+        count
     }
 
     /// Takes the control plane out, for a thread of its own: see [`Process::release_control`].
@@ -523,7 +471,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.take_snapshot()
     }
 
-    /// Hard evidence that this incarnation of a process is gone; [`Node`]'s links bring it by themselves.
+    /// Hard evidence that this incarnation of a process is gone; a node's links bring it by themselves.
     pub fn on_evidence(&mut self, rank: Rank, incarnation: Incarnation) {
         self.now = self.clock.now();
         self.owes = true;

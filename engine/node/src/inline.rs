@@ -15,39 +15,76 @@ use crate::engine::DELIVER_LIMIT;
 use crate::engine::Engine;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
+use crate::locks::inline::InlineLocks;
+use crate::locks::state::Wait;
+use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::placement::PlacementError;
 use crate::transport::{NodePort, Reach, pick};
 use bourdon_port::faults::Faults;
-use bourdon_port::{Echo, Port, PortError};
+use bourdon_port::{Echo, Port, PortError, Sleep};
 use bourdon_protocol::Satisfied;
-use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, echo_bytes};
+use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
-/// Why a node can't start or go on.
+/// Why a node can't start or go on. The text gives the value that is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // each message documents it
+#[non_exhaustive]
 pub enum NodeError {
+    /// The settings contradict themselves, or need more memory than there is. It comes before any socket is opened:
+    /// mend the key that the text names.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The network can't be used, when the node starts or later. At the start mend the address, the interface or the
+    /// rights that the text names; a node that ran has ended and is started again.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// At the start: the kernel granted so small a receive buffer that no window fits it. Raise `net.core.rmem_max`, or
+    /// `network.receive_buffer_bytes` if that is what is too small.
     #[error(
         "the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; \
              {}", buffer_remedy(*.asked_bytes, *.granted_bytes)
     )]
-    Buffer { asked_bytes: usize, granted_bytes: usize, source: bourdon_protocol::ConfigError },
+    Buffer {
+        /// `network.receive_buffer_bytes`.
+        asked_bytes: usize,
+        /// What the kernel granted, in its own accounting (twice what is asked).
+        granted_bytes: usize,
+        /// What does not fit.
+        source: bourdon_protocol::ConfigError,
+    },
+    /// At the start: the threads can't run on the cores that `threads.core` names. Name others, or none.
     #[error(transparent)]
     Placement(#[from] PlacementError),
+    /// At the start: the directory for counters and the admin socket can't be used. Name another with
+    /// `threads.directory`.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
+    /// At the start: a file in that directory can't be made. Make room there, or name another directory.
     #[error("can't make {what} {}: {source}; make room there, or name another directory with threads.directory",
          path.display())]
-    File { what: &'static str, path: PathBuf, source: std::io::Error },
+    File {
+        /// Which file.
+        what: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// [`ThreadedNode::start_beside`](crate::ThreadedNode::start_beside) after a thread of the node has panicked: a bug
+    /// of Bourdon. Start another node.
     #[error("the threads of this node have ended by a panic, so they run no more groups: start another node")]
     ThreadsGone,
+    /// The kernel refused a thread, an eventfd or the like: the process is usually at a limit of its own (`ulimit -n`,
+    /// `ulimit -u`). Raise it.
     #[error("{doing}: {source}")]
-    Io { doing: &'static str, source: std::io::Error },
+    Io {
+        /// What the node was doing.
+        doing: &'static str,
+        /// What the kernel reports.
+        source: std::io::Error,
+    },
 }
 
 /// What makes a receive buffer larger. The kernel grants twice what was requested, within its limit.
@@ -81,6 +118,9 @@ pub struct Node {
     pub(crate) group: Box<str>,
     /// How long it goes on at most when it is dropped; see `close.rs`.
     pub(crate) drop_timeout_ns: u64,
+    /// From the first request for a lock or an election on.
+    locks: Option<Box<InlineLocks>>,
+    is_member: bool,
 }
 
 /// How often the links receive the view's members: often enough that a new member is watched before it matters.
@@ -145,7 +185,8 @@ impl Node {
         let engine = Engine::new(port, config);
         let engine = engine.map_err(|source| NodeError::Buffer { asked_bytes, granted_bytes, source })?;
         let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
-        Ok(Self { engine, fallback, links, links_due: Instant(0), birth, group, drop_timeout_ns })
+        let (links_due, locks, is_member) = (Instant(0), None, rank != Rank::OBSERVER);
+        Ok(Self { engine, fallback, links, links_due, birth, group, drop_timeout_ns, locks, is_member })
     }
 
     /// As [`Engine::poll`]; takes in what the links know, too.
@@ -186,7 +227,77 @@ impl Node {
             }
         }
         self.birth.note(self.engine.process.birth_floor());
-        self.engine.poll_after(limit, passed, on_delivery)
+        if self.locks.is_some() {
+            self.carry_out();
+        }
+        let count = self.engine.poll_after(limit, passed, on_delivery)?;
+        Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
+    }
+
+    /// As [`Engine::wait`]; returns at once if locks or elections were given up since the last poll.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
+        if self.has_commands() { Ok(()) } else { self.engine.wait(longest) }
+    }
+
+    /// As [`Engine::sleeper`], for that reason.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    pub(crate) fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+        if self.has_commands() { Ok(None) } else { self.engine.sleeper(longest) }
+    }
+
+    fn has_commands(&self) -> bool {
+        self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+    }
+
+    /// Does what was asked of locks and elections; it goes out with the next call to the engine.
+    #[inline(never)]
+    fn carry_out(&mut self) {
+        let Some(locks) = &mut self.locks else { return };
+        locks.note_poller();
+        if locks.has_commands() {
+            self.engine.coordinate(|coordinator, now| locks.carry_out(coordinator, now));
+        }
+    }
+
+    #[inline(never)]
+    fn poll_locks(&mut self) -> usize {
+        let Some(locks) = &mut self.locks else { return 0 };
+        self.engine.coordinate(|coordinator, now| locks.work(coordinator, now))
+    }
+
+    /// Asks for a lock: [`LockRequest::try_guard`] hands it out once a later poll has brought it.
+    ///
+    /// # Errors
+    /// If the name is not valid.
+    pub fn request_lock(&mut self, name: &str) -> Result<LockRequest, LockError> {
+        let name = TopicName::new(name)?;
+        let request = self.locks().request(name, Wait::Forever, None);
+        self.carry_out();
+        Ok(request)
+    }
+
+    /// Watches an election, in which [`Election::campaign`] stands; [`Election::try_next`] returns what later polls
+    /// have brought. If the group is still forming or the node in no view, it takes part once it can.
+    ///
+    /// # Errors
+    /// As [`Node::request_lock`].
+    pub fn election(&mut self, name: &str) -> Result<Election, LockError> {
+        let name = TopicName::new(name)?;
+        let election = self.locks().election(name, None);
+        self.carry_out();
+        Ok(election)
+    }
+
+    fn locks(&mut self) -> &Locks {
+        let (is_member, port) = (self.is_member, &self.engine.port);
+        let locks = self.locks.get_or_insert_with(|| Box::new(InlineLocks::new(is_member, port.waker())));
+        locks.note_poller();
+        locks.locks()
     }
 
     /// What the node does differently from the settings, and why: another transport, no links, no stored birth.

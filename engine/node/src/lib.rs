@@ -44,8 +44,14 @@
 //! Subscribers choose by [`Pattern`]s where messages are published by name (`docs/topics.md`). A group may have
 //! channels, streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
 //!
+//! Members lock names ([`ThreadedNode::lock`], [`Node::request_lock`]) and elect leaders ([`ThreadedNode::election`],
+//! [`Node::election`]), each under a [`FencingToken`] (`docs/locks.md`).
+//!
 //! A [`ClientNode`] publishes through a member without joining the group. Every node leaves its figures in a
 //! [`counters`] file that any tool of the same user can read. `docs/architecture.md` is the map of the whole.
+
+#[cfg(test)]
+extern crate self as bourdon; // what the tests of this crate and those of its folder `tests` share names it so
 
 mod admin;
 pub mod channels;
@@ -63,6 +69,7 @@ mod identity;
 mod idle;
 mod inline;
 mod links;
+mod locks;
 mod mailbox;
 pub mod placement;
 mod threaded;
@@ -77,9 +84,9 @@ pub mod settings {
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Judgement, Why};
 pub use bourdon_protocol::{
-    CallId, Claim, Client, ClientEvent, Coordination, CoordinationRefusal, Counter, Counters, DirectFailure,
-    DirectMessage, DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Leadership, LockId, LockNews,
-    LockStanding, Loss, Member, Message, Outgoing, Participation, Patience, Process, Refusal, Standing, View,
+    CallId, Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage,
+    DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Refusal,
+    Standing, View,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,
@@ -96,7 +103,7 @@ pub use discover::{Discovery, discover};
 pub use engine::Engine;
 pub use idle::Idler;
 pub use inline::{Node, NodeError};
-pub use threaded::locks::{Candidacy, ElectionState, Guard, LockError, LockRequest, LockState, Locks, Lost, Wait};
+pub use locks::{Election, ElectionState, Guard, LockError, LockRequest, Lost};
 pub use threaded::{DirectNews, DirectTo, NodeEvent, Waiting};
 pub use threaded::{Handles, Info, ThreadedNode};
 pub use threaded::{NotAcknowledged, Publication, PublicationClaim, Subscription};

@@ -15,18 +15,36 @@ use std::num::NonZeroU64;
 
 /// Why a thread can't be put where it should run.
 #[derive(Debug, thiserror::Error)]
-#[allow(missing_docs)] // the messages document it
+#[non_exhaustive]
 pub enum PlacementError {
+    /// `threads.core` names a core that this process may not use: choose one of those that it may.
     #[error("threads.core is {core}, but this process may use cores {usable:?} only: choose one of them")]
-    NoSuchCore { core: usize, usable: Vec<usize> },
+    NoSuchCore {
+        /// The core that was named.
+        core: usize,
+        /// Those that this process may use.
+        usable: Vec<usize>,
+    },
+    /// The data agents need more cores from `threads.core` on than there are: use fewer agents or an earlier core.
     #[error(
         "threads.core is {first}, so {agents} data agents (threads.data_agents) take cores {first} to {}, but this \
              process may use cores {usable:?} only: use fewer agents, another core, or leave threads.core out",
         first + agents - 1
     )]
-    TooFewCores { first: usize, agents: usize, usable: Vec<usize> },
+    TooFewCores {
+        /// `threads.core`.
+        first: usize,
+        /// `threads.data_agents`.
+        agents: usize,
+        /// The cores that this process may use.
+        usable: Vec<usize>,
+    },
+    /// The kernel did not pin a thread: leave `threads.core` out.
     #[error("the kernel refused to pin a thread to core {core}: leave threads.core out to run unpinned")]
-    Refused { core: usize },
+    Refused {
+        /// The core.
+        core: usize,
+    },
 }
 
 /// The cores this process may use.

@@ -30,9 +30,10 @@ mod handles;
 mod held_up;
 mod hosted;
 mod intake;
-pub(crate) mod locks;
 mod outlet;
 mod publication;
+#[cfg(test)]
+mod tests;
 mod waits;
 
 pub use direct::{DirectNews, DirectTo};
@@ -48,19 +49,20 @@ use crate::counters::CountersFile;
 use crate::deadline::{Canceller, Deadline};
 use crate::directory::SOCKET_SUFFIX;
 use crate::inline::{Node, NodeError};
+use crate::locks::state::Wait;
+use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, mailbox};
-use crate::threaded::locks::Locks;
-use crate::threaded::locks::commands::LockCommands;
 use crate::topics::Pattern;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::CallId;
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag};
+use bourdon_wire::TopicName;
 use closing::Stop;
 use commands::{COMMANDS_MAX, Command, Commands};
 use direct::{DirectCommand, NEWS_MAX};
-use end::End;
+use end::{End, lock};
 use events::EVENTS_MAX;
 use handles::Inlet;
 use hosted::{Ending, Ends, Hosted};
@@ -68,8 +70,9 @@ use publication::PublisherEnd;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::mpsc::{self, sync_channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a threaded node is started with beside its settings.
 #[derive(Clone, Debug)]
@@ -80,7 +83,7 @@ pub struct Handles {
     pub subscriptions: Vec<Vec<Pattern>>,
 }
 
-/// A running node.
+/// A running node. Any thread may call it; shared in an `Arc`, by several at once.
 #[derive(Debug)]
 pub struct ThreadedNode {
     group: String,
@@ -91,19 +94,19 @@ pub struct ThreadedNode {
     /// Whether that is needed.
     bell: Bell,
     /// How the group ended; none once that is known.
-    outcome: Option<mpsc::Receiver<Result<CloseReport, NodeError>>>,
+    outcome: Mutex<Option<mpsc::Receiver<Result<CloseReport, NodeError>>>>,
     /// The group has ended.
     ended: Flag,
     admin: Option<Control>,
-    events: Receiver<NodeEvent>,
+    events: Mutex<Receiver<NodeEvent>>,
     /// Rung for events and news of direct messages.
     events_waker: Waker,
     counters: CountersFile,
     commands: Commands,
-    lock_commands: LockCommands,
-    news: Receiver<DirectNews>,
+    locks: Locks,
+    news: Mutex<Receiver<DirectNews>>,
     /// Direct messages sent so far.
-    tickets: u64,
+    tickets: Mutex<u64>,
     datagram_max_bytes: usize,
     canceller: Canceller,
     /// The threads, which end with the last group that they run.
@@ -112,6 +115,7 @@ pub struct ThreadedNode {
 
 /// What a node chose when it started.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Info {
     /// The address at which others reach this process.
     pub local_address: SocketAddr,
@@ -219,7 +223,7 @@ impl ThreadedNode {
         let (commands, commands_in) = mailbox(COMMANDS_MAX, ring());
         let (stop, ended, (outcome_in, outcome)) = (Stop::default(), Flag::new(), sync_channel(1));
         let ending = (ended.clone(), outcome_in.clone());
-        let (control, lock_commands) = place.control().take_over(&mut node, settings, ring(), ending);
+        let (control, route) = place.control().take_over(&mut node, settings, ring(), ending);
         let mut wakers: Vec<_> = inside.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
         wakers.extend(inside.publications.iter().map(|intake| intake.waker().clone()));
         let canceller = Canceller::new(Flag::new(), wakers.clone());
@@ -232,16 +236,16 @@ impl ThreadedNode {
             stop,
             waker,
             bell: bells.work.clone(),
-            outcome: Some(outcome),
+            outcome: Mutex::new(Some(outcome)),
             ended,
             admin: None,
-            events: outside.events,
+            events: Mutex::new(outside.events),
             events_waker: outside.events_waker,
             counters: file,
             commands,
-            lock_commands,
-            news: outside.news,
-            tickets: 0,
+            locks: Locks::new(route),
+            news: Mutex::new(outside.news),
+            tickets: Mutex::new(0),
             datagram_max_bytes: settings.limits.mtu_bytes,
             canceller,
             place,
@@ -268,10 +272,8 @@ impl ThreadedNode {
         let agent = server::AgentHandle { commands, waker, stop };
         let (directory, name) = (self.counters.directory(), format!("{}{SOCKET_SUFFIX}", self.counters.stem()));
         directory.check_socket(&name)?;
-        let admin = prepared.start(&self.counters, cells, agent, self.locks()).map_err(|source| NodeError::File {
-            what: "the admin socket",
-            path: directory.path().join(&name),
-            source,
+        let admin = prepared.start(&self.counters, cells, agent, self.locks.clone()).map_err(|source| {
+            NodeError::File { what: "the admin socket", path: directory.path().join(&name), source }
         })?;
         self.info.socket_path = admin.path();
         self.admin = Some(admin);
@@ -283,38 +285,61 @@ impl ThreadedNode {
     }
 
     /// Asks for a barrier, as [`Engine::sync`](crate::Engine::sync) does; false if too much waits already.
-    pub fn sync(&mut self) -> bool {
+    pub fn sync(&self) -> bool {
         self.command(Command::Sync)
     }
 
     /// Leaves the group, as [`Engine::leave`](crate::Engine::leave) does.
-    pub fn leave(&mut self) -> bool {
+    pub fn leave(&self) -> bool {
         self.command(Command::Leave)
     }
 
     /// Sends a message of at most one datagram beside the stream; [`ThreadedNode::poll_direct`] reports its outcome by
     /// this name. `None` if too much waits already, or it is longer than any datagram.
-    pub fn send_direct(&mut self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
-        let call = CallId(self.tickets);
+    pub fn send_direct(&self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
+        let mut tickets = lock(&self.tickets); // held, so that calls are taken in the order of their names
+        let call = CallId(*tickets);
         let fits = payload.len() <= self.datagram_max_bytes;
         let taken = fits && self.command(Command::Direct(DirectCommand::new(call, to, payload)));
-        self.tickets += u64::from(taken);
+        *tickets += u64::from(taken);
         taken.then_some(call)
     }
 
     /// The next direct message received, or what became of one sent. [`ThreadedNode::events_fd`] is readable for these
     /// as well.
-    pub fn poll_direct(&mut self) -> Option<DirectNews> {
-        let news = self.news.take();
-        if news.is_some() && self.bell.must_ring() {
+    pub fn poll_direct(&self) -> Option<DirectNews> {
+        let news = lock(&self.news).take();
+        if news.is_some() && self.bell.clone().must_ring() {
             self.waker.wake(); // there is room for what had to wait
         }
         news
     }
 
-    /// The group's locks and elections, for any thread; it outlives the node, and then reports that the node has ended.
-    pub fn locks(&self) -> Locks {
-        Locks::new(self.lock_commands.clone())
+    /// Waits for a lock, for so long at most; without a limit if that is [`Duration::MAX`], not at all if it is zero.
+    /// While the group is still forming or the node in no view, it waits for that as well.
+    ///
+    /// # Errors
+    /// [`LockError::Busy`] if it was not granted in time; [`LockError::Refused`] with what the group lacked all the
+    /// time; [`LockError::Lost`] if the node ended, was removed or reaches no majority.
+    pub fn lock(&self, name: &str, timeout: Duration) -> Result<Guard, LockError> {
+        self.locks.lock(name, Instant::now().checked_add(timeout))
+    }
+
+    /// Asks for a lock and comes back at once: [`LockRequest::try_guard`] hands it out.
+    ///
+    /// # Errors
+    /// If the name is not valid.
+    pub fn request_lock(&self, name: &str) -> Result<LockRequest, LockError> {
+        Ok(self.locks.request(TopicName::new(name)?, Wait::Forever, None))
+    }
+
+    /// Watches an election, in which [`Election::campaign`] stands. If the group is still forming or the node in no
+    /// view, it takes part once it can.
+    ///
+    /// # Errors
+    /// If the name is not valid.
+    pub fn election(&self, name: &str) -> Result<Election, LockError> {
+        Ok(self.locks.election(TopicName::new(name)?, None))
     }
 
     /// Ends the waits of its publications, from any thread. A [`Subscription::wait`] that is under way returns early.
@@ -328,8 +353,8 @@ impl ThreadedNode {
     }
 
     /// The next event, if there is one.
-    pub fn poll_event(&mut self) -> Option<NodeEvent> {
-        self.events.take()
+    pub fn poll_event(&self) -> Option<NodeEvent> {
+        lock(&self.events).take()
     }
 
     /// Readable when there are events, or when the node has ended; [`ThreadedNode::clear_events`] first, then
@@ -365,7 +390,7 @@ impl ThreadedNode {
     }
 
     fn end(&mut self) -> Result<CloseReport, NodeError> {
-        let Some(outcomes) = self.outcome.take() else { return Ok(CloseReport::default()) };
+        let Some(outcomes) = lock(&self.outcome).take() else { return Ok(CloseReport::default()) };
         self.stop.stop();
         self.waker.wake();
         let outcome = outcomes.recv();

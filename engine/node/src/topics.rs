@@ -36,14 +36,23 @@ enum Kind {
 
 /// Why a text is no pattern.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // the messages document it
+#[non_exhaustive]
 pub enum PatternError {
+    /// A part of it has a form that no topic's name has: see [`NameError`].
     #[error("{pattern:?} is no pattern: {source}")]
-    Name { pattern: String, source: NameError },
+    Name {
+        /// The text.
+        pattern: String,
+        /// What is wrong with it.
+        source: NameError,
+    },
+    /// A wildcard stands for a part of a part: give it the whole part.
     #[error("{0:?} is no pattern: `*` and `**` stand for whole parts, as in md.*.trades")]
     PartOfPart(String),
+    /// Something follows `**`: put it at the end.
     #[error("{0:?} is no pattern: `**` stands for all the rest, so nothing can follow it")]
     NotLast(String),
+    /// It has the wildcard `>` of other systems: write `**`.
     #[error("{0:?} is no pattern: write `**` for one part or more at the end, as in md.**")]
     Greater(String),
 }
@@ -137,6 +146,7 @@ impl fmt::Debug for Pattern {
 
 /// Whether a message is wanted, and if not, whether the subscriber should know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Verdict {
     /// It is.
     Wanted,

@@ -61,11 +61,20 @@ impl NodePort {
 
 /// How many peers are reached which way, where that can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Reach {
     /// Peers that multicast reaches.
     pub by_multicast: u16,
     /// Peers that get everything over TCP.
     pub by_mesh: u16,
+}
+
+impl std::fmt::Display for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { by_multicast, by_mesh } = self;
+        let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
+        write!(f, "multicast reaches {by_multicast} of {} peers{rest}", by_multicast + by_mesh)
+    }
 }
 
 impl AnyPort {

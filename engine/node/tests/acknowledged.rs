@@ -184,7 +184,6 @@ fn a_message_that_the_group_can_never_take_is_dropped_by_its_number() {
     publication.wait_acknowledged(3, PATIENCE).expect("both run");
     assert_eq!(publication.wait_acknowledged(2, PATIENCE), Err(NotAcknowledged::Dropped { number: 2 }));
     assert_eq!((read(&mut subscription, 2).len(), publication.acknowledged()), (2, 3));
-    let mut node = node;
     let mut dropped = None;
     until("the event", || {
         let event = node.poll_event();

@@ -56,10 +56,10 @@ fn settings(world: &World, rank: u16, fills: Order) -> Settings {
     };
     settings.channels = [channel("orders", 0, Order::Total), channel("fills", 1, fills)]
         .into_iter()
-        .map(|(name, address, order)| ChannelSettings {
-            order: Some(order),
-            reliability: Some(Reliability::Reliable),
-            ..ChannelSettings::new(&name, address)
+        .map(|(name, address, order)| {
+            let mut channel = ChannelSettings::new(&name, address);
+            (channel.order, channel.reliability) = (Some(order), Some(Reliability::Reliable));
+            channel
         })
         .collect();
     settings

@@ -9,6 +9,7 @@ mod common;
 mod configuration;
 mod direct;
 mod environment;
+mod inline_locks;
 mod locks;
 mod mesh;
 mod order_book;

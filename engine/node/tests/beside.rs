@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, fresh_address, read, until};
 use bourdon::settings::{ChannelDetector, ChannelSettings, IdleStrategy};
-use bourdon::{Event, Handles, NodeEvent, Publication, Settings, Subscription, ThreadedNode, TopicName, Wait, Why};
+use bourdon::{Event, Handles, NodeEvent, Publication, Settings, Subscription, ThreadedNode, Why};
 
 const CHANNELS: [&str; 3] = ["trades", "quotes", "news"];
 
@@ -21,10 +21,11 @@ fn settings(world: &World, channels: &[ChannelSettings], rank: u16) -> Settings 
 }
 
 fn channels() -> Vec<ChannelSettings> {
-    let channel = |name: &&str| ChannelSettings {
-        members: (*name == "quotes").then(|| vec![2, 0, 1]),
-        detector: ChannelDetector::Group,
-        ..ChannelSettings::new(name, fresh_address())
+    let channel = |name: &&str| {
+        let mut channel = ChannelSettings::new(name, fresh_address());
+        channel.members = (*name == "quotes").then(|| vec![2, 0, 1]);
+        channel.detector = ChannelDetector::Group;
+        channel
     };
     CHANNELS.iter().map(channel).collect()
 }
@@ -87,8 +88,7 @@ fn four_groups_share_two_agents_and_one_control_thread() {
             }
             let delivered = read(&mut hosts[0].nodes[group].2, 20);
             assert!(hosts[1..].iter_mut().all(|host| read(&mut host.nodes[group].2, 20) == delivered), "{idle:?}");
-            let locks = hosts[group % 3].nodes[group].0.locks();
-            drop(locks.lock(TopicName::new("one").expect("it is a name")).expect("it is granted"));
+            drop(hosts[group % 3].nodes[group].0.lock("one", PATIENCE).expect("it is granted"));
         }
         // What ends one group ends no other, and the other agent's groups do not notice.
         for host in &mut hosts {
@@ -140,48 +140,4 @@ fn a_channel_that_leans_is_refused_without_its_group() {
     assert!(beside_another.to_string().contains("\"trades\""), "{beside_another}");
     let (group, ..) = other.start_beside(&group, &handles).expect("any group may run beside any");
     group.start_beside(&channel, &handles).expect("this is its group");
-}
-
-/// A group of one, and another beside it.
-fn two_groups(world: &World) -> [ThreadedNode; 2] {
-    let handles = Handles { publications: 0, subscriptions: Vec::new() };
-    let (first, ..) = ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
-    let mut settings = world.member(0);
-    (settings.group.name, settings.group.address) = ("other".to_owned(), fresh_address());
-    let (other, ..) = first.start_beside(&settings, &handles).expect("it starts");
-    [first, other]
-}
-
-#[test]
-fn issue_a_group_that_a_callback_stopped_waited_for_its_own_thread() {
-    let world = World::new(1);
-    let [first, other] = two_groups(&world);
-    let (stopped, stops) = std::sync::mpsc::channel();
-    let other = std::sync::Mutex::new(Some((other, stopped)));
-    let lock = TopicName::new("one").expect("it is a name");
-    // The control thread calls it, and would wait here for what only it can do.
-    let request = first.locks().begin_with(lock, Wait::Forever, move || {
-        if let Some((other, stopped)) = other.lock().expect("no panic").take() {
-            let _ = stopped.send(other.close(PATIENCE).is_ok());
-        }
-    });
-    assert_eq!(stops.recv_timeout(PATIENCE), Ok(true));
-    drop(request.wait().expect("it is granted"));
-    first.close(PATIENCE).expect("it ends well");
-}
-
-#[test]
-fn a_panic_of_the_control_thread_reaches_every_group_and_no_more_are_started() {
-    let world = World::new(1);
-    let [first, other] = two_groups(&world);
-    let lock = TopicName::new("one").expect("it is a name");
-    let _request = first.locks().begin_with(lock, Wait::Forever, || panic!("a callback must not"));
-    until("both to end", || !first.is_running() && !other.is_running());
-    let refused = other.start_beside(&world.member(0), &Handles { publications: 0, subscriptions: Vec::new() });
-    assert!(refused.expect_err("its threads are gone").to_string().contains("start another node"));
-    for node in [first, other] {
-        let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.close(PATIENCE)));
-        assert!(stopped.is_err(), "the panic is the outcome of both");
-    }
-    assert_eq!(world.names(), Vec::<String>::new());
 }

@@ -81,12 +81,10 @@ fn publish(parties: &mut [Party], of: usize, channel: &str, number: usize) {
 fn channel(name: &str, port: u16, order: Order, reliability: Reliability, members: Option<&[u16]>) -> ChannelSettings {
     let mut address = fresh_address();
     address.set_port(port);
-    ChannelSettings {
-        order: Some(order),
-        reliability: Some(reliability),
-        members: members.map(<[u16]>::to_vec),
-        ..ChannelSettings::new(name, address)
-    }
+    let mut channel = ChannelSettings::new(name, address);
+    (channel.order, channel.reliability) = (Some(order), Some(reliability));
+    channel.members = members.map(<[u16]>::to_vec);
+    channel
 }
 
 /// Addresses of one port: [`fresh_address`] differs by port, so these differ by hand.
@@ -315,8 +313,8 @@ fn two_channels_on_one_address_do_not_mix() {
 fn leaning(world: &World, rank: u16) -> Settings {
     let mut settings = world.member(rank);
     let port = fresh_address().port();
-    let channel = channel("quotes", port, Order::Total, Reliability::Uniform, Some(&[1, 2, 0]));
-    settings.channels = vec![ChannelSettings { detector: ChannelDetector::Group, ..channel }];
+    settings.channels = vec![channel("quotes", port, Order::Total, Reliability::Uniform, Some(&[1, 2, 0]))];
+    settings.channels[0].detector = ChannelDetector::Group;
     settings
 }
 

@@ -114,7 +114,7 @@ fn is_heard_by_all(world: &World) {
 fn threaded_nodes_through_loss_and_duplication() {
     for idle in [IdleStrategy::Park, IdleStrategy::Yield] {
         let world = World::new(2);
-        let mut nodes: Vec<_> = (0..2)
+        let nodes: Vec<_> = (0..2)
             .map(|rank| {
                 let mut settings = world.member(rank);
                 settings.threads.idle = idle;

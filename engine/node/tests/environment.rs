@@ -75,7 +75,7 @@ fn the_events_of_a_node_report_a_birth_that_cannot_be_stored() {
     let mut settings = world.member(0);
     let state = world.path().join("state");
     settings.process.state_directory = Some(state.clone());
-    let mut first = ThreadedNode::start(&settings).expect("it starts").0;
+    let first = ThreadedNode::start(&settings).expect("it starts").0;
     std::fs::remove_dir_all(&state).expect("it is ours");
     let _second = ThreadedNode::start(&world.member(1)).expect("it starts");
     let mut event = None;
@@ -130,7 +130,7 @@ fn ask(stream: &UnixStream, line: &[u8]) -> Value {
 #[test]
 fn the_admin_socket_answers_and_survives_what_comes() {
     let world = World::new(1);
-    let (mut node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let connect = || UnixStream::connect(&node.info().socket_path).expect("it listens");
     publication.try_publish(TOPIC, b"x").expect("there is room");
     read(&mut subscription, 1);
@@ -237,10 +237,10 @@ fn what_is_in_the_way_is_named() {
 #[test]
 fn a_second_process_of_one_rank_is_reported() {
     let world = World::new(2);
-    let (mut first, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (first, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let (_other, ..) = ThreadedNode::start(&world.member(1)).expect("it starts");
     until("a first incarnation to be known", || cell(&world, &first, "is_formed") == 1);
-    let (mut second, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (second, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let (mut claimed, mut conflict) = (false, false);
     until("both processes to report it", || {
         while let Some(event) = first.poll_event() {

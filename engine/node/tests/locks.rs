@@ -3,22 +3,19 @@
 use crate::common::{PATIENCE, World, until};
 use bourdon::settings::MutexKind;
 use bourdon::{
-    CoordinationRefusal, FencingToken, Guard, LockError, LockState, Locks, Loss, Lost, NodeEvent, Participation,
-    Publication, Settings, Subscription, ThreadedNode, TopicName, Wait,
+    CoordinationRefusal, Election, ElectionState, FencingToken, Guard, LockError, Loss, Lost, Publication, Settings,
+    Subscription, ThreadedNode,
 };
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 type Started = (ThreadedNode, Publication, Subscription);
 
-fn name(text: &str) -> TopicName {
-    TopicName::new(text).expect("it is one")
-}
+const AT_ONCE: Duration = Duration::ZERO;
 
 fn start(settings: &Settings) -> Started {
     ThreadedNode::start(settings).expect("it starts")
@@ -33,17 +30,28 @@ fn three(world: &World, mutex: MutexKind) -> Vec<Option<Started>> {
     settings.map(|settings| Some(start(&settings))).collect()
 }
 
-fn locks(nodes: &[Option<Started>], rank: usize) -> Locks {
-    nodes[rank].as_ref().expect("it runs").0.locks()
+fn node(nodes: &[Option<Started>], rank: usize) -> &ThreadedNode {
+    &nodes[rank].as_ref().expect("it runs").0
 }
 
 /// A lock; the test fails instead of hanging.
-fn held(locks: &Locks, lock: &str) -> Guard {
-    locks.lock_until(name(lock), Instant::now() + PATIENCE).expect("it is granted")
+fn held(node: &ThreadedNode, lock: &str) -> Guard {
+    node.lock(lock, PATIENCE).expect("it is granted")
 }
 
-fn is_waiting(state: LockState) -> bool {
-    matches!(state, LockState::Waiting { .. })
+/// The lock that was requested; likewise.
+fn granted(request: &mut bourdon::LockRequest) -> Guard {
+    request.wait(PATIENCE).expect("it is not lost").expect("it is granted in time")
+}
+
+fn campaign(node: &ThreadedNode) -> Election {
+    let mut election = node.election("one").expect("it is a name");
+    election.campaign().expect("it may");
+    election
+}
+
+fn leads(election: &Election) -> bool {
+    election.state().own
 }
 
 #[test]
@@ -56,10 +64,10 @@ fn one_holds_at_a_time_and_tokens_grow_whatever_the_algorithm() {
         let (inside, tokens) = (AtomicBool::new(false), Mutex::new(Vec::<FencingToken>::new()));
         std::thread::scope(|scope| {
             for thread in 0..6 {
-                let (locks, inside, tokens) = (locks(&nodes, thread % 3), &inside, &tokens);
+                let (node, inside, tokens) = (node(&nodes, thread % 3), &inside, &tokens);
                 scope.spawn(move || {
                     for _ in 0..5 {
-                        let guard = held(&locks, "one");
+                        let guard = held(node, "one");
                         assert!(!inside.swap(true, Ordering::SeqCst), "{mutex:?}: two are inside");
                         tokens.lock().expect("no panic").push(guard.token());
                         std::thread::yield_now();
@@ -78,47 +86,67 @@ fn one_holds_at_a_time_and_tokens_grow_whatever_the_algorithm() {
 fn a_lock_is_tried_waited_for_and_given_back() {
     let world = World::new(3);
     let nodes = three(&world, MutexKind::Replicated);
-    let (first, second) = (locks(&nodes, 0), locks(&nodes, 1));
-    let guard = held(&first, "one");
+    let (first, second) = (node(&nodes, 0), node(&nodes, 1));
+    let guard = held(first, "one");
     assert_eq!((guard.name().as_str(), guard.lost()), ("one", None));
-    for locks in [&first, &second] {
-        assert_eq!(locks.try_lock(name("one")).err(), Some(LockError::Busy));
-        let soon = Instant::now() + Duration::from_millis(20);
-        assert_eq!(locks.lock_until(name("one"), soon).err(), Some(LockError::TimedOut));
+    for node in [first, second] {
+        for timeout in [AT_ONCE, Duration::from_millis(20)] {
+            assert_eq!(node.lock("one", timeout).err(), Some(LockError::Busy { ahead: 1 }));
+        }
     }
-    assert!(second.try_lock(name("another")).is_ok(), "another lock has nothing to do with it");
+    assert!(second.lock("another", PATIENCE).is_ok(), "another lock has nothing to do with it");
+    let mut request = second.request_lock("one").expect("it is a name");
+    assert!(request.wait(Duration::from_millis(1)).expect("it goes on waiting").is_none());
     // A request that gives up waiting leaves its place to the next.
-    let (gives_up, waits) = (second.begin(name("one"), Wait::Forever), second.begin(name("one"), Wait::Forever));
-    until("both to wait", || is_waiting(gives_up.state()) && is_waiting(waits.state()));
-    drop(gives_up);
+    let mut next = second.request_lock("one").expect("it is a name");
+    until("both to wait", || request.ahead() == Some(1) && next.ahead() == Some(2));
+    assert!(next.try_guard().expect("it waits").is_none());
+    drop(request);
     let token = guard.token();
     drop(guard);
-    assert!(waits.wait().expect("it is granted").token() > token);
+    let guard = granted(&mut next);
+    assert!(guard.token() > token);
+    assert_eq!(
+        (next.try_guard().err(), next.wait(AT_ONCE).err()),
+        (Some(LockError::Granted), Some(LockError::Granted))
+    );
+    drop(next);
+    assert_eq!(guard.lost(), None, "the request is no part of the lock any more");
+    drop(guard);
     // That guard is gone again at once.
-    drop(held(&first, "one"));
+    drop(held(first, "one"));
+}
+
+#[test]
+fn a_name_that_is_not_valid_is_refused() {
+    let world = World::new(1);
+    let (node, ..) = start(&world.member(0));
+    for name in ["", "a b", "a..b"] {
+        assert!(matches!(node.lock(name, PATIENCE).err(), Some(LockError::Name(_))), "{name:?}");
+        assert!(matches!(node.request_lock(name).err(), Some(LockError::Name(_))), "{name:?}");
+        assert!(matches!(node.election(name).err(), Some(LockError::Name(_))), "{name:?}");
+    }
 }
 
 #[test]
 fn a_lock_is_waited_for_while_the_group_forms() {
     let world = World::new(2);
-    let first = start(&world.member(0));
-    let locks = first.0.locks();
-    assert_eq!(locks.try_lock(name("one")).err(), Some(CoordinationRefusal::Forming.into()));
+    let (first, ..) = start(&world.member(0));
     let forming = CoordinationRefusal::Forming;
-    assert_eq!(locks.lock_until(name("one"), Instant::now()).err(), Some(forming.into()));
-    let soon = Instant::now() + Duration::from_millis(20);
-    assert_eq!(locks.lock_until(name("one"), soon).err(), Some(forming.into()));
-    let request = locks.begin(name("one"), Wait::Forever);
-    let mut candidacy = locks.elect(name("one"), Participation::Campaign).expect("it can come true");
-    assert_eq!(candidacy.state().pending, Some(forming));
-    until("it to report what it waits for", || request.state() == LockState::Pending(Some(forming)));
-    let second = start(&world.member(1));
-    let guard = request.wait().expect("it is granted");
-    assert_eq!(guard.lost(), None);
-    until("it to lead", || {
-        candidacy.wait(Duration::from_secs(1));
-        candidacy.leads().is_some()
+    for timeout in [AT_ONCE, Duration::from_millis(20)] {
+        assert_eq!(first.lock("one", timeout).err(), Some(forming.into()));
+    }
+    let mut request = first.request_lock("one").expect("it is a name");
+    let mut election = campaign(&first);
+    until("both to report what they wait for", || {
+        request.pending() == Some(forming) && election.state().pending == Some(forming)
     });
+    let state = election.try_next().expect("it goes on").expect("it is new");
+    assert!(state.to_string().contains("forming"), "{state}");
+    let second = start(&world.member(1));
+    assert_eq!(granted(&mut request).lost(), None);
+    until("it to lead", || election.next(PATIENCE).expect("it goes on").is_some_and(|state| state.own));
+    assert!(election.state().to_string().starts_with("this candidacy leads"), "{}", election.state());
     drop(second);
 }
 
@@ -127,49 +155,22 @@ fn a_holder_without_a_majority_loses_the_lock_and_waiters_are_released() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
     // Of two remaining members the older may go on alone: so this is the youngest.
-    let own = locks(&nodes, 2);
+    let (own, _publication, _subscription) = nodes[2].take().expect("it runs");
     let guard = held(&own, "one");
-    let (sender, called) = channel();
-    guard.on_lost(move |why| sender.send(why).expect("the test listens"));
-    let mut candidacy = own.elect(name("one"), Participation::Campaign).expect("it may");
-    until("it to lead", || {
-        candidacy.wait(Duration::from_secs(1));
-        candidacy.leads().is_some()
-    });
-    let waits = own.begin(name("one"), Wait::Forever);
-    until("it to wait", || is_waiting(waits.state()));
+    let election = campaign(&own);
+    until("it to lead", || leads(&election));
+    let mut waits = own.request_lock("one").expect("it is a name");
+    until("it to wait", || waits.ahead().is_some());
     let others = [nodes[0].take(), nodes[1].take()];
     let ends = others.map(|node| std::thread::spawn(move || drop(node)));
-    let lost = Some(Lost::Group(Loss::NoMajority));
-    assert_eq!(guard.wait_lost(PATIENCE), lost);
-    assert_eq!((guard.lost(), called.recv_timeout(PATIENCE).ok()), (lost, lost));
-    assert_eq!(waits.wait().err(), Some(LockError::Lost(Lost::Group(Loss::NoMajority))));
-    until("it to be deposed", || candidacy.state().deposed == Some(Loss::NoMajority));
-    assert_eq!(candidacy.leads(), None);
-    assert_eq!(own.try_lock(name("two")).err(), Some(CoordinationRefusal::NoMajority.into()));
+    let lost = Lost::Group(Loss::NoMajority);
+    assert_eq!(guard.wait_lost(PATIENCE), Some(lost));
+    assert_eq!(guard.lost(), Some(lost));
+    assert_eq!(waits.wait(PATIENCE).err(), Some(lost.into()));
+    until("it to be deposed", || election.state().deposed == Some(Loss::NoMajority));
+    assert!(!leads(&election));
+    assert_eq!(own.lock("two", AT_ONCE).err(), Some(CoordinationRefusal::NoMajority.into()));
     ends.into_iter().for_each(|end| end.join().expect("no panic"));
-}
-
-/// A callback blocks the control thread, as a debugger would.
-#[test]
-fn a_silent_control_thread_stops_the_data_plane() {
-    let world = World::new(1);
-    let (mut node, _publication, _subscription) = start(&world.member(0));
-    let (release, blocked) = channel::<()>();
-    let blocked = Mutex::new(blocked);
-    let locks = node.locks();
-    let guard = held(&locks, "one");
-    let mut next_event = |what: &str, is_it: fn(&NodeEvent) -> bool| {
-        until(what, || std::iter::from_fn(|| node.poll_event()).any(|event| is_it(&event)));
-    };
-    let waits = locks.begin_with(name("one"), Wait::Forever, move || {
-        let _ = blocked.lock().expect("no panic").recv(); // it is over once the sender is gone
-    });
-    next_event("it to stop", |event| matches!(event, NodeEvent::Halted));
-    drop(release);
-    next_event("it to go on", |event| matches!(event, NodeEvent::Resumed));
-    drop(guard);
-    drop(waits.wait().expect("it is granted"));
 }
 
 #[test]
@@ -177,30 +178,18 @@ fn a_lock_given_back_before_the_stop_is_free_at_once() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
     for _ in 0..2 {
-        let guard = held(&locks(&nodes, 2), "one");
-        let waits = locks(&nodes, 0).begin(name("one"), Wait::Forever);
-        until("it to wait", || is_waiting(waits.state()));
+        let guard = held(node(&nodes, 2), "one");
+        let mut waits = node(&nodes, 0).request_lock("one").expect("it is a name");
+        until("it to wait", || waits.ahead().is_some());
         drop(guard);
         nodes[2].take().expect("it runs").0.close(PATIENCE).expect("it ends well");
-        let next = waits.wait().expect("it is granted");
+        let next = granted(&mut waits);
         let birth_of_view = |token: FencingToken| token.epoch;
         nodes[2] = Some(start(&world.member(2)));
-        let later = held(&locks(&nodes, 2), "two");
+        let later = held(node(&nodes, 2), "two");
         assert!(birth_of_view(next.token()) < birth_of_view(later.token()), "no view change was needed for it");
         drop((next, later));
     }
-}
-
-/// A callback of the application panics on the control thread.
-#[test]
-fn a_panic_of_the_control_thread_ends_the_node() {
-    let world = World::new(1);
-    let (node, _publication, _subscription) = start(&world.member(0));
-    drop(held(&node.locks(), "one"));
-    let _request = node.locks().begin_with(name("one"), Wait::Forever, || panic!("a callback must not"));
-    until("it to end", || !node.is_running());
-    let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.close(PATIENCE)));
-    assert!(stopped.is_err(), "the panic is the node's outcome");
 }
 
 #[test]
@@ -208,16 +197,20 @@ fn a_lock_goes_on_when_its_holders_node_ends() {
     for mutex in [MutexKind::Replicated, MutexKind::Central, MutexKind::TokenRing] {
         let world = World::new(3);
         let mut nodes = three(&world, mutex);
-        let first = locks(&nodes, 0);
-        let guard = held(&first, "one");
-        let waits = locks(&nodes, 1).begin(name("one"), Wait::Forever);
-        let own = first.begin(name("one"), Wait::Forever);
-        until("both to wait", || is_waiting(waits.state()) && is_waiting(own.state()));
+        let guard = held(node(&nodes, 0), "one");
+        let mut waits = node(&nodes, 1).request_lock("one").expect("it is a name");
+        let mut own = node(&nodes, 0).request_lock("one").expect("it is a name");
+        let mut election = campaign(node(&nodes, 0));
+        until("both to wait", || waits.ahead().is_some() && own.ahead().is_some());
         drop(nodes[0].take());
-        assert_eq!(guard.wait_lost(PATIENCE), Some(Lost::Ended));
-        assert_eq!(own.wait().err(), Some(Lost::Ended.into()));
-        assert_eq!(first.try_lock(name("one")).err(), Some(Lost::Ended.into()));
-        let token = waits.wait().expect("it is granted").token();
+        // Handles outlive their node, and report that it has ended.
+        let ended = LockError::Lost(Lost::Ended);
+        assert_eq!((guard.wait_lost(PATIENCE), own.wait(PATIENCE).err()), (Some(Lost::Ended), Some(ended)));
+        assert_eq!((own.try_guard().err(), own.ahead(), own.pending()), (Some(ended), None, None));
+        assert_eq!((election.next(PATIENCE).err(), election.try_next().err()), (Some(ended), Some(ended)));
+        assert_eq!((election.campaign().err(), leads(&election)), (Some(ended), false));
+        election.resign();
+        let token = granted(&mut waits).token();
         assert!(token > guard.token(), "{mutex:?}: {token:?} after {:?}", guard.token());
     }
 }
@@ -227,38 +220,41 @@ fn another_leads_when_the_leader_is_gone() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
     // The highest first: a lower candidate that is alone for a moment may win, and stays.
-    let campaign = |rank: usize| locks(&nodes, rank).elect(name("one"), Participation::Campaign).expect("it may");
-    let highest = campaign(2);
-    until("the highest to lead", || highest.leads().is_some());
-    let mut candidacies = vec![campaign(0), campaign(1), highest];
-    assert_eq!(locks(&nodes, 0).elect(name("one"), Participation::StandBy).err(), Some(LockError::Stands));
-    let watch = locks(&nodes, 0).elect(name("one"), Participation::Watch).expect("any node may watch");
+    let highest = campaign(node(&nodes, 2));
+    until("the highest to lead", || leads(&highest));
+    let mut elections = vec![campaign(node(&nodes, 0)), campaign(node(&nodes, 1)), highest];
+    let mut watch = node(&nodes, 0).election("one").expect("any node may watch");
+    let known = |state: ElectionState| state.leader.zip(state.token);
     let mut leader = None;
     until("all to know the leader", || {
-        leader = watch.leader();
-        leader.is_some() && candidacies.iter().all(|candidacy| candidacy.leader() == leader)
+        leader = known(watch.state());
+        leader.is_some() && elections.iter().all(|election| known(election.state()) == leader)
     });
-    let first = leader.expect("it was just seen");
-    let rank = first.leader.index();
-    assert_eq!(candidacies.iter().filter(|candidacy| candidacy.leads().is_some()).count(), 1);
-    assert_eq!(candidacies[rank].leads(), Some(first.token));
-    assert!(rank > 0, "the highest leads");
+    // A node stands once.
+    assert_eq!((watch.stand_by().err(), watch.campaign().err()), (Some(LockError::Stands), Some(LockError::Stands)));
+    assert!(watch.try_next().expect("it goes on watching").is_some());
+    let (first, token) = leader.expect("it was just seen");
+    assert_eq!(elections.iter().filter(|election| leads(election)).count(), 1);
+    let rank = first.index();
+    assert!(leads(&elections[rank]) && rank > 0, "the highest leads");
     drop(nodes[rank].take());
-    assert_eq!(candidacies[rank].state().over, Some(Lost::Ended.into()));
-    candidacies.remove(rank);
+    assert_eq!(elections[rank].try_next().err(), Some(Lost::Ended.into()));
+    elections.remove(rank);
     until("the others to know another", || {
-        leader = watch.leader().filter(|leadership| leadership.leader != first.leader);
-        leader.is_some() && candidacies.iter().all(|candidacy| candidacy.leader() == leader)
+        leader = known(watch.state()).filter(|(leader, _)| *leader != first);
+        leader.is_some() && elections.iter().all(|election| known(election.state()) == leader)
     });
-    let second = leader.expect("it was just seen");
-    assert!(second.token > first.token);
-    // It resigns and remains as a watcher; another candidacy of its node may stand now.
-    let place = candidacies.iter().position(|candidacy| candidacy.leads().is_some()).expect("one leads");
-    candidacies[place].resign();
-    until("the last to lead", || candidacies[1 - place].leads().is_some());
-    let again =
-        locks(&nodes, second.leader.index()).elect(name("one"), Participation::StandBy).expect("no candidate here");
-    assert!(again.leads().is_none());
+    let (second, later) = leader.expect("it was just seen");
+    assert!(later > token);
+    // It resigns and remains as a watcher; another election of its node may stand now.
+    let place = elections.iter().position(leads).expect("one leads");
+    elections[place].resign();
+    until("the last to lead", || leads(&elections[1 - place]));
+    let mut again = node(&nodes, second.index()).election("one").expect("it is a name");
+    again.stand_by().expect("no candidate is here");
+    assert_eq!(elections[place].campaign().err(), Some(LockError::Stands));
+    drop(again);
+    elections[place].campaign().expect("no other stands here any more");
 }
 
 struct Session(BufReader<UnixStream>);
@@ -296,17 +292,16 @@ impl Session {
 fn a_connection_to_the_admin_socket_holds_a_lock_until_it_is_closed() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
-    let node = |rank: usize| &nodes[rank].as_ref().expect("it runs").0;
-    let mut first = Session::open(node(0), r#"{"request":"lock","name":"one"}"#);
+    let mut first = Session::open(node(&nodes, 0), r#"{"request":"lock","name":"one"}"#);
     let granted = first.until("lock", "granted");
     assert!(granted["token"]["epoch"].is_u64() && granted["token"]["number"].is_u64(), "{granted}");
-    drop(held(&locks(&nodes, 1), "another")); // now it knows that the group has formed
-    let mut tries = Session::open(node(1), r#"{"request":"lock","name":"one","try":true}"#);
+    drop(held(node(&nodes, 1), "another")); // now it knows that the group has formed
+    let mut tries = Session::open(node(&nodes, 1), r#"{"request":"lock","name":"one","try":true}"#);
     tries.until("lock", "busy");
     assert_eq!(tries.next(), Value::Null, "that was all");
-    let mut timed = Session::open(node(1), r#"{"request":"lock","name":"one","timeout_ns":1000000}"#);
+    let mut timed = Session::open(node(&nodes, 1), r#"{"request":"lock","name":"one","timeout_ns":1000000}"#);
     timed.until("lock", "timed-out");
-    let mut second = Session::open(node(1), r#"{"request":"lock","name":"one"}"#);
+    let mut second = Session::open(node(&nodes, 1), r#"{"request":"lock","name":"one"}"#);
     assert!(second.until("lock", "waiting")["ahead"].is_u64());
     first.0.get_mut().write_all(b"{\"request\":\"sync\"}\n").expect("it is taken");
     assert!(first.next()["error"].as_str().is_some_and(|why| why.contains("close it")));
@@ -316,7 +311,7 @@ fn a_connection_to_the_admin_socket_holds_a_lock_until_it_is_closed() {
     assert!(token(&next) > token(&granted), "{next} after {granted}");
     // A half-close counts as a close.
     second.0.get_mut().shutdown(std::net::Shutdown::Write).expect("it can be shut down");
-    let mut third = Session::open(node(2), r#"{"request":"lock","name":"one"}"#);
+    let mut third = Session::open(node(&nodes, 2), r#"{"request":"lock","name":"one"}"#);
     third.until("lock", "granted");
     drop(nodes[2].take());
     assert_eq!(third.until("lock", "lost")["why"], "the node has ended: others may have the lock by now");

@@ -138,7 +138,7 @@ fn an_observer_that_gates_skips_nothing() {
 #[test]
 fn an_observer_skips_what_does_not_fit_and_counts_it() {
     let world = World::new(1);
-    let (mut member, mut publication, mut own) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (member, mut publication, mut own) = ThreadedNode::start(&world.member(0)).expect("it starts");
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
     let (mut observer, mut refused, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
@@ -251,7 +251,7 @@ fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
 #[test]
 fn events_that_are_not_fetched_are_counted() {
     let world = World::new(1);
-    let (mut observer, ..) = ThreadedNode::start(&world.observer()).expect("it starts");
+    let (observer, ..) = ThreadedNode::start(&world.observer()).expect("it starts");
     const ASKED: u64 = 300;
     for _ in 0..ASKED {
         until("room for a command", || observer.sync());

@@ -27,6 +27,7 @@ use roster::{Roster, is_formed};
 
 /// The outcome of a client's messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ClientEvent {
     /// Every message below this was published, except those reported as too large.
     Taken(Sequence),
@@ -40,6 +41,7 @@ pub enum ClientEvent {
 
 /// The state of the group, as a client hears it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GroupState {
     /// No member has been heard.
     #[default]
@@ -50,6 +52,36 @@ pub enum GroupState {
     NoMajority,
     /// It is in a view and hears a majority of it.
     Formed,
+}
+
+impl core::fmt::Display for GroupState {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Unheard => "no member has been heard: check that one runs, and the group's name and address",
+            Self::Forming => {
+                "the group is still forming: its members wait for each other, as `bourdon view` shows; start them all"
+            }
+            Self::NoMajority => {
+                "the member heard last reaches no majority of its view: restore the others, or stop all members and \
+                 start the group again"
+            }
+            Self::Formed => "the group has formed",
+        })
+    }
+}
+
+impl core::fmt::Display for ClientEvent {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Taken(next) => write!(f, "every message below {next} was taken, except those that were too large"),
+            Self::TooLarge(sequence) => {
+                // People count messages from one.
+                write!(f, "message {} is longer than the group's max_message_bytes", sequence.next())
+            }
+            Self::TooManyClients => f.write_str("the member serves as many clients as it can: try later"),
+            Self::NoAnswer => f.write_str("nothing was heard from any member for 5 s"),
+        }
+    }
 }
 
 impl GroupState {

@@ -14,6 +14,7 @@ const MTU_MAX_BYTES: usize = 65_507;
 /// In which order messages are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum Order {
     /// As they arrive.
     Unordered,
@@ -33,6 +34,7 @@ pub enum Order {
 /// When a message may be delivered, and what may be lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum Reliability {
     /// When it is received. What is missing is never requested and delays nothing; each loss is reported.
     Unreliable,
@@ -74,6 +76,7 @@ pub enum Feedback {
 /// with itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum FlowMode {
     /// Never: an observer that is too slow loses what repairs do not bring in time, and goes on at the present.
     #[default]
@@ -89,6 +92,7 @@ pub enum FlowMode {
 /// Of which members more than half must go on from one view to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum Quorum {
     /// Of the view before: a group that loses its members one after the other continues down to the last member.
     #[default]
@@ -110,6 +114,7 @@ pub enum Role {
 /// Where an observer that comes late begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum Start {
     /// With what is published from now on.
     Live,

@@ -1,5 +1,9 @@
 //! What a process gives its application: messages, events, refusals.
 
+mod text;
+
+pub use text::Ranks;
+
 use crate::control::detector::Why;
 use crate::view::Member;
 use alloc::vec::Vec;
@@ -82,6 +86,7 @@ impl<'a> Message<'a> {
 
 /// What happened beside the messages. Some events have their place among the messages: [`Event::is_ordered`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Event {
     /// A view was installed. Everything of the view before has been delivered, and nothing of this view yet.
     View {
@@ -278,6 +283,7 @@ pub enum DirectOutcome {
 
 /// Why a direct message failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DirectFailure {
     /// No process replied.
     #[error("no process replied within 5 s: check with `bourdon view` whether the process runs")]
@@ -292,6 +298,7 @@ pub enum DirectFailure {
 
 /// Why a direct message was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum DirectRefusal {
     /// It does not fit one datagram.
     #[error(

@@ -138,6 +138,7 @@ fn a_barrier_stands_between_the_same_messages_everywhere() {
             Order::RealTime => |config| config.order = Order::RealTime,
             Order::Causal => |config| config.order = Order::Causal,
             Order::Unordered => |config| config.order = Order::Unordered,
+            other => unreachable!("{other:?} is not in the list"),
         };
         (0..5).for_each(|index| net.start(index, 1));
         net.run(100 * MS);

@@ -9,7 +9,8 @@
 //!
 //! **Algorithm.** One byte buffer, two positions. The producer *claims* space behind `tail`, the user fills it,
 //! *commit* writes the header and stores `tail`. The consumer passes slices between `head` and `tail` to its handler
-//! and stores `head` once for the batch. Each side keeps the other's position as it last read it and loads the real one
+//! and stores `head` once for the batch, or lends one slice ([`Consumer::front`]) and stores `head` when it is given
+//! back. Each side keeps the other's position as it last read it and loads the real one
 //! only when the copy means full (or empty). Each position has its own cache line. `stage` commits without publishing,
 //! so that one store publishes many frames.
 //!
@@ -22,7 +23,7 @@
 //! "MCRingBuffer" (IPDPS 2010), as in rtrb; claim, commit and padding from Aeron's `OneToOneRingBuffer`, from which
 //! this deviates by publishing the position instead of each record's length.
 
-use crate::buffer::{Buffer, SpanMut};
+use crate::buffer::{Buffer, Span, SpanMut};
 use crate::frame::{self, Header, WORD_BYTES};
 use crate::sync::{Arc, AtomicBool, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
@@ -267,36 +268,30 @@ impl Consumer {
             return 0;
         }
         let tail = self.cached_tail;
-        let batch = Batch { shared: &self.shared, head: &mut self.head };
-        let buffer = &batch.shared.buffer;
-        let mask = buffer.capacity_bytes() - 1;
+        let mut batch = Batch { shared: &self.shared, head: &mut self.head };
         let mut count = 0;
         while count < limit && *batch.head != tail {
-            let mut offset = *batch.head as usize & mask;
-            // SAFETY: `offset` is a masked multiple of eight; `head < tail`, so the word is published,
-            // and not freed before `batch` drops.
-            let mut header = Header::from_word(unsafe { buffer.word(offset) });
-            if header.is_padding() {
-                *batch.head += (mask + 1 - offset) as u64;
-                offset = 0;
-                debug_assert!(*batch.head < tail, "padding is published with the frame behind it");
-                // SAFETY: as above: the frame behind a padding record was published with it.
-                header = Header::from_word(unsafe { buffer.word(0) });
-            }
-            let len = header.len as usize;
-            let start = *batch.head;
-            *batch.head += (HEADER_BYTES + frame::align(len)) as u64;
-            debug_assert!(*batch.head <= tail, "a frame ends at or before the tail");
-            // SAFETY: the producer wrote this header, so the frame ends within the buffer; its bytes are
-            // published and not freed before `batch` drops, after the span.
-            let span = unsafe { buffer.span(offset + HEADER_BYTES, len) };
-            if !on_frame(header.tag, span.bytes()) {
+            let (tag, start, span) = batch.next(tail);
+            if !on_frame(tag, span.bytes()) {
                 *batch.head = start;
                 break;
             }
             count += 1;
         }
         count
+    }
+
+    /// Lends the next frame in place, until the [`Front`] is dropped, which frees it; `None` means that the ring was
+    /// empty. Where frames come in batches, [`read`](Self::read) frees them with one store for all.
+    #[inline]
+    pub fn front(&mut self) -> Option<Front<'_>> {
+        if !self.has_frames() {
+            return None;
+        }
+        let tail = self.cached_tail;
+        let mut batch = Batch { shared: &self.shared, head: &mut self.head };
+        let (tag, _, span) = batch.next(tail);
+        Some(Front { tag, span, _batch: batch })
     }
 
     /// Whether there is a frame to read.
@@ -330,10 +325,65 @@ impl Drop for Consumer {
     }
 }
 
+/// The next frame, tag and bytes in place. Dropped, also by a panic, the frame counts as read and its space is free.
+#[must_use = "dropping it frees the frame"]
+pub struct Front<'a> {
+    tag: u32,
+    /// Dropped before the batch, which frees these bytes.
+    span: Span,
+    _batch: Batch<'a>,
+}
+
+impl Front<'_> {
+    /// The tag that the producer gave the frame.
+    #[inline]
+    pub fn tag(&self) -> u32 {
+        self.tag
+    }
+}
+
+impl Deref for Front<'_> {
+    type Target = [u8];
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        self.span.bytes()
+    }
+}
+
 /// Frees what was read when it goes out of scope, also if a handler panics.
 struct Batch<'a> {
     shared: &'a Shared,
     head: &'a mut u64,
+}
+
+impl Batch<'_> {
+    /// Takes the next frame: its tag, where it starts, and its bytes, which must be dropped before this batch. There is
+    /// one: the caller has seen `tail` beyond `head`.
+    #[inline]
+    fn next(&mut self, tail: u64) -> (u32, u64, Span) {
+        debug_assert!(*self.head < tail, "there is a frame");
+        let buffer = &self.shared.buffer;
+        let mask = buffer.capacity_bytes() - 1;
+        let mut offset = *self.head as usize & mask;
+        // SAFETY: `offset` is a masked multiple of eight; `head < tail`, so the word is published, and not freed before
+        // this batch drops.
+        let mut header = Header::from_word(unsafe { buffer.word(offset) });
+        if header.is_padding() {
+            *self.head += (mask + 1 - offset) as u64;
+            offset = 0;
+            debug_assert!(*self.head < tail, "padding is published with the frame behind it");
+            // SAFETY: as above: the frame behind a padding record was published with it.
+            header = Header::from_word(unsafe { buffer.word(0) });
+        }
+        let len = header.len as usize;
+        let start = *self.head;
+        *self.head += (HEADER_BYTES + frame::align(len)) as u64;
+        debug_assert!(*self.head <= tail, "a frame ends at or before the tail");
+        // SAFETY: the producer wrote this header, so the frame ends within the buffer; its bytes are published and not
+        // freed before this batch drops, after the span.
+        let span = unsafe { buffer.span(offset + HEADER_BYTES, len) };
+        (header.tag, start, span)
+    }
 }
 
 impl Drop for Batch<'_> {

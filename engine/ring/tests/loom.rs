@@ -60,6 +60,33 @@ fn spsc_wraps_and_pads() {
 }
 
 #[test]
+fn spsc_front_is_the_consumers_until_it_is_dropped() {
+    model(PREEMPTIONS, || {
+        // As above: the third frame wraps into the first, which may still be lent.
+        let (mut producer, mut consumer) = spsc::channel(64);
+        let writer = thread::spawn(move || {
+            for number in 0..3 {
+                while producer.try_push(number, &payload(u64::from(number))) == Err(ClaimError::Full) {
+                    thread::yield_now();
+                }
+            }
+        });
+        for next in 0..3 {
+            let front = loop {
+                if consumer.has_frames() {
+                    break consumer.front().unwrap();
+                }
+                thread::yield_now();
+            };
+            thread::yield_now(); // the writer may look for room while the frame is lent
+            assert_eq!(number(front.tag(), &front), next);
+        }
+        assert!(consumer.front().is_none());
+        writer.join().unwrap();
+    });
+}
+
+#[test]
 fn spsc_aborted_claim_is_never_seen() {
     model(PREEMPTIONS, || {
         let (mut producer, mut consumer) = spsc::channel(64);

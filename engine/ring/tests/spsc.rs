@@ -14,6 +14,7 @@ enum Step {
     Abort(usize),
     Publish,
     Read(usize),
+    Front,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -23,6 +24,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..150_usize).prop_map(Step::Abort),
         1 => Just(Step::Publish),
         4 => (0..5_usize).prop_map(Step::Read),
+        2 => Just(Step::Front),
     ]
 }
 
@@ -78,6 +80,12 @@ impl Model {
         assert!(count <= limit);
         assert!(count > 0 || limit == 0 || before == 0, "zero means empty");
     }
+
+    fn front(&mut self) {
+        let front = self.consumer.front();
+        let front = front.as_ref().map(|front| (front.tag(), front.to_vec()));
+        assert_eq!(front, self.published.pop_front(), "none means empty");
+    }
 }
 
 proptest! {
@@ -94,6 +102,7 @@ proptest! {
                     model.publish();
                 }
                 Step::Read(limit) => model.read(limit),
+                Step::Front => model.front(),
             }
         }
         drop(std::mem::replace(&mut model.producer, spsc::channel(0).0));
@@ -235,6 +244,23 @@ fn a_refused_frame_behind_padding_is_offered_again() {
     let mut seen = 0;
     assert_eq!(consumer.read(1, |tag, bytes| seen = tag + u32::from(bytes[0])), 1);
     assert_eq!(seen, 14);
+}
+
+#[test]
+fn a_lent_frame_keeps_its_space_until_it_is_dropped() {
+    let (mut producer, mut consumer) = spsc::channel(64);
+    assert!(consumer.front().is_none());
+    producer.try_push(1, &[1; 24]).unwrap();
+    producer.try_push(2, &[2; 24]).unwrap();
+    let front = consumer.front().unwrap();
+    assert_eq!((front.tag(), &*front), (1, &[1; 24][..]));
+    assert_eq!(producer.try_push(3, &[3; 24]), Err(ClaimError::Full));
+    drop(front);
+    producer.try_push(3, &[3; 24]).unwrap();
+    let lent = catch_unwind(AssertUnwindSafe(|| consumer.front().map(|front| assert_eq!(front.tag(), 1))));
+    assert!(lent.is_err(), "the second frame was lent, and counts as read");
+    assert_eq!(consumer.front().unwrap().tag(), 3);
+    assert!(consumer.front().is_none());
 }
 
 #[test]

@@ -25,12 +25,15 @@ pub struct TopicName {
 
 /// Why a name is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // the messages describe them
+#[non_exhaustive]
 pub enum NameError {
+    /// It is empty, or so many bytes long: shorten it.
     #[error("a name has 1 to {NAME_MAX_BYTES} bytes, not {0}")]
     Length(usize),
+    /// Two dots stand together, or one at an end: remove it.
     #[error("a name is parts joined by dots, and no part is empty: md.es.trades")]
     EmptyPart,
+    /// It has this character: replace it.
     #[error("{0:?} can't stand in a name: blanks, control characters, `*` and `>` can't")]
     Character(char),
 }

@@ -100,14 +100,14 @@ impl Reporter {
             Role::Member => {
                 (format!("member {} of {}", settings.process.rank, group.members), Some(settings.process.rank))
             }
-            Role::Observer => ("observer".to_owned(), None),
+            _ => ("observer".to_owned(), None),
         };
         let (name, address, interface) = (&group.name, group.address, &settings.network.interface);
         let (at, io) = (info.local_address, &info.io);
         let place = match settings.network.transport {
             Transport::Tcp => "over tcp".to_owned(),
             Transport::Auto => format!("on {address} over {interface}, and over tcp"),
-            Transport::Udp | Transport::Portable => format!("on {address} over {interface}"),
+            _ => format!("on {address} over {interface}"),
         };
         let text = format!("{role} of group {name:?} {place}: at {at} by {io}, idle {idle:?}");
         let granted_bytes = info.receive_buffer_bytes / 2; // the kernel reports twice what was requested
@@ -138,7 +138,7 @@ impl Reporter {
         }
         let at_ns = bourdon::Clock::start().wall_ns();
         let mut object =
-            json!({ "event": name(&event), "at_ns": at_ns, "rank": Value::Null, "text": text, "left_out": left_out });
+            json!({ "event": event.name(), "at_ns": at_ns, "rank": Value::Null, "text": text, "left_out": left_out });
         if let NodeEvent::Reached(reach) = event {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();
@@ -151,17 +151,9 @@ impl Reporter {
             return self.print(&format!("{text} ({} s so far)", waiting.waited_ns / 1_000_000_000), &mut object);
         }
         let NodeEvent::Group(event) = event else { return self.print(&text, &mut object) };
+        object["rank"] = event.rank().map(|rank| rank.0).into();
         match event {
-            Event::Suspected(rank, _)
-            | Event::Trusted(rank)
-            | Event::IdentityConflict(rank)
-            | Event::RankClaimed(rank)
-            | Event::ConfigurationDiffers(rank)
-            | Event::Restarted { rank, .. }
-            | Event::GateEnded(rank)
-            | Event::Gap { sender: rank, .. }
-            | Event::Retracted { sender: rank, .. } => object["rank"] = rank.0.into(),
-            Event::View { epoch, members, sequencer } => {
+            Event::View { epoch, members, sequencer, .. } => {
                 object["epoch"] = epoch.0.into();
                 object["members"] = ranks(members);
                 object["sequencer"] = sequencer.0.into();
@@ -179,43 +171,4 @@ impl Reporter {
 
 fn ranks(bits: u64) -> Value {
     (0..64).filter(|rank| bits >> rank & 1 == 1).collect::<Vec<u16>>().into()
-}
-
-fn name(event: &NodeEvent) -> &'static str {
-    let event = match event {
-        NodeEvent::Group(event) => event,
-        NodeEvent::Dropped { .. } => return "publication_dropped",
-        NodeEvent::SyncRefused(_) => return "sync_refused",
-        NodeEvent::Reached(_) => return "reached",
-        NodeEvent::Waiting(_) => return "waiting",
-        NodeEvent::BirthNotStored(_) => return "birth_not_stored",
-        NodeEvent::Halted => return "halted",
-        NodeEvent::Resumed => return "resumed",
-    };
-    match event {
-        Event::View { .. } => "view",
-        Event::Suspected(..) => "suspected",
-        Event::Trusted(_) => "trusted",
-        Event::NoMajority => "no_majority",
-        Event::Majority => "majority",
-        Event::Removed(_) => "removed",
-        Event::Left(_) => "left",
-        Event::Settled { .. } => "settled",
-        Event::Gap { .. } => "gap",
-        Event::Retracted { .. } => "retracted",
-        Event::Synced { .. } => "synced",
-        Event::SnapshotWanted => "snapshot_wanted",
-        Event::SnapshotReady => "snapshot_ready",
-        Event::SnapshotTooLarge { .. } => "snapshot_too_large",
-        Event::IdentityConflict(_) => "identity_conflict",
-        Event::RankClaimed(_) => "rank_claimed",
-        Event::Restarted { .. } => "restarted",
-        Event::ConfigurationDiffers(_) => "configuration_differs",
-        Event::OtherVersion(_) => "other_version",
-        Event::GateEnded(_) => "gate_ended",
-        Event::GateDropped(_) => "gate_dropped",
-        Event::Superseded { .. } => "superseded",
-        Event::OlderInstance { .. } => "older_instance",
-        Event::NewInstance { .. } => "new_instance",
-    }
 }

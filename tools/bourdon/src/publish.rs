@@ -63,17 +63,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         match event {
             Some(ClientEvent::NoAnswer) => {
                 let is_formed = node.group_state() == GroupState::Formed;
-                return Err(gone(if is_formed { "the member no longer answers" } else { why(node.group_state()) }));
+                let what = if is_formed { "the member no longer answers".to_owned() } else { why(node.group_state()) };
+                return Err(gone(&what));
             }
-            Some(ClientEvent::TooManyClients) => {
-                return Err(gone("the member serves as many clients as it can: try later"));
-            }
-            Some(ClientEvent::TooLarge(sequence)) => {
-                let number = sequence.0 + 1;
-                return Err(Failure::unusable(format!(
-                    "message {number} is longer than the group's max_message_bytes"
-                )));
-            }
+            Some(event @ ClientEvent::TooManyClients) => return Err(gone(&event.to_string())),
+            Some(event @ ClientEvent::TooLarge(_)) => return Err(Failure::unusable(event)),
             _ => {}
         }
         if node.unheard_for().is_some_and(|waited| waited >= Duration::from_secs(LOOK_S)) {

@@ -170,39 +170,24 @@ impl Sender<'_> {
     }
 
     fn report(&mut self, outcome: DirectOutcome) -> Result<(), Failure> {
-        match outcome {
-            DirectOutcome::Done { call, by, address, rtt_ns, attempts } => {
-                let number = number(call);
-                let at = SocketAddr::from(address);
-                let copies = if attempts == 1 { "1 copy".to_owned() } else { format!("{attempts} copies") };
-                let text = format!(
-                    "message {number} was taken by member {by} at {at} in {:.3} ms, {copies}",
-                    rtt_ns as f64 / 1e6
-                );
-                self.print(
-                    &text,
-                    &json!({
-                        "message": number, "taken_by": by.0, "address": at, "rtt_ns": rtt_ns, "attempts": attempts,
-                        "failed": null,
-                    }),
-                )
-            }
+        let object = match outcome {
+            DirectOutcome::Done { call, by, address, rtt_ns, attempts } => json!({
+                "message": number(call), "taken_by": by.0, "address": SocketAddr::from(address), "rtt_ns": rtt_ns,
+                "attempts": attempts, "failed": null,
+            }),
             DirectOutcome::Failed { call, why, attempts } => {
-                let number = number(call);
                 self.failed += 1;
-                eprintln!("bourdon: message {number} was not taken: {why}");
+                eprintln!("bourdon: {outcome}");
                 if !self.args.json {
                     return Ok(());
                 }
-                self.print(
-                    "",
-                    &json!({
-                        "message": number, "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts,
-                        "failed": why.to_string(),
-                    }),
-                )
+                json!({
+                    "message": number(call), "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts,
+                    "failed": why.to_string(),
+                })
             }
-        }
+        };
+        self.print(&outcome.to_string(), &object)
     }
 
     fn print(&self, text: &str, object: &Value) -> Result<(), Failure> {

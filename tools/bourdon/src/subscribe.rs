@@ -107,7 +107,7 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
     match found {
         Discovery::Found => Ok(()),
         Discovery::Silence => Err(unheard(settings, LOOK_S)),
-        Discovery::Unknown => Err(Failure::unusable(
+        _ => Err(Failure::unusable(
             "the group's mtu_bytes or max_message_bytes is not the default: give its configuration with --config",
         )),
     }

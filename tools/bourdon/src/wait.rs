@@ -35,17 +35,10 @@ impl Wait {
 }
 
 /// Why the group takes no message.
-pub(crate) fn why(state: GroupState) -> &'static str {
+pub(crate) fn why(state: GroupState) -> String {
     match state {
-        GroupState::Unheard => "no member has been heard: check that one runs, and the group's name and address",
-        GroupState::Forming => {
-            "the group is still forming: its members wait for each other, as `bourdon view` shows; start them all"
-        }
-        GroupState::NoMajority => {
-            "the member heard last reaches no majority of its view: restore the others, or stop all members and start \
-             the group again"
-        }
-        GroupState::Formed => "the group has formed, and its member takes no message now",
+        GroupState::Formed => format!("{state}, and its member takes no message now"),
+        _ => state.to_string(),
     }
 }
 

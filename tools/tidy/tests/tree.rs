@@ -1,6 +1,6 @@
 //! The rules, checked against the tree as it is. Each failure lists the places and states what to do.
 
-use bourdon_tidy::{Tree, circles, layers, pages, purity, safety, shape, words};
+use bourdon_tidy::{Tree, api, circles, layers, pages, purity, safety, shape, words};
 
 fn hold(violations: &[String], advice: &str) {
     assert!(violations.is_empty(), "\n\n  {}\n\n{advice}\n", violations.join("\n  "));
@@ -159,4 +159,29 @@ fn no_text_names_a_machine_or_leaves_a_note() {
 #[test]
 fn people_and_the_gate_run_the_same_tests() {
     hold(&pages::test_command(&Tree::read()), "Make README.md and .ci/run say the same command on a line of its own.");
+}
+
+#[test]
+fn the_public_api_is_as_listed() {
+    let tree = Tree::read();
+    let (listing, counts) = api::listing(&tree);
+    println!("{counts}");
+    let path = tree.root.join(api::LISTING);
+    if std::env::var_os("BOURDON_RENEW_API").is_some() {
+        return std::fs::write(path, listing).expect("the listing can be written");
+    }
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    let (now, before): (Vec<_>, Vec<_>) = (listing.lines().collect(), kept.lines().collect());
+    let only = |sign, these: &[&str], others: &[&str]| -> Vec<String> {
+        these.iter().filter(|line| !others.contains(line)).map(|line| format!("{sign} {line}")).collect()
+    };
+    let mut changes = [only('-', &before, &now), only('+', &now, &before)].concat();
+    if changes.is_empty() && listing != kept {
+        changes.push(format!("the order of lines in {}", api::LISTING));
+    }
+    hold(
+        &changes,
+        "If this is meant, renew the listing: BOURDON_RENEW_API=1 cargo test -p bourdon-tidy public_api. Describe what \
+             users notice in CHANGELOG.md.",
+    );
 }

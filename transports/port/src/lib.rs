@@ -150,13 +150,14 @@ pub trait Port {
 
 /// Why a port can't be opened or can't go on. The text gives what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum PortError {
-    /// The group's address is no multicast address.
+    /// When it is opened: the group's address is no multicast address. Choose another.
     #[error(
         "{0} is not a multicast address: choose one in 224.0.0.0/4 (239.0.0.0/8 is free for private use) or ff00::/8"
     )]
     NotMulticast(SocketAddr),
-    /// The interface does not exist or has no address of the group's family.
+    /// When it is opened: the interface does not exist, or has no address of the group's family. Name another.
     #[error("interface {name}: {why}; `ip address` lists the interfaces, network.interface names one")]
     Interface {
         /// The interface as asked for.
@@ -164,13 +165,13 @@ pub enum PortError {
         /// What is wrong with it.
         why: String,
     },
-    /// The group's address takes senders by name only.
+    /// When it is opened: the group's address takes senders by name only. Name them, or choose another address.
     #[error(
         "{0} is a source-specific address: name the senders with network.sources, or choose an address in 239.0.0.0/8 \
              (IPv6: ff15::)"
     )]
     SourcesWanted(SocketAddr),
-    /// The group's scope can't work on this interface.
+    /// When it is opened: the group's scope can't work on this interface. Choose another of the two.
     #[error("{group}: {why}")]
     Scope {
         /// The group.
@@ -178,7 +179,7 @@ pub enum PortError {
         /// What is wrong, and what to do.
         why: String,
     },
-    /// A source can't be joined or left.
+    /// A source can't be joined or left; the port goes on without the change.
     #[error("source {address}: {why}")]
     Source {
         /// The source.
@@ -186,7 +187,7 @@ pub enum PortError {
         /// Why not, and what to do.
         why: &'static str,
     },
-    /// Another socket holds the port without sharing it.
+    /// When it is opened: another socket holds the port without sharing it. End its process, or choose another port.
     #[error(
         "{address} is in use by another process: an earlier process of this member may still run, then stop it; \
              otherwise choose another port with group.address (over tcp with network.peers or network.listen)"
@@ -195,7 +196,7 @@ pub enum PortError {
         /// The address that could not be bound.
         address: SocketAddr,
     },
-    /// No process can listen there.
+    /// When it is opened: no process can listen there. Name an address of this host.
     #[error(
         "can't listen at {address}: {source}; network.listen, or this rank's place in network.peers, must be an \
              address of this host"
@@ -206,7 +207,7 @@ pub enum PortError {
         /// The kernel's error.
         source: std::io::Error,
     },
-    /// The interface takes no multicast.
+    /// When it is opened: the interface takes no multicast. Allow it, or name another.
     #[error(
         "no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` (IPv6 \
              on lo: `ip -6 route add local ff00::/8 dev lo`), or another network.interface"
@@ -227,7 +228,8 @@ pub enum PortError {
         /// Why it was refused.
         why: String,
     },
-    /// Any other error of the kernel.
+    /// Any other error of the kernel, when the port is opened or later. A port that had been open goes on no more: open
+    /// another.
     #[error("{doing}: {source}")]
     Io {
         /// What was being done.

@@ -19,11 +19,14 @@
 //! Invariant: a client that does not read has one line waiting for it, about the latest state; the states between are
 //! skipped.
 
-use crate::threaded::locks::{Candidacy, ElectionState, LockError, LockRequest, LockState, Locks, Wait};
+use crate::locks::request::Watcher;
+use crate::locks::state::{LockState, Wait};
+use crate::locks::{Election, ElectionState, LockError, LockRequest, Locks};
 use bourdon_protocol::{FencingToken, Participation};
 use bourdon_wire::TopicName;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// What a session asks for.
@@ -64,13 +67,22 @@ impl From<PartName> for Participation {
 /// The request that a connection holds.
 #[derive(Debug)]
 pub(crate) enum Session {
-    Lock(TopicName, LockRequest),
-    Elect(Candidacy),
+    Lock {
+        request: LockRequest,
+        /// It does not wait.
+        tries: bool,
+    },
+    Elect {
+        election: Election,
+        /// Why it does not stand, until that is reported.
+        refused: Option<LockError>,
+    },
 }
 
 impl Session {
     /// Begins; `wake` is called after each change.
     pub(crate) fn begin(locks: &Locks, request: &SessionRequest, wake: impl Fn() + Send + Sync + 'static) -> Self {
+        let wake: Watcher = Arc::new(wake);
         match request {
             SessionRequest::Lock { name, wait } => {
                 let wait = match wait {
@@ -78,19 +90,30 @@ impl Session {
                     SessionWait::For(time) => Instant::now().checked_add(*time).map_or(Wait::Forever, Wait::Until),
                     SessionWait::Forever => Wait::Forever,
                 };
-                Self::Lock(*name, locks.begin_with(*name, wait, wake))
+                Self::Lock { request: locks.request(*name, wait, Some(wake)), tries: wait == Wait::No }
             }
-            SessionRequest::Elect { name, part } => Self::Elect(locks.elect_with(*name, *part, wake)),
+            SessionRequest::Elect { name, part } => {
+                let mut election = locks.election(*name, Some(Arc::clone(&wake)));
+                let refused = if *part == Participation::Watch { None } else { election.stand(*part).err() };
+                if refused.is_some() {
+                    wake();
+                }
+                Self::Elect { election, refused }
+            }
         }
     }
 
     /// The line for what has changed, if anything has, and whether it is the last.
     pub(crate) fn news(&mut self) -> Option<(Value, bool)> {
         match self {
-            Self::Lock(name, request) => request.news().map(|state| lock_line(name, state)),
-            Self::Elect(candidacy) => {
-                let state = candidacy.news()?;
-                Some(elect_line(candidacy.name(), &state))
+            Self::Lock { request, tries } => request.news().map(|state| lock_line(request.name(), state, *tries)),
+            Self::Elect { election, refused } => {
+                let mut state = match refused.take() {
+                    Some(error) => ElectionState { over: Some(error), ..election.state() },
+                    None => election.news()?,
+                };
+                state.own &= state.over.is_none();
+                Some(elect_line(election.name(), &state))
             }
         }
     }
@@ -100,22 +123,27 @@ fn token_object(token: FencingToken) -> Value {
     json!({ "birth": token.birth, "epoch": token.epoch.0, "number": token.number })
 }
 
-/// The name of an error.
-fn end_name(error: LockError) -> &'static str {
+/// The name of an error and its text: scripts know a lock that was only tried from one that was waited for.
+fn end(error: LockError, tries: bool) -> (&'static str, String) {
     match error {
-        LockError::Busy => "busy",
-        LockError::TimedOut => "timed-out",
-        LockError::Lost(_) => "lost",
-        LockError::Refused(_) | LockError::Stands => "refused",
+        LockError::Busy { .. } if tries => ("busy", "the lock is not free".to_owned()),
+        LockError::Busy { .. } => ("timed-out", "the lock was not granted in time".to_owned()),
+        LockError::Lost(_) => ("lost", error.to_string()),
+        LockError::Name(_) | LockError::Refused(_) | LockError::Stands | LockError::Granted => {
+            ("refused", error.to_string())
+        }
     }
 }
 
-fn lock_line(name: &TopicName, state: LockState) -> (Value, bool) {
+fn lock_line(name: &TopicName, state: LockState, tries: bool) -> (Value, bool) {
     let (word, ahead, token, why) = match state {
         LockState::Pending(why) => ("pending", None, None, why.map(|why| why.to_string())),
         LockState::Waiting { ahead } => ("waiting", Some(ahead), None, None),
         LockState::Held(token) => ("granted", None, Some(token_object(token)), None),
-        LockState::Over(error) => (end_name(error), None, None, Some(error.to_string())),
+        LockState::Over(error) => {
+            let (word, why) = end(error, tries);
+            (word, None, None, Some(why))
+        }
     };
     let line = json!({ "name": name.as_str(), "state": word, "ahead": ahead, "token": token, "why": why });
     (json!({ "lock": line }), matches!(state, LockState::Over(_)))
@@ -123,16 +151,19 @@ fn lock_line(name: &TopicName, state: LockState) -> (Value, bool) {
 
 fn elect_line(name: &TopicName, state: &ElectionState) -> (Value, bool) {
     let (word, why) = match (state.over, state.pending) {
-        (Some(error), _) => (end_name(error), Some(error.to_string())),
+        (Some(error), _) => {
+            let (word, why) = end(error, false);
+            (word, Some(why))
+        }
         (None, Some(pending)) => ("pending", Some(pending.to_string())),
         (None, None) => ("known", state.deposed.map(|why| why.to_string())),
     };
-    let leader = state.leader.filter(|_| state.over.is_none());
+    let (leader, token) = if state.over.is_none() { (state.leader, state.token) } else { (None, None) };
     let line = json!({
         "name": name.as_str(),
         "state": word,
-        "leader": leader.map(|leadership| leadership.leader.0),
-        "token": leader.map(|leadership| token_object(leadership.token)),
+        "leader": leader.map(|leader| leader.0),
+        "token": token.map(token_object),
         "own": state.own,
         "why": why,
     });

@@ -23,10 +23,10 @@ pub(crate) use way::DataEnd;
 use crate::clock::Clock;
 use crate::config::{IdleStrategy, Settings};
 use crate::inline::Node;
+use crate::locks::commands::{COMMANDS_MAX, Route};
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::placement::yield_to_agents;
 use crate::threaded::end::{Outcome, join};
-use crate::threaded::locks::commands::{COMMANDS_MAX, LockCommands};
 use bourdon_port::{Port, Waker};
 use bourdon_ring::signal::{Flag, Sleeper, doorbell};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -85,12 +85,12 @@ impl ControlThread {
         settings: &Settings,
         ring_data: impl FnMut() + Send + 'static,
         (ended, outcome): (Flag, Outcome),
-    ) -> (DataEnd, LockCommands) {
+    ) -> (DataEnd, Route) {
         let (to_broker, commands) = mailbox(COMMANDS_MAX, ring(&self.rings));
         let (data, end) = ends_of(self.rings.clone(), node.now(), ring_data, node.port().waker());
         let plane = node.release_control();
         self.arrivals.send(Box::new(Seat::new(settings, plane, commands, ended, end, outcome)));
-        (data, to_broker)
+        (data, Route::Control(to_broker))
     }
 
     /// Wakes the thread.

@@ -25,6 +25,7 @@ pub enum DirectTo<'a> {
 
 /// A threaded node's news of direct messages.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DirectNews {
     /// A message was received.
     Received(DirectMessage),

@@ -4,7 +4,7 @@
 //! a slow start from a mistake. So a wait is reported after a second, and then at intervals that double: a start that
 //! takes minutes fills no log.
 
-use bourdon_protocol::{Process, Standing};
+use bourdon_protocol::{Process, Ranks, Standing};
 use bourdon_wire::{Epoch, Instant, Rank};
 
 /// A usual start is over by then.
@@ -47,6 +47,7 @@ impl ViewWait {
 
 /// What a process that is in no view waits for, or an observer that hears no majority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Waiting {
     /// Bit r: the member of rank r has not been heard; to an observer that hears no majority, not lately.
     pub missing: u64,
@@ -102,7 +103,7 @@ impl std::fmt::Display for Waiting {
         let members = self.members;
         match (self.followed, self.outside) {
             (Some(epoch), _) if self.lacks_majority => {
-                let (count, silent) = (u32::from(members) - self.missing.count_ones(), ranks(self.missing));
+                let (count, silent) = (u32::from(members) - self.missing.count_ones(), Ranks(self.missing));
                 return write!(
                     f,
                     "{count} of {members} members of view {epoch} are heard, no majority; not heard now: {silent}: no \
@@ -129,7 +130,7 @@ impl std::fmt::Display for Waiting {
                 f,
                 "; {word} {} {is} in an older view that has lost its majority: stop {it}, or resume the other members \
                      of that view if they are only paused or cut off, so that the group can form again",
-                ranks(self.in_lost_instance)
+                Ranks(self.in_lost_instance)
             )?;
         }
         match self.missing {
@@ -140,16 +141,10 @@ impl std::fmt::Display for Waiting {
                 f,
                 "; not heard yet: {} (of {members} configured members): start them, or check that group.name, \
                      group.address and network.interface (over tcp network.peers) are right at all",
-                ranks(missing)
+                Ranks(missing)
             ),
         }
     }
-}
-
-/// The ranks whose bits are set.
-pub(crate) fn ranks(bits: u64) -> String {
-    let ranks: Vec<_> = (0..64).filter(|rank| bits >> rank & 1 == 1).map(|rank| rank.to_string()).collect();
-    ranks.join(", ")
 }
 
 #[cfg(test)]

@@ -39,6 +39,13 @@ pub struct FencingToken {
     pub number: u64,
 }
 
+/// Birth, epoch and number, with dots between them.
+impl core::fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{}.{}.{}", self.birth, self.epoch, self.number)
+    }
+}
+
 impl FencingToken {
     /// The token as a single number, which grows as well: 48 bits of the birth, 32 of the epoch, 48 of the number.
     ///
@@ -58,6 +65,7 @@ impl FencingToken {
 /// Which algorithm grants locks: the same at every member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum MutexKind {
     /// A table of locks driven by the total order. Needs total order, at reliable or above.
     #[default]
@@ -75,6 +83,7 @@ pub enum MutexKind {
 /// Which algorithm elects leaders: the same at every member.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
 pub enum ElectionKind {
     /// The highest rank wins by asking those above it (Garcia-Molina, 1982).
     #[default]
@@ -125,6 +134,7 @@ pub enum LockNews {
 
 /// Why a lock or a leadership was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
 pub enum Loss {
     /// This process can reach no quorum of the view: other members may have gone on.
     #[error("no majority of the view can be reached: others may have the lock by now")]
@@ -173,6 +183,7 @@ pub enum Coordination {
 
 /// Why a lock can't be requested or an election can't be joined. Nothing was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum CoordinationRefusal {
     /// The process is in no view.
     #[error("this process is in no view: locks and elections are for members")]

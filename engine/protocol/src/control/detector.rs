@@ -154,6 +154,7 @@ pub enum Path {
 
 /// Which detector suspects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Why {
     /// Its process is known to be gone.
     Evidence,

@@ -14,7 +14,7 @@ use crate::control::coordination::{
     Coordination, CoordinationRefusal, FencingToken, Leadership, LockId, LockStanding, MutexKind, Participation,
     Patience,
 };
-use crate::control::coordinator::{FromCoordinator, LinkFrame, ToCoordinator};
+use crate::control::coordinator::{Coordinator, FromCoordinator, LinkFrame, ToCoordinator};
 use crate::control::mutex::replicated::{Command, Grant, Replicated};
 use crate::counters::Counter;
 use crate::data::pack::Outgoing;
@@ -163,6 +163,20 @@ impl Process {
     }
 
     // ---- the application ------------------------------------------------------------------------------------------
+
+    /// The coordinator, to ask it on behalf of the application: it knows whether locks may be requested now.
+    ///
+    /// # Panics
+    /// As all calls about locks and elections, if the coordinator was taken out.
+    pub fn coordinator(&mut self, now: Instant) -> &mut Coordinator {
+        let (may, has_left) = (self.may_coordinate(), self.standing() == Standing::Gone);
+        let coordinator = self.control.coordinator_mut();
+        coordinator.note_may(may);
+        if has_left {
+            coordinator.take(now, ToCoordinator::Left);
+        }
+        coordinator
+    }
 
     /// Requests a lock; [`Process::poll_coordination`] reports when it is granted, or why not, and when it is lost.
     ///

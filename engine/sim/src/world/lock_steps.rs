@@ -230,9 +230,7 @@ impl Locker {
 fn reasonable(context: &StepContext<'_>, refusal: CoordinationRefusal) -> Verdict {
     match refusal {
         CoordinationRefusal::Outside | CoordinationRefusal::Forming | CoordinationRefusal::NoMajority => Ok(()),
-        CoordinationRefusal::NeedsTotalOrder | CoordinationRefusal::TooMany => {
-            Err(odd(context, format!("refuses: {refusal}")))
-        }
+        refusal => Err(odd(context, format!("refuses: {refusal}"))),
     }
 }
 

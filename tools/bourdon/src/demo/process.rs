@@ -12,7 +12,7 @@ use super::share::Shares;
 use crate::exit::Failure;
 use crate::place::in_options;
 use bourdon::settings::Role;
-use bourdon::{Counter, Delivery, Event, Node, NodeEvent, Outgoing, Port, Rank};
+use bourdon::{Counter, Delivery, Event, Node, Outgoing, Port, Rank};
 use bourdon_lab::history::writer::History;
 use sha2::Digest;
 use std::io::{BufRead, Write};
@@ -243,7 +243,7 @@ impl DemoProcess {
                 }
                 Event::SnapshotReady => self.take_state()?,
                 Event::Removed(_) => self.begin_again(event)?,
-                Event::SnapshotTooLarge { .. } => return Err(NodeEvent::Group(event).to_string()),
+                Event::SnapshotTooLarge { .. } => return Err(event.to_string()),
                 // Once the group has formed, such an event comes from a process outside the group.
                 Event::RankClaimed(_) | Event::ConfigurationDiffers(_) if self.has_reported_ready => {}
                 Event::IdentityConflict(rank) | Event::RankClaimed(rank) => {
@@ -251,7 +251,7 @@ impl DemoProcess {
                 }
                 Event::ConfigurationDiffers(rank) => return Err(format!("member {rank} is configured otherwise")),
                 Event::Suspected(..) | Event::NoMajority => {
-                    send_report(&ProcessReport::News { what: NodeEvent::Group(event).to_string() })
+                    send_report(&ProcessReport::News { what: event.to_string() })
                 }
                 _ => {}
             }
@@ -297,9 +297,9 @@ impl DemoProcess {
     /// The other members continued without this process: what it has delivered may differ from their deliveries.
     fn begin_again(&mut self, event: Event) -> Result<(), String> {
         if !self.assignment.settings.process.snapshots {
-            return Err(NodeEvent::Group(event).to_string());
+            return Err(event.to_string());
         }
-        send_report(&ProcessReport::News { what: NodeEvent::Group(event).to_string() });
+        send_report(&ProcessReport::News { what: event.to_string() });
         self.awaits_state = true;
         self.bump_incarnation()
     }
@@ -416,7 +416,7 @@ fn begin_proof(assignment: &Assignment, incarnation: u32) -> Result<Proof, Strin
     let settings = &assignment.settings;
     let name = match settings.process.role {
         Role::Member => format!("member-{}", settings.process.rank),
-        Role::Observer => format!("observer-{}", settings.process.rank),
+        _ => format!("observer-{}", settings.process.rank),
     };
     let incarnation = if incarnation > 1 { format!(".{incarnation}") } else { String::new() };
     let file = assignment.history.as_ref().map(|directory| directory.join(format!("{name}{incarnation}.tsv")));

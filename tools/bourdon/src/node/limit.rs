@@ -56,10 +56,12 @@ impl Limit {
 /// The kind and the rank of an event that is limited.
 fn key(event: &NodeEvent) -> Option<(&'static str, u16)> {
     match event {
-        NodeEvent::Group(Event::IdentityConflict(rank)) => Some(("identity_conflict", rank.0)),
-        NodeEvent::Group(Event::RankClaimed(rank)) => Some(("rank_claimed", rank.0)),
-        NodeEvent::Group(Event::ConfigurationDiffers(rank)) => Some(("configuration_differs", rank.0)),
-        NodeEvent::Group(Event::Restarted { rank, .. }) => Some(("restarted", rank.0)),
+        NodeEvent::Group(
+            event @ (Event::IdentityConflict(rank)
+            | Event::RankClaimed(rank)
+            | Event::ConfigurationDiffers(rank)
+            | Event::Restarted { rank, .. }),
+        ) => Some((event.name(), rank.0)),
         _ => None,
     }
 }

@@ -275,7 +275,8 @@ mod tests {
     #[test]
     fn changes_that_wait_for_a_restart_are_named() {
         let channel = |name: &str| ChannelSettings::new(name, ([239, 1, 1, 1], 7000).into());
-        let mut settings = Settings { channels: vec![channel("trades"), channel("quotes")], ..Settings::default() };
+        let mut settings = Settings::default();
+        settings.channels = vec![channel("trades"), channel("quotes")];
         let before = described(&settings);
         assert_eq!(changes(&before, &before), Vec::<String>::new());
         settings.channels[0].detector = ChannelDetector::Group;

@@ -82,8 +82,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                     let acked = first.map_or(0, |first| next.0 - first);
                     writeln!(file, "{acked}").map_err(unusable)?;
                 }
-                ClientEvent::TooLarge(_) => return Err(Failure::broken("the group refuses 32 bytes as too large")),
                 ClientEvent::TooManyClients | ClientEvent::NoAnswer => return Ok(()),
+                event => return Err(Failure::broken(event)),
             }
         }
         let until_due = due.saturating_duration_since(Instant::now());

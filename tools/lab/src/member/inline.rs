@@ -6,10 +6,7 @@ use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_tok
 use super::messages::Publisher;
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
-use bourdon::{
-    Coordination, Delivery, Event, LockNews, Node, NodeEvent, Patience, Port, Reach, Refusal, Standing, TopicId,
-    TopicName,
-};
+use bourdon::{Delivery, Event, LockRequest, Node, Port, Reach, Refusal, Standing, TopicId};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
@@ -33,7 +30,7 @@ pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Re
         due_ns: 0,
         has_state: false,
         tokens,
-        has_asked: false,
+        request: None,
         reach: None,
         talk,
     };
@@ -59,8 +56,8 @@ struct Member {
     has_state: bool,
     /// The file that the token is written to, until it is written.
     tokens: Option<PathBuf>,
-    /// Whether it has requested the lock.
-    has_asked: bool,
+    /// The request for the lock.
+    request: Option<LockRequest>,
     /// The last report about the lock.
     reach: Option<Reach>,
     talk: bool,
@@ -89,7 +86,7 @@ impl Member {
         let goes_on = self.hear(events)? && self.take_token()?;
         if self.reach != self.node.reach() {
             self.reach = self.node.reach();
-            self.reach.iter().for_each(|reach| self.print(format_args!("{}", NodeEvent::Reached(*reach))));
+            self.reach.iter().for_each(|reach| self.print(format_args!("{reach}")));
         }
         self.deliveries.history.flush();
         if work == 0 && goes_on {
@@ -121,7 +118,7 @@ impl Member {
     /// Handles all events; returns false if this incarnation is over.
     fn hear(&mut self, events: Vec<Event>) -> Result<bool, Failure> {
         for event in events {
-            self.print(format_args!("{}", NodeEvent::Group(event)));
+            self.print(format_args!("{event}"));
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
                 Event::SnapshotWanted => {
@@ -133,7 +130,7 @@ impl Member {
                 Event::SnapshotReady => self.restore()?,
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
                 Event::SnapshotTooLarge { .. } | Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
-                    return Err(Failure::broken(NodeEvent::Group(event)));
+                    return Err(Failure::broken(event));
                 }
                 // A member must never do this, so it is recorded for the judge.
                 Event::Gap { sender, from, to } => self.deliveries.gap(sender, from, to),
@@ -170,16 +167,19 @@ impl Member {
 
     /// Requests the lock once a member, and records the token that is granted.
     fn take_token(&mut self) -> Result<bool, Failure> {
-        while let Some(news) = self.node.poll_coordination() {
-            let Coordination::Lock(id, LockNews::Granted(token)) = news else { continue };
-            self.node.unlock(id);
-            let Some(path) = self.tokens.take() else { continue };
-            note_token(&path, token)?;
-            self.print(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
+        let Some(path) = &self.tokens else { return Ok(true) };
+        if self.request.is_none() && self.node.process().standing() == Standing::Member {
+            self.request = Some(self.node.request_lock("lab").map_err(Failure::broken)?);
         }
-        if self.tokens.is_some() && !self.has_asked && self.node.process().standing() == Standing::Member {
-            let lock = TopicName::new("lab").map_err(Failure::unusable)?;
-            self.has_asked = self.node.lock(lock, Patience::Forever).is_ok(); // refused for now: asked again
+        let Some(request) = &mut self.request else { return Ok(true) };
+        match request.try_guard() {
+            Ok(None) => {}
+            Ok(Some(guard)) => {
+                note_token(path, guard.token())?;
+                (self.tokens, self.request) = (None, None);
+                self.print(format_args!("has the lock under token {}", guard.token()));
+            }
+            Err(_) => self.request = None, // refused for now: asked again
         }
         Ok(true)
     }

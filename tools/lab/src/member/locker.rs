@@ -11,9 +11,7 @@
 
 use super::{Failure, ending_of, named};
 use bourdon::settings::{MutexKind, Profile, Settings};
-use bourdon::{
-    Coordination, Event, FencingToken, LockId, LockNews, Loss, Node, NodeEvent, Patience, Port, Standing, TopicName,
-};
+use bourdon::{Event, FencingToken, Guard, LockError, LockRequest, Loss, Lost, Node, Port, Standing};
 use bourdon_lab::locks::journal::{Grant, Incarnation, Journal, Kind, Token, now_ns};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -21,6 +19,8 @@ use std::path::PathBuf;
 use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
 
+/// The lock.
+const LOCK: &str = "counter";
 /// The longest sleep: no work here is more urgent.
 const LONGEST_SLEEP: Duration = Duration::from_millis(5);
 /// The longest sleep of a member that works between polls.
@@ -73,11 +73,9 @@ pub(crate) struct Args {
 enum Place {
     Outside,
     Waiting {
-        id: LockId,
         requested_ns: u64,
     },
     Inside {
-        id: Option<LockId>,
         grant: Grant,
         read: u64,
         half_ns: u64,
@@ -85,7 +83,6 @@ enum Place {
     },
     /// The resource has reported that another member has the lock; the node has not reported it.
     Stale {
-        id: Option<LockId>,
         grant: Grant,
         since_ns: u64,
     },
@@ -95,8 +92,12 @@ struct Locker {
     own: Incarnation,
     node: Node,
     journal: Journal,
-    lock: TopicName,
     place: Place,
+    /// The request while it waits, and the lock while it is held; none for an entry without it.
+    request: Option<LockRequest>,
+    guard: Option<Guard>,
+    /// The last request was refused.
+    is_refused: bool,
     is_member: bool,
     inside_ns: u64,
     entries: u64,
@@ -121,13 +122,14 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let waker = node.port().waker();
     // Whatever ends this wait ends the process.
     let ended = ending_of(|| _ = std::io::stdin().read(&mut [0]), move || waker.wake());
-    let lock = TopicName::new("counter").map_err(Failure::unusable)?;
     let mut locker = Locker {
         own,
         node,
         journal,
-        lock,
         place: Place::Outside,
+        request: None,
+        guard: None,
+        is_refused: false,
         is_member: false,
         inside_ns: args.inside * 1_000,
         entries: 0,
@@ -159,12 +161,7 @@ impl Locker {
     fn step(&mut self) -> Result<bool, Failure> {
         let mut events = Vec::new();
         let work = self.node.poll(|delivery| events.extend(delivery.event())).map_err(Failure::broken)?;
-        while let Some(news) = self.node.poll_coordination() {
-            self.talk(format_args!("{news:?}"));
-            if let Coordination::Lock(id, news) = news {
-                self.on_lock(id, news)?;
-            }
-        }
+        self.look_at_lock()?;
         if !self.hear(events)? {
             return Ok(false);
         }
@@ -177,7 +174,7 @@ impl Locker {
 
     fn hear(&mut self, events: Vec<Event>) -> Result<bool, Failure> {
         for event in events {
-            self.talk(format_args!("{}", NodeEvent::Group(event)));
+            self.talk(format_args!("{event}"));
             match event {
                 Event::View { epoch, .. } => {
                     let process = self.node.process();
@@ -188,7 +185,7 @@ impl Locker {
                 }
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
                 Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
-                    return Err(Failure::broken(NodeEvent::Group(event)));
+                    return Err(Failure::broken(event));
                 }
                 _ => {}
             }
@@ -196,35 +193,36 @@ impl Locker {
         Ok(true)
     }
 
-    fn on_lock(&mut self, id: LockId, news: LockNews) -> Result<(), Failure> {
-        let how = match news {
-            LockNews::Granted(of) => {
-                let Place::Waiting { id: waits, requested_ns } = self.place else {
-                    return Err(Failure::broken(format!("{id:?} was granted, but no request was open")));
-                };
-                if waits != id {
-                    return Err(Failure::broken(format!("{id:?} was granted, and {waits:?} had been requested")));
-                }
-                return self.enter(Some(id), token(of), requested_ns);
-            }
-            LockNews::Busy | LockNews::TimedOut => {
-                return Err(Failure::broken(format!("{news:?}, but the request would have waited for ever")));
-            }
-            LockNews::Lost(Loss::NoMajority) => Kind::CutOff,
-            LockNews::Lost(_) => Kind::Lost,
-        };
+    fn look_at_lock(&mut self) -> Result<(), Failure> {
         match self.place {
-            Place::Inside { id: held, grant, .. } | Place::Stale { id: held, grant, .. } if held == Some(id) => {
-                self.journal.end(grant, how).map_err(Failure::broken)?;
-                self.place = Place::Outside;
+            Place::Outside => Ok(()),
+            Place::Waiting { requested_ns } => {
+                let Some(request) = &mut self.request else { return Ok(()) };
+                match request.try_guard() {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(guard)) => {
+                        let token = token(guard.token());
+                        (self.request, self.guard) = (None, Some(guard));
+                        return self.enter(token, requested_ns);
+                    }
+                    Err(error @ (LockError::Lost(_) | LockError::Refused(_))) => self.talk(format_args!("{error}")),
+                    Err(error) => return Err(Failure::broken(error)),
+                }
+                (self.request, self.place, self.is_refused) = (None, Place::Outside, true);
+                Ok(())
             }
-            Place::Waiting { id: waits, .. } if waits == id => self.place = Place::Outside,
-            _ => {}
+            Place::Inside { grant, .. } | Place::Stale { grant, .. } => {
+                let Some(why) = self.guard.as_ref().and_then(Guard::lost) else { return Ok(()) };
+                self.talk(format_args!("{why}"));
+                let how = if why == Lost::Group(Loss::NoMajority) { Kind::CutOff } else { Kind::Lost };
+                self.journal.end(grant, how).map_err(Failure::broken)?;
+                self.release();
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    fn enter(&mut self, id: Option<LockId>, token: Token, requested_ns: u64) -> Result<(), Failure> {
+    fn enter(&mut self, token: Token, requested_ns: u64) -> Result<(), Failure> {
         let granted_ns = now_ns();
         let grant = Grant { holder: self.own, token, requested_ns, granted_ns };
         match self.journal.begin(grant).map_err(Failure::broken)? {
@@ -232,10 +230,10 @@ impl Locker {
                 print("inside");
                 let half_ns = granted_ns + self.rng.u64(..=self.inside_ns);
                 let until_ns = half_ns + self.rng.u64(..=self.inside_ns);
-                self.place = Place::Inside { id, grant, read, half_ns, until_ns };
+                self.place = Place::Inside { grant, read, half_ns, until_ns };
                 self.entries += 1;
             }
-            Err(_) => self.place = Place::Stale { id, grant, since_ns: now_ns() },
+            Err(_) => self.place = Place::Stale { grant, since_ns: now_ns() },
         }
         Ok(())
     }
@@ -247,43 +245,41 @@ impl Locker {
                 self.entries += 1;
                 let highest = self.journal.lines().map_err(Failure::broken)?.last().map(|line| line.highest);
                 let Token { epoch, number } = highest.unwrap_or_default();
-                self.enter(None, Token { epoch, number: number + 1 }, now_ns())?;
+                self.enter(Token { epoch, number: number + 1 }, now_ns())?;
                 Ok(Duration::ZERO)
             }
-            Place::Outside => Ok(match self.node.lock(self.lock, Patience::Forever) {
-                Ok(id) => {
-                    self.place = Place::Waiting { id, requested_ns: now_ns() };
-                    Duration::ZERO
+            Place::Outside => {
+                if std::mem::take(&mut self.is_refused) || self.node.process().standing() != Standing::Member {
+                    return Ok(LONGEST_SLEEP); // for now
                 }
-                Err(_) => LONGEST_SLEEP, // for now
-            }),
+                self.request = Some(self.node.request_lock(LOCK).map_err(Failure::broken)?);
+                self.place = Place::Waiting { requested_ns: now_ns() };
+                Ok(Duration::ZERO)
+            }
             Place::Waiting { .. } => Ok(LONGEST_SLEEP),
-            Place::Stale { id, grant, since_ns } if id.is_none() || now_ns() - since_ns > REPORTED_WITHIN_NS => {
+            Place::Stale { grant, since_ns } if self.guard.is_none() || now_ns() - since_ns > REPORTED_WITHIN_NS => {
                 self.journal.end(grant, Kind::Abandoned).map_err(Failure::broken)?;
                 print("gave-up");
-                self.release(id);
+                self.release();
                 Ok(Duration::ZERO)
             }
             Place::Stale { .. } => Ok(LONGEST_SLEEP),
             Place::Inside { half_ns, .. } if now_ns() < half_ns => Ok(WORKING_SLEEP),
-            Place::Inside { id, grant, read, until_ns, .. } => {
+            Place::Inside { grant, read, until_ns, .. } => {
                 std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(now_ns()))); // the work
                 if !self.journal.commit(grant, read).map_err(Failure::broken)? {
-                    self.place = Place::Stale { id, grant, since_ns: now_ns() };
+                    self.place = Place::Stale { grant, since_ns: now_ns() };
                     return Ok(Duration::ZERO);
                 }
                 print("out");
-                self.release(id);
+                self.release();
                 Ok(Duration::ZERO)
             }
         }
     }
 
-    fn release(&mut self, id: Option<LockId>) {
-        if let Some(id) = id {
-            self.node.unlock(id);
-        }
-        self.place = Place::Outside;
+    fn release(&mut self) {
+        (self.guard, self.place) = (None, Place::Outside);
     }
 
     /// Ends in order: no other process is left in doubt whether this member still holds the lock.

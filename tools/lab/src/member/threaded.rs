@@ -18,8 +18,8 @@ use super::messages::{Line, Publisher, line};
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
 use bourdon::{
-    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, LockState, Message, NodeEvent, Publication, Rank,
-    Refusal, Sequence, Subscription, ThreadedNode, TopicId, TopicName, Wait,
+    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, Message, NodeEvent, Publication, Rank, Refusal,
+    Sequence, Subscription, ThreadedNode, TopicId,
 };
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
@@ -280,13 +280,13 @@ impl Member {
     fn take_token(&mut self) -> Result<(), Failure> {
         let Some(path) = &self.tokens else { return Ok(()) };
         if self.request.is_none() {
-            let lock = TopicName::new("lab").map_err(Failure::unusable)?;
-            self.request = Some(self.node.locks().begin(lock, Wait::Forever));
+            self.request = Some(self.node.request_lock("lab").map_err(Failure::broken)?);
         }
-        let Some(LockState::Held(token)) = self.request.as_ref().map(LockRequest::state) else { return Ok(()) };
-        note_token(path, token)?;
+        let Some(request) = &mut self.request else { return Ok(()) };
+        let Ok(Some(guard)) = request.try_guard() else { return Ok(()) };
+        note_token(path, guard.token())?;
         (self.tokens, self.request) = (None, None);
-        self.print(format_args!("has the lock under token {}:{}:{}", token.birth, token.epoch.0, token.number));
+        self.print(format_args!("has the lock under token {}", guard.token()));
         Ok(())
     }
 }

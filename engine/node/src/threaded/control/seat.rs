@@ -4,10 +4,10 @@
 
 use super::way::{MAIL_A_ROUND, Mail, PlaneEnd, ToData};
 use crate::config::{Role, Settings, group_of, in_channel};
+use crate::locks::broker::Broker;
+use crate::locks::commands::{COMMANDS_MAX, LockCommand};
 use crate::mailbox::Receiver;
 use crate::threaded::end::Outcome;
-use crate::threaded::locks::broker::Broker;
-use crate::threaded::locks::commands::{COMMANDS_MAX, LockCommand};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{ControlPlane, FromControl};
 use bourdon_ring::signal::Flag;

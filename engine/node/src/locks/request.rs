@@ -1,18 +1,19 @@
-//! What one caller and the control thread share about one request: its state, and a way to sleep until it changes.
+//! What one caller and the thread that answers share about one request: its state, and a way to sleep until it changes.
 //!
 //! A channel for each request would keep every change, and so grow with a caller that does not read; and a holder asks
 //! "do I still hold it?" without taking the answer away from the next caller. So there is one cell with the latest
 //! state: a change overwrites it, counts, and wakes the callers that sleep, unless none of them waits for a state like
 //! it. The path is rare, so a mutex that both hold for an assignment will do.
 //!
-//! Invariants: the control thread never waits for anything under the mutex; once no thread is left to answer, the last
-//! state records it ([`Answer`] sees to it when it is dropped).
+//! Invariants: the thread that answers never waits for anything under the mutex, and calls nothing of an application;
+//! once no thread is left to answer, the last state records it ([`Answer`] sees to it when it is dropped).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// The control thread calls it after each change: it must be quick, and must not ask for locks itself.
+/// The control thread calls it after each change: it must be quick, and must not ask for locks itself. Only the admin
+/// thread has one, to be woken by.
 pub(crate) type Watcher = Arc<dyn Fn() + Send + Sync>;
 
 /// A state that can record that it is over because the node has ended.
@@ -30,6 +31,8 @@ struct Inner<S> {
     /// Callers that sleep.
     sleepers: usize,
     watcher: Option<Watcher>,
+    /// The caller reads its place in the queue.
+    is_place_read: bool,
 }
 
 /// The shared cell.
@@ -46,7 +49,10 @@ impl<S> std::fmt::Debug for Request<S> {
 
 impl<S: State> Request<S> {
     pub(crate) fn new(state: S, watcher: Option<Watcher>) -> Arc<Self> {
-        Arc::new(Self { inner: Mutex::new(Inner { state, version: 0, sleepers: 0, watcher }), changed: Condvar::new() })
+        Arc::new(Self {
+            inner: Mutex::new(Inner { state, version: 0, sleepers: 0, watcher, is_place_read: false }),
+            changed: Condvar::new(),
+        })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<S>> {
@@ -57,14 +63,17 @@ impl<S: State> Request<S> {
         self.inner().state.clone()
     }
 
-    pub(crate) fn is_watched(&self) -> bool {
-        self.inner().watcher.is_some()
+    /// Whether its place in the queue is worth a search.
+    fn is_watched(&self) -> bool {
+        let inner = self.inner();
+        inner.watcher.is_some() || inner.is_place_read
     }
 
-    /// Has the control thread call it from now on, and once immediately: the change may have come before.
-    pub(crate) fn watch(&self, watcher: Watcher) {
-        self.inner().watcher = Some(Arc::clone(&watcher));
-        watcher();
+    /// The state; its place is looked up from now on.
+    pub(crate) fn state_with_place(&self) -> S {
+        let mut inner = self.inner();
+        inner.is_place_read = true;
+        inner.state.clone()
     }
 
     /// The state, if it has changed since version `seen`, which is moved on.

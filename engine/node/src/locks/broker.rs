@@ -1,4 +1,4 @@
-//! The control thread's part in locks and elections: carries out commands, asks the coordinator, hands its news out.
+//! The part of the thread that has the coordinator: carries out commands, asks the coordinator, hands its news out.
 //!
 //! The coordinator refuses what can't be asked for now (the group is still forming, this process is outside); an
 //! application that starts with its node would have to try again and again. So requests that may wait are kept here
@@ -6,7 +6,8 @@
 //! strongest among this node's candidacies, which is to campaign, then to stand by, then to watch.
 //!
 //! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies
-//! for one name at most one stands. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`], [`PLACES_A_LOOK`].
+//! for one name at most one stands, which `locks.rs` sees to. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`],
+//! [`PLACES_A_LOOK`].
 
 use super::commands::LockCommand;
 use super::request::{Answer, Request};
@@ -43,7 +44,8 @@ struct Race {
     taken: Option<Participation>,
 }
 
-/// The control thread's end.
+/// All requests of a node.
+#[derive(Debug)]
 pub(crate) struct Broker {
     is_member: bool,
     pending: Vec<Pending>,
@@ -81,8 +83,8 @@ impl Broker {
         match command {
             LockCommand::Lock(name, wait, answer) => self.lock(coordinator, now, (name, wait), answer),
             LockCommand::Unlock(request) => self.unlock(coordinator, &request),
-            LockCommand::Elect(name, participation, answer) => self.elect(coordinator, name, participation, answer),
-            LockCommand::Resign(name, request) => self.resign(&name, &request),
+            LockCommand::Elect(name, answer) => self.elect(coordinator, name, answer),
+            LockCommand::Stand(name, participation, request) => self.stand(coordinator, name, participation, &request),
             LockCommand::LeaveElection(name, request) => self.leave_election(&name, &request),
         }
     }
@@ -184,12 +186,10 @@ impl Broker {
             }
             Coordination::Lock(id, news) => {
                 let Some(answer) = self.asked.remove(&id) else { return };
-                let error = match news {
-                    LockNews::Busy => LockError::Busy,
-                    LockNews::Lost(why) => LockError::Lost(Lost::Group(why)),
-                    LockNews::TimedOut | LockNews::Granted(_) => LockError::TimedOut,
-                };
-                over(&answer, error);
+                match news {
+                    LockNews::Lost(why) => over(&answer, Lost::Group(why).into()),
+                    LockNews::Busy | LockNews::TimedOut | LockNews::Granted(_) => over_without_lock(&answer),
+                }
             }
             Coordination::Leader(name, _) => self.show_leader(coordinator, &name, None),
             Coordination::Deposed(name, why) => self.show_leader(coordinator, &name, Some(why)),
@@ -198,42 +198,43 @@ impl Broker {
 
     // ---- elections ------------------------------------------------------------------------------------------------
 
-    /// Takes part in an election.
-    fn elect(
-        &mut self,
-        coordinator: &Coordinator,
-        name: TopicName,
-        participation: Participation,
-        answer: Answer<ElectionState>,
-    ) {
+    /// Watches an election.
+    fn elect(&mut self, coordinator: &Coordinator, name: TopicName, answer: Answer<ElectionState>) {
         self.is_unsettled = true;
         let seats: usize = self.races.values().map(|race| race.seats.len()).sum();
-        let race = self.races.entry(name).or_default();
-        let stands = race.seats.iter().any(|(participation, _)| *participation > Participation::Watch);
-        let refused = if participation > Participation::Watch && stands {
-            Some(LockError::Stands)
-        } else if seats >= SEATS_MAX {
-            Some(CoordinationRefusal::TooMany.into())
+        let refused = if seats >= SEATS_MAX {
+            Some(CoordinationRefusal::TooMany)
         } else if !self.is_member {
-            Some(CoordinationRefusal::Outside.into())
+            Some(CoordinationRefusal::Outside)
         } else {
             None
         };
         match refused {
-            Some(error) => answer.set(|state| state.over = Some(error)),
-            None => race.seats.push((participation, answer)),
+            Some(refusal) => answer.set(|state| state.over = Some(refusal.into())),
+            None => self.races.entry(name).or_default().seats.push((Participation::Watch, answer)),
         }
         if self.race_is_on(name) {
             self.show_leader(coordinator, &name, None);
         }
     }
 
-    /// Makes a candidacy watch only.
-    fn resign(&mut self, name: &TopicName, request: &Arc<Request<ElectionState>>) {
+    /// Changes the part of a candidacy.
+    fn stand(
+        &mut self,
+        coordinator: &Coordinator,
+        name: TopicName,
+        participation: Participation,
+        request: &Arc<Request<ElectionState>>,
+    ) {
         self.is_unsettled = true;
-        if let Some(race) = self.races.get_mut(name) {
+        if let Some(race) = self.races.get_mut(&name) {
             let own = race.seats.iter_mut().filter(|(_, answer)| answer.is_of(request));
-            own.for_each(|(participation, _)| *participation = Participation::Watch);
+            own.for_each(|(part, _)| *part = participation);
+            let standing = race.seats.iter().filter(|(part, _)| *part > Participation::Watch).count();
+            debug_assert!(standing <= 1, "two candidacies of this node stand for {name:?}");
+        }
+        if self.race_is_on(name) {
+            self.show_leader(coordinator, &name, None); // it may have begun to lead, or be no candidacy any more
         }
     }
 
@@ -257,11 +258,8 @@ impl Broker {
         for (participation, answer) in &race.seats {
             let own = *participation > Participation::Watch
                 && leader.is_some_and(|leadership| Some(leadership.leader) == own_rank);
-            answer.set(|state| {
-                let deposed =
-                    deposed.filter(|_| *participation > Participation::Watch).or(state.deposed.filter(|_| !own));
-                *state = ElectionState { leader, own, deposed, pending: None, over: state.over, known: true };
-            });
+            let deposed = deposed.filter(|_| *participation > Participation::Watch);
+            answer.set(|state| state.take(leader, own, deposed));
         }
     }
 
@@ -353,4 +351,12 @@ impl Race {
 
 fn over(answer: &Answer<LockState>, error: LockError) {
     answer.set(|state| *state = LockState::Over(error));
+}
+
+/// The time to wait is over, or there was none.
+fn over_without_lock(answer: &Answer<LockState>) {
+    answer.set(|state| {
+        let ahead = if let LockState::Waiting { ahead } = state { (*ahead).max(1) } else { 1 };
+        *state = LockState::Over(LockError::Busy { ahead });
+    });
 }

@@ -1,0 +1,306 @@
+//! What events and outcomes mean, in plain English, for logs and terminals.
+//!
+//! An application that prints `Debug` shows its users Rust. So the texts stand here, beside the types: every tool
+//! prints the same sentence for the same fact, and each has a name for machines that stays when its sentence is
+//! improved.
+
+use super::{DirectOutcome, Event};
+use crate::control::detector::Why;
+use bourdon_wire::{Epoch, InstanceId, Rank, Sequence};
+use core::fmt::{Display, Formatter, Result};
+use core::net::SocketAddr;
+
+/// The ranks whose bits are set, as a list.
+#[derive(Clone, Copy, Debug)]
+pub struct Ranks(pub u64);
+
+impl Display for Ranks {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let mut separator = "";
+        for rank in (0..64).filter(|rank| self.0 >> rank & 1 == 1) {
+            write!(f, "{separator}{rank}")?;
+            separator = ", ";
+        }
+        Ok(())
+    }
+}
+
+impl Event {
+    /// Its name for machines: the same in every version.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::View { .. } => "view",
+            Self::Suspected(..) => "suspected",
+            Self::Trusted(_) => "trusted",
+            Self::NoMajority => "no_majority",
+            Self::Majority => "majority",
+            Self::Removed(_) => "removed",
+            Self::Left(_) => "left",
+            Self::Settled { .. } => "settled",
+            Self::Gap { .. } => "gap",
+            Self::Retracted { .. } => "retracted",
+            Self::Synced { .. } => "synced",
+            Self::SnapshotWanted => "snapshot_wanted",
+            Self::SnapshotReady => "snapshot_ready",
+            Self::SnapshotTooLarge { .. } => "snapshot_too_large",
+            Self::IdentityConflict(_) => "identity_conflict",
+            Self::RankClaimed(_) => "rank_claimed",
+            Self::Restarted { .. } => "restarted",
+            Self::ConfigurationDiffers(_) => "configuration_differs",
+            Self::OtherVersion(_) => "other_version",
+            Self::GateEnded(_) => "gate_ended",
+            Self::GateDropped(_) => "gate_dropped",
+            Self::Superseded { .. } => "superseded",
+            Self::OlderInstance { .. } => "older_instance",
+            Self::NewInstance { .. } => "new_instance",
+        }
+    }
+
+    /// The member, or the rank, that it is about, if it is about one.
+    pub fn rank(&self) -> Option<Rank> {
+        match *self {
+            Self::Suspected(rank, _)
+            | Self::Trusted(rank)
+            | Self::IdentityConflict(rank)
+            | Self::RankClaimed(rank)
+            | Self::ConfigurationDiffers(rank)
+            | Self::Restarted { rank, .. }
+            | Self::GateEnded(rank)
+            | Self::Gap { sender: rank, .. }
+            | Self::Retracted { sender: rank, .. } => Some(rank),
+            _ => None,
+        }
+    }
+}
+
+impl Display for Why {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        f.write_str(match self {
+            Self::Evidence => "evidence that its process is gone",
+            Self::Group => "the group's detectors",
+            Self::Push => "push: it was silent",
+            Self::Pull => "pull: it answers no pings",
+            Self::Phi => "phi: its heartbeats are overdue",
+        })
+    }
+}
+
+fn write_superseded(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
+    let text = "formed after the one this member was in, and has a majority: this member was paused or cut off since; \
+         it leaves the older instance and joins the newer one";
+    write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
+fn write_older_instance(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
+    let text = "formed before one that this process was in: it waits up to 10 s for the later one, then joins this one";
+    write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
+fn write_new_instance(f: &mut Formatter<'_>, from: InstanceId, to: InstanceId) -> Result {
+    let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
+    write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
+}
+
+/// Messages, or datagrams without any, are lost.
+fn write_gap(f: &mut Formatter<'_>, sender: Rank, count: u64, from: Sequence) -> Result {
+    if count > 0 {
+        return write!(f, "{count} messages of member {sender} from {from} on are lost: no longer retained");
+    }
+    write!(
+        f,
+        "datagrams of member {sender} that held no numbered message are lost: no longer retained; a barrier's own \
+         message may have been in them"
+    )
+}
+
+/// A publisher waits for an observer no longer.
+fn write_gate(f: &mut Formatter<'_>, event: &Event) -> Result {
+    match event {
+        Event::GateEnded(rank) => write!(
+            f,
+            "member {rank} waits for this observer no longer: it was silent, or delivered less than a window within \
+                 flow.gating_timeout_ns; it may lose messages until it has caught up"
+        ),
+        Event::GateDropped(address) => write!(
+            f,
+            "the observer at {} was silent, or delivered less than a window within flow.gating_timeout_ns: this member \
+                 waits for it no longer",
+            SocketAddr::from(*address)
+        ),
+        _ => unreachable!("{event:?} is of no gate"),
+    }
+}
+
+/// Events that keep a process out of the group, or another one.
+fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
+    match event {
+        Event::SnapshotTooLarge { bytes, limit_bytes } => write!(
+            f,
+            "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise \
+                 limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
+        ),
+        Event::IdentityConflict(rank) => {
+            write!(
+                f,
+                "another process is a member with rank {rank} and is alive: this process can't join; stop one of the \
+                 two, or give this process another process.rank"
+            )
+        }
+        Event::RankClaimed(rank) => {
+            write!(f, "another process uses rank {rank} too: one of the two has the wrong process.rank")
+        }
+        Event::Restarted { rank, .. } => write!(
+            f,
+            "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is \
+                 out of the view"
+        ),
+        Event::ConfigurationDiffers(rank) => write!(
+            f,
+            "member {rank} is configured otherwise: group.members, order, reliability, relay, ack_each, sequencer, \
+                 quorum, mutex and election, limits.mtu_bytes and max_message_bytes, and channel.detector must be the \
+                 same everywhere"
+        ),
+        Event::Superseded { instance } => write_superseded(f, *instance),
+        Event::OlderInstance { instance } => write_older_instance(f, *instance),
+        Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
+        Event::OtherVersion(version) => write!(
+            f,
+            "a process on the group's address uses version {version} of the wire format: run the same release \
+                 everywhere"
+        ),
+        _ => unreachable!("{event:?} is no obstacle"),
+    }
+}
+
+impl Display for Event {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Event::View { epoch, members, sequencer, .. } => {
+                write!(f, "view {epoch}: members {}, sequencer {sequencer}", Ranks(*members))
+            }
+            Event::Suspected(rank, Why::Evidence) => write!(f, "the process of member {rank} is gone"),
+            Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why}"),
+            Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
+            Event::NoMajority => f.write_str(
+                "no majority of the view can be reached: restore the network, or let members that are paused go on; \
+                     members that were restarted have forgotten what they promised and do not count, so if a majority \
+                     is gone for good, stop all members and start the group again",
+            ),
+            Event::Majority => f.write_str("a majority of the view can be reached again"),
+            Event::Removed(epoch) => write!(
+                f,
+                "the others went on without this process, in view {epoch}: it was silent for too long; \
+                     it comes back by itself, as a new member"
+            ),
+            Event::Left(Epoch(0)) => f.write_str("this process left; it has heard of no view"),
+            Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
+            Event::Settled { delivered: Sequence(0), .. } => f.write_str(
+                "no message that this process had published before the removal was delivered, and none will be; if it \
+                     had published none, none is lost",
+            ),
+            Event::Settled { delivered, .. } => write!(
+                f,
+                "of what this process had published before the removal, messages below {delivered} were delivered; \
+                     later ones, if there were any, never will be"
+            ),
+            Event::Gap { sender, from, to } => write_gap(f, *sender, to.since(*from), *from),
+            Event::Retracted { sender, from, to } => {
+                write!(
+                    f,
+                    "{} messages of member {sender} from {from} on belong to no view: they are \
+                     void",
+                    to.since(*from)
+                )
+            }
+            Event::Synced { phase, .. } => write!(f, "barrier {phase} is complete"),
+            Event::SnapshotWanted => f.write_str("a joiner requests the application's state"),
+            Event::SnapshotReady => f.write_str("the application's state at another member has come"),
+            Event::GateEnded(_) | Event::GateDropped(_) => write_gate(f, self),
+            other => write_obstacle(f, other),
+        }
+    }
+}
+
+/// People count messages from one.
+impl Display for DirectOutcome {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        match self {
+            Self::Done { call, by, address, rtt_ns, attempts } => {
+                let (number, address, ms) = (call.0 + 1, SocketAddr::from(*address), *rtt_ns as f64 / 1e6);
+                let copies = if *attempts == 1 { "copy" } else { "copies" };
+                write!(f, "message {number} was taken by member {by} at {address} in {ms:.3} ms, {attempts} {copies}")
+            }
+            Self::Failed { call, why, .. } => write!(f, "message {} was not taken: {why}", call.0 + 1),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use bourdon_wire::{Address, Incarnation};
+
+    #[test]
+    fn a_removed_member_without_messages_reads_of_no_number() {
+        let settled = |delivered| Event::Settled { incarnation: Incarnation(7), delivered };
+        let text = settled(Sequence(0)).to_string();
+        assert!(text.starts_with("no message that this process had published") && !text.contains("below"), "{text}");
+        assert!(settled(Sequence(5)).to_string().contains("messages below 5 were delivered"));
+    }
+
+    #[test]
+    fn issue_an_empty_gap_was_reported_as_a_loss_of_0_messages() {
+        let gap = |to| Event::Gap { sender: Rank(0), from: Sequence(3), to }.to_string();
+        assert!(gap(Sequence(5)).starts_with("2 messages of member 0 from 3 on are lost"));
+        let empty = gap(Sequence(3));
+        assert!(!empty.contains("0 messages") && empty.contains("a barrier's own message"), "{empty}");
+    }
+
+    #[test]
+    fn every_event_has_a_text_and_a_name_of_its_own() {
+        let rank = Rank(5);
+        let (from, to) = (Sequence(3), Sequence(9));
+        let named = [Event::Trusted, Event::IdentityConflict, Event::RankClaimed, Event::ConfigurationDiffers]
+            .map(|event| event(rank));
+        let others = [
+            Event::View { epoch: Epoch(4), members: 0b101, sequencer: rank },
+            Event::NoMajority,
+            Event::Majority,
+            Event::Removed(Epoch(9)),
+            Event::Left(Epoch(9)),
+            Event::Settled { incarnation: Incarnation(7), delivered: to },
+            Event::Gap { sender: rank, from, to },
+            Event::Retracted { sender: rank, from, to },
+            Event::Synced { phase: 3, asked: true },
+            Event::SnapshotWanted,
+            Event::SnapshotReady,
+            Event::SnapshotTooLarge { bytes: 1 << 40, limit_bytes: 7 },
+            Event::Restarted { rank, incarnation: Incarnation(77) },
+            Event::OtherVersion(9),
+            Event::Superseded { instance: InstanceId(1 << 63) },
+            Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
+            Event::OlderInstance { instance: InstanceId(5) },
+            Event::GateEnded(rank),
+            Event::GateDropped(Address::default()),
+        ];
+        let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
+        let mut names: alloc::vec::Vec<_> = named.iter().chain(&others).map(Event::name).collect();
+        names.push(Event::Suspected(rank, Why::Push).name());
+        names.sort_unstable();
+        assert!(names.is_sorted_by(|a, b| a < b), "two events have one name: {names:?}");
+        for event in named.into_iter().chain(others).chain(suspected) {
+            let (text, debug) = (event.to_string(), alloc::format!("{event:?}"));
+            assert!(text.contains(' ') && !text.contains(" {") && text != debug, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_direct_message_reads_of_its_outcome() {
+        let (call, by) = (crate::CallId(0), Rank(2));
+        let done = DirectOutcome::Done { call, by, address: Address::default(), rtt_ns: 1_500_000, attempts: 1 };
+        assert!(done.to_string().ends_with("in 1.500 ms, 1 copy"), "{done}");
+        let failed = DirectOutcome::Failed { call, why: crate::DirectFailure::Gone, attempts: 2 };
+        assert!(failed.to_string().starts_with("message 1 was not taken: that incarnation"), "{failed}");
+    }
+}
