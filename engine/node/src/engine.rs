@@ -173,9 +173,9 @@ impl<P: Port, C: Time> Engine<P, C> {
     }
 
     /// Sends, receives, delivers, keeps time. Events are delivered in their place; one call delivers messages or
-    /// events, not both. Returns how much was done: zero means that there was nothing to do. What a delivery brings
-    /// about goes out with the next call, together with what the application publishes in answer: so do not stop
-    /// calling while this returns more than zero.
+    /// events that have a place among them, not both. Returns how much was done: zero means that there was nothing to
+    /// do. What a delivery brings about goes out with the next call, together with what the application publishes in
+    /// answer: so do not stop calling while this returns more than zero.
     ///
     /// # Errors
     /// If the port is broken.
@@ -208,6 +208,11 @@ impl<P: Port, C: Time> Engine<P, C> {
         if self.in_burst || self.owes {
             self.flush()?;
         }
+        if self.process.has_events()
+            && let Some(count) = self.hand_events_out(&mut on_delivery)
+        {
+            return Ok(count);
+        }
         let process = &mut self.process;
         let mut now = None;
         let clock = &self.clock;
@@ -218,7 +223,6 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.port_datagrams += received as u64;
         self.now = now.unwrap_or_else(|| clock.now());
         // Most rounds of a spinning thread find no work: then only the clock is read.
-        let mut delivered = 0;
         let looks = if received > 0 {
             self.is_cold = true;
             self.process.order(self.now);
@@ -226,12 +230,11 @@ impl<P: Port, C: Time> Engine<P, C> {
         } else {
             self.may_deliver || self.process.is_wedged() || self.now >= self.process.delivery_due()
         };
-        if self.process.has_events() {
-            delivered = self.hand_events_out(&mut on_delivery);
-        } else if looks {
+        let mut delivered = 0;
+        if looks {
             let emit = |message: Message<'_>| on_delivery(Delivery::Message(&message));
             delivered = self.process.deliver_after(self.now, limit, passed, emit);
-            self.may_deliver = delivered > 0 || self.process.waits_elsewhere();
+            self.may_deliver = delivered > 0 || limit == 0 || self.process.waits_elsewhere();
         }
         let timer_due = self.now >= self.process.next_deadline();
         if timer_due {
@@ -251,19 +254,23 @@ impl<P: Port, C: Time> Engine<P, C> {
     }
 
     /// Hands out the events that wait, once the control plane has been handed what was reported with them: what the
-    /// application asks of it because of an event comes after what caused the event. Returns at least 1: the next call
-    /// hands them out, or delivers what is behind them.
+    /// application asks of it because of an event comes after what caused the event. So they go out before anything
+    /// more is received, which is reported first. Returns how many if one of them has its place before what would be
+    /// delivered: the next call delivers that.
     #[cold]
-    fn hand_events_out(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
-        let mut count = 0;
-        self.may_deliver = true; // in the next call, behind the events
+    fn hand_events_out(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> Option<usize> {
+        self.process.pass_reports(self.now);
+        let (mut count, mut stops) = (0, false);
         while self.process.reports_waiting() == 0
             && let Some(event) = self.process.poll_event()
         {
             count += 1;
+            stops |= event.is_ordered();
             on_delivery(Delivery::Event(event));
         }
-        count.max(1)
+        self.may_deliver |= stops;
+        self.owes |= count > 0; // the application may have an answer
+        stops.then_some(count)
     }
 
     #[inline]

@@ -177,3 +177,18 @@ fn a_full_ring_loses_no_view() {
         }
     }
 }
+
+/// It was in no view, so no step of a view hands its reports over: the event waited for that for ever.
+#[test]
+fn issue_a_process_that_leaves_while_it_forms_never_reported_it() {
+    let world = World::new(2);
+    let mut node = Node::join(&world.member(0)).expect("it starts");
+    node.poll(|_| {}).expect("the port works");
+    node.leave();
+    let mut has_left = false;
+    until("the report", || {
+        node.poll(|delivery| has_left |= matches!(delivery.event(), Some(Event::Left(_)))).expect("the port works");
+        has_left
+    });
+    until("rest", || node.poll(|_| {}).expect("the port works") == 0);
+}

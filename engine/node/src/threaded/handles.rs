@@ -42,7 +42,7 @@ impl Subscription {
     pub fn poll(&mut self, limit: usize, mut on_delivery: impl FnMut(Delivery<'_>)) -> usize {
         let (freed_bytes, values) = (&mut self.freed_bytes, &self.inlet.values);
         let count = self.inlet.consumer.read(limit, |tag, frame| {
-            *freed_bytes += frame.len();
+            *freed_bytes += spsc::HEADER_BYTES + frame.len();
             if tag == EVENT_TAG {
                 on_delivery(match values.try_recv().expect("its value was sent before its frame was shown") {
                     Value::Event(event) => Delivery::Event(event),

@@ -313,12 +313,17 @@ impl Hosted {
 
     /// How many messages may be delivered now.
     fn delivery_limit(&mut self) -> usize {
+        let room_at = |outlet: &mut Outlet| if outlet.drain() { outlet.room() } else { 0 };
         if !self.keeps_all {
-            self.outlets.iter_mut().for_each(|outlet| _ = outlet.drain());
+            // What waits for room is shown as soon as there is some.
+            self.is_gated = false;
+            for outlet in &mut self.outlets {
+                self.is_gated |= !outlet.drain();
+            }
             return DELIVER_LIMIT;
         }
-        let room_at = |outlet: &mut Outlet| if outlet.drain() { outlet.room() } else { 0 };
         let room = self.outlets.iter_mut().map(room_at).min().unwrap_or(DELIVER_LIMIT).min(DELIVER_LIMIT);
+        self.is_gated = room == 0;
         self.figures.gated += u64::from(room == 0);
         room
     }
@@ -388,7 +393,8 @@ impl Hosted {
     /// Prepares for a sleep. Returns whether delivery waits for room in a ring.
     pub(crate) fn prepare_sleep(&mut self) -> bool {
         self.counters.copy(&self.node, &self.figures);
-        self.is_gated = self.waits_for_room();
+        // Also if a round found no room: the subscriber that made some since saw no need to ring.
+        self.is_gated |= self.waits_for_room();
         self.is_gated
     }
 

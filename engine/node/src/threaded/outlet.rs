@@ -3,7 +3,7 @@
 //! Invariants: a member, and an observer that gates, lose no message: what was taken from the protocol and did not fit
 //! is kept and goes first. That is at most one batch, sized by the room there was and the longest message seen, and
 //! never more than the receive logs held. Any other observer is given how many messages it skipped, at their place. No
-//! subscription loses an event that has its place among the messages, unless [`KEPT_MAX`] of them wait.
+//! subscription loses an event that has its place among the messages, unless it leaves [`KEPT_MAX`] of them unread.
 
 use crate::config::Settings;
 use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, Value};
@@ -14,7 +14,7 @@ use bourdon_protocol::{Event, Message};
 use bourdon_ring::signal::{Bell, WatermarkWriter, doorbell, watermark};
 use bourdon_ring::spsc::{self, ClaimError};
 use std::collections::VecDeque;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use zerocopy::IntoBytes;
 
 /// The assumed length of the longest message until a longer message arrives: a datagram's worth.
@@ -22,6 +22,9 @@ const FRAME_GUESS_BYTES: usize = 1536;
 
 /// The most that is kept for a subscription that does not read, besides a member's messages: hours of views.
 const KEPT_MAX: usize = 1024;
+
+/// The most events in a subscription's ring: days of views. A ring of another topic could fill with losses.
+const VALUES_MAX: usize = 4096;
 
 /// What the ring had no room for.
 #[derive(Debug)]
@@ -36,8 +39,8 @@ pub(crate) struct Outlet {
     pub(crate) producer: spsc::Producer,
     /// Which those are.
     pub(crate) filter: Filter,
-    /// The values of the frames with [`EVENT_TAG`]: at most as many as the ring holds frames.
-    values: Sender<Value>,
+    /// The values of the frames with [`EVENT_TAG`] in the ring.
+    values: SyncSender<Value>,
     /// What the ring had no room for.
     pub(crate) overflow: VecDeque<Kept>,
     /// Messages an observer's ring had no room for.
@@ -54,7 +57,7 @@ pub(crate) fn ends(settings: &Settings, patterns: &[Pattern]) -> std::io::Result
     let (sleeper, bell) = doorbell();
     let (overruns, overrun_count) = watermark(0);
     let waker = Waker::new()?;
-    let (values, values_in) = channel();
+    let (values, values_in) = sync_channel(VALUES_MAX);
     let outlet = Outlet {
         producer,
         filter: Filter::new(patterns, &settings.group.topics),
@@ -102,7 +105,7 @@ impl Outlet {
                 {
                     false
                 }
-                Kept::Value(value) => stage_value(&mut self.producer, &self.values, *value),
+                Kept::Value(value) => stage_value(&mut self.producer, &self.values, *value) != Staged::Full,
             };
             if !staged {
                 break;
@@ -162,10 +165,14 @@ impl Outlet {
     pub(crate) fn put_event(&mut self, event: Event) -> bool {
         self.stage_kept();
         let value = Value::Event(event);
-        if self.producer.is_abandoned()
-            || self.overflow.is_empty() && stage_value(&mut self.producer, &self.values, value)
-        {
+        if self.producer.is_abandoned() {
             return true;
+        }
+        if self.overflow.is_empty() {
+            match stage_value(&mut self.producer, &self.values, value) {
+                Staged::Full => {}
+                staged => return staged == Staged::Done,
+            }
         }
         let kept = self.overflow.iter().filter(|kept| matches!(kept, Kept::Value(_))).count();
         if kept < KEPT_MAX {
@@ -183,12 +190,26 @@ impl Outlet {
     }
 }
 
-/// Stages a frame that stands for a value, and sends the value; returns whether there was room.
-fn stage_value(producer: &mut spsc::Producer, values: &Sender<Value>, value: Value) -> bool {
-    let Ok(claim) = producer.try_claim(EVENT_TAG, 0) else { return false };
-    let _ = values.send(value); // fails once the subscription is gone: then its frames are read by none
-    claim.stage();
-    true
+/// Stages a frame that stands for a value, and sends the value.
+fn stage_value(producer: &mut spsc::Producer, values: &SyncSender<Value>, value: Value) -> Staged {
+    let Ok(claim) = producer.try_claim(EVENT_TAG, 0) else { return Staged::Full };
+    match values.try_send(value) {
+        Err(TrySendError::Full(_)) => Staged::Dropped,
+        _ => {
+            claim.stage(); // once the subscription is gone, its frames are read by none
+            Staged::Done
+        }
+    }
+}
+
+/// What became of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Staged {
+    Done,
+    /// The ring has no room for it now.
+    Full,
+    /// The subscription has left so many unread that this one is lost.
+    Dropped,
 }
 
 #[cfg(test)]
@@ -201,7 +222,7 @@ mod tests {
         let outlet = Outlet {
             producer,
             filter: Filter::default(),
-            values: channel().0,
+            values: sync_channel(VALUES_MAX).0,
             overflow: VecDeque::new(),
             overruns: watermark(0).0,
             bell: doorbell().1,

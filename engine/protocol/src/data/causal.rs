@@ -89,7 +89,7 @@ impl Causal {
 /// Whether the next message of a stream depends on nothing that has not been delivered.
 fn is_due(streams: &mut [Stream], index: usize, mutant: Option<Mutant>) -> bool {
     let stream = &mut streams[index];
-    if stream.is_loose && stream.look_ahead() {
+    if stream.is_loose && (!stream.skipped.is_empty() || stream.look_ahead()) {
         return false; // reported first
     }
     let end = stream.end();

@@ -210,6 +210,42 @@ impl Pipeline {
         debug_assert!(self.gap_due > now, "a gap whose time is over is given up");
         any_over
     }
+
+    /// Takes out what was given up and not reported yet; returns whether there was any.
+    pub(crate) fn take_lost(&mut self, mut lost: impl FnMut(Rank, Sequence, Sequence)) -> bool {
+        let mut any = false;
+        for stream in &mut self.streams {
+            for (from, to) in stream.skipped.drain(..) {
+                lost(stream.rank, from, to);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Steps over holes that have been reached and reports what was lost; returns whether there was one.
+    pub(crate) fn cross_holes(&mut self, mut lost: impl FnMut(Rank, Sequence, Sequence)) -> bool {
+        // What follows what was given up is due.
+        let (mut crossed, mut order_lost) = (self.take_lost(&mut lost), false);
+        for stream in &mut self.streams {
+            if stream.hole.is_some()
+                && let Some((from, to)) = stream.cross_hole()
+            {
+                lost(stream.rank, from, to);
+                crossed = true;
+                if let Some(phase) = stream.lost_marker() {
+                    self.barrier.note_marker(stream.rank, phase, None);
+                }
+                order_lost |= self.config.order == Order::Total && stream.rank == self.view.sequencer;
+            }
+        }
+        if order_lost {
+            // The order of some messages was lost with it: messages that a later run passes over are lost as well.
+            self.streams.iter_mut().for_each(|stream| stream.ordered = true);
+            self.order_lost = true;
+        }
+        crossed
+    }
 }
 
 impl Stream {
@@ -263,11 +299,8 @@ impl Stream {
     }
 
     /// At the first frame of a datagram: takes the numbering that its header states. Passes over messages that were
-    /// given up before and come again. Returns whether a loss before what comes next is still to be reported.
+    /// given up before and come again. Returns whether messages were lost before what comes next.
     pub(crate) fn look_ahead(&mut self) -> bool {
-        if !self.skipped.is_empty() {
-            return true;
-        }
         let end = self.end();
         while let Some(frame) = self.cursor.frame(&self.log, end) {
             let (kind, body_bytes, ends) = (frame.kind(), frame.body.len(), frame.ends_message());

@@ -36,8 +36,7 @@ use crate::view::{Beginning, View, bit};
 use alloc::vec::Vec;
 use bourdon_wire::records::{Marker, NakRange, OrderRun};
 use bourdon_wire::{
-    Datagram, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank, Sequence,
-    TopicId,
+    Datagram, DatagramNumber, Epoch, FRAME_HEADER_BYTES, Incarnation, Instant, Kind, OrderNumber, Rank, TopicId,
 };
 use zerocopy::IntoBytes;
 
@@ -628,33 +627,6 @@ impl Pipeline {
             }
         }
         count
-    }
-
-    /// Steps over holes that have been reached and reports what was lost; returns whether there was one.
-    pub(crate) fn cross_holes(&mut self, mut lost: impl FnMut(Rank, Sequence, Sequence)) -> bool {
-        let (mut crossed, mut order_lost) = (false, false);
-        for stream in &mut self.streams {
-            for (from, to) in stream.skipped.drain(..) {
-                lost(stream.rank, from, to);
-                crossed = true; // what follows it is due
-            }
-            if stream.hole.is_some()
-                && let Some((from, to)) = stream.cross_hole()
-            {
-                lost(stream.rank, from, to);
-                crossed = true;
-                if let Some(phase) = stream.lost_marker() {
-                    self.barrier.note_marker(stream.rank, phase, None);
-                }
-                order_lost |= self.config.order == Order::Total && stream.rank == self.view.sequencer;
-            }
-        }
-        if order_lost {
-            // The order of some messages was lost with it: messages that a later run passes over are lost as well.
-            self.streams.iter_mut().for_each(|stream| stream.ordered = true);
-            self.order_lost = true;
-        }
-        crossed
     }
 
     /// What has been delivered ahead of its turn or waits for that, in entries.

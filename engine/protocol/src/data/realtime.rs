@@ -168,7 +168,7 @@ impl Stream {
     fn next_stamp(&mut self, step: &Step) -> Option<u64> {
         let end = self.end();
         loop {
-            if self.is_loose && self.look_ahead() {
+            if self.is_loose && (!self.skipped.is_empty() || self.look_ahead()) {
                 return None; // reported first
             }
             let frame = self.cursor.frame(&self.log, end)?;

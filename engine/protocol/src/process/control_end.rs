@@ -156,9 +156,10 @@ impl Process {
         self.pass_reports(now);
     }
 
-    /// Hands over what waits, if the control plane is here, and does what it orders.
+    /// Hands over what waits, if the control plane is here, and does what it orders: before an owner looks whether
+    /// reports wait. Other calls do this by themselves.
     #[cold]
-    pub(super) fn pass_reports(&mut self, now: Instant) {
+    pub fn pass_reports(&mut self, now: Instant) {
         let Some(mut control) = self.control.here.take() else { return };
         while let Some(report) = self.control.pop() {
             control.take(now, report);

@@ -3,6 +3,7 @@
 //! The group's own commands (locks) travel in the streams as well and are taken out here. Where an epoch ends, delivery
 //! goes up to its cut and the next view begins.
 
+use super::context::Context;
 use super::control_end::ControlEnd;
 use super::coordinate::Coordinating;
 use super::{Process, Standing};
@@ -12,7 +13,7 @@ use crate::data::after::{self, Satisfied};
 use crate::data::epoch_state::EpochState;
 use crate::event::{Event, Message};
 use crate::mutant::Mutant;
-use bourdon_wire::Instant;
+use bourdon_wire::{Instant, Rank, Sequence};
 
 /// The parts that a message may be for besides the application.
 pub(super) type Own<'a> = (&'a mut Clients, &'a mut Coordinating, &'a mut ControlEnd);
@@ -66,7 +67,7 @@ impl Process {
             count += data.deliver(now, limit - count, passed, &mut cx.counters, emit);
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
-            count += self.deliver_ends(now, limit - count.min(limit), count == 0, &mut emit);
+            count += self.deliver_ends(now, limit - count.min(limit), count == 0 && limit > 0, &mut emit);
         }
         if self.control.has_reports() {
             self.pass_reports(now);
@@ -141,21 +142,35 @@ impl Process {
         (self.standing() == Standing::Following || is_lossy) && self.cross_holes() || any_over
     }
 
+    /// Reports what was given up, before anything is delivered beyond it.
+    #[cold]
+    pub(super) fn report_lost(&mut self) {
+        let (is_lossy, mutant) = (self.data.is_lossy(), self.cx.config.mutant);
+        let cx = &mut self.cx;
+        let any = self.data.take_lost(|sender, from, to| report(cx, is_lossy, mutant, (sender, from, to)));
+        if let Some(following) = self.state.following_mut() {
+            following.chain.is_whole &= !any;
+        }
+    }
+
     pub(super) fn cross_holes(&mut self) -> bool {
         let (is_lossy, mutant) = (self.data.is_lossy(), self.cx.config.mutant);
         let cx = &mut self.cx;
-        let any = self.data.cross_holes(|sender, from, to| {
-            if is_lossy && (from == to || mutant == Some(Mutant::GapUnreported)) {
-                return; // only records stood there
-            }
-            cx.counters.add(Counter::Gaps, to.since(from));
-            cx.event(Event::Gap { sender, from, to });
-        });
+        let any = self.data.cross_holes(|sender, from, to| report(cx, is_lossy, mutant, (sender, from, to)));
         if let Some(following) = self.state.following_mut() {
             following.chain.is_whole &= !any;
         }
         any
     }
+}
+
+/// Reports messages as lost.
+fn report(cx: &mut Context, is_lossy: bool, mutant: Option<Mutant>, (sender, from, to): (Rank, Sequence, Sequence)) {
+    if is_lossy && (from == to || mutant == Some(Mutant::GapUnreported)) {
+        return; // only records stood there
+    }
+    cx.counters.add(Counter::Gaps, to.since(from));
+    cx.event(Event::Gap { sender, from, to });
 }
 
 /// Delivers a message to the application, unless it is the group's own, or a client's that was delivered before through

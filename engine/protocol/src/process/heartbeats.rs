@@ -125,7 +125,11 @@ impl Process {
         let known = self.data.view.incarnation(rank);
         let formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
         if same && epoch == self.data.view.epoch && known == Some(from.incarnation) {
-            return self.on_own_views_heartbeat(now, from, epoch, heartbeat);
+            self.on_own_views_heartbeat(now, from, epoch, heartbeat);
+            if self.data.is_lossy() {
+                self.report_lost();
+            }
+            return;
         }
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
             // Another incarnation of a member: it waits until the incarnation in the view is out of it. A formed

@@ -55,6 +55,7 @@ pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Re
         tokens,
         request: None,
         begun: Instant::now(),
+        is_ending: false,
         talk,
     };
     member.print(format_args!("begins"));
@@ -123,6 +124,7 @@ struct Member {
     /// The request for the lock.
     request: Option<LockRequest>,
     begun: Instant,
+    is_ending: bool,
     talk: bool,
 }
 
@@ -155,10 +157,15 @@ impl Member {
     fn end(&mut self) -> Result<(), Failure> {
         self.request = None;
         self.ask("stop")?;
-        while self.node.is_running() && self.deliver()? {
+        self.is_ending = true;
+        let mut goes_on = true;
+        while self.node.is_running() {
+            goes_on = goes_on && self.deliver()?;
             self.subscription.wait(LONGEST_SLEEP).map_err(Failure::broken)?;
         }
-        self.deliver()?;
+        if goes_on {
+            self.deliver()?;
+        }
         self.deliveries.history.flush();
         self.deliveries.check()
     }
@@ -225,6 +232,7 @@ impl Member {
     /// Handles an event at its place; returns false if this incarnation is over.
     fn hear(&mut self, event: Event) -> Result<bool, Failure> {
         match event {
+            Event::View { .. } if self.is_ending => return Ok(false), // its node can't be asked any more
             Event::View { epoch, members, .. } => self.enter(epoch.0, members)?,
             // The next instance's views do not follow from those of the instance before.
             Event::NewInstance { .. } | Event::Superseded { .. } => {
