@@ -111,7 +111,13 @@ impl Channels {
 
     /// Drops the channels that were left, or that were being left for too long.
     fn drop_left(&mut self) {
-        self.joined.retain(|joined| joined.leave_by.is_none_or(|by| joined.node.now() < by));
+        self.joined.retain_mut(|joined| {
+            let stays = joined.leave_by.is_none_or(|by| joined.node.now() < by);
+            if !stays {
+                joined.node.give_up(); // it had its time
+            }
+            stays
+        });
     }
 
     /// The channels joined, in the order of joining, those being left included.

@@ -12,8 +12,8 @@ use crate::deadline::Deadline;
 use crate::inline::{Node, NodeError};
 use bourdon_port::PortError;
 use bourdon_protocol::{Process, Standing};
-use bourdon_wire::Instant;
-use std::ops::Range;
+use bourdon_wire::{Incarnation, Instant};
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
 /// How long a node that ends sleeps at most between two polls.
@@ -27,15 +27,20 @@ pub struct CloseReport {
     /// node, an entry for each of its publications in their order, with the numbers of the messages; of an inline node,
     /// one entry with their sequences. Empty ranges where nothing is missing.
     pub unacknowledged: Vec<Range<u64>>,
+    /// Of a threaded node: the messages that were dropped while it ended, or before with an event
+    /// [`NodeEvent::Dropped`](crate::NodeEvent::Dropped) that was not read. The place of the publication, and the
+    /// numbers of the messages. They may be among those that are not acknowledged as well.
+    pub dropped: Vec<(usize, RangeInclusive<u64>)>,
     /// Whether the members go on without this process in their view: it has left, or it was an observer or in no view.
     /// If not, they suspect it, and then go on without it.
     pub has_left: bool,
 }
 
 impl CloseReport {
-    /// Whether every message that was accepted is acknowledged, and this process has left.
+    /// Whether every message that was accepted is acknowledged, none of them is reported here as dropped, and this
+    /// process has left.
     pub fn is_clean(&self) -> bool {
-        self.has_left && self.unacknowledged_count() == 0
+        self.has_left && self.unacknowledged_count() == 0 && self.dropped.is_empty()
     }
 
     /// How many messages are not acknowledged.
@@ -55,13 +60,16 @@ pub(crate) fn has_left(process: &Process) -> bool {
     process.config().rank().is_none() || process.standing() == Standing::Gone && !process.is_parting()
 }
 
-/// Warns of messages that were accepted, and are not acknowledged now that their node ends.
+/// Warns of messages that were accepted, and are dropped or not acknowledged now that their node ends.
 #[cold]
-pub(crate) fn warn(group: &str, unacknowledged: u64) {
-    if unacknowledged > 0 {
+pub(crate) fn warn(group: &str, report: &CloseReport) {
+    let unacknowledged = report.unacknowledged_count();
+    let dropped: u64 = report.dropped.iter().map(|(_, numbers)| numbers.end() - numbers.start() + 1).sum();
+    if unacknowledged > 0 || dropped > 0 {
         tracing::warn!(
             group,
             unacknowledged,
+            dropped,
             "a node ended while messages that it had accepted were not acknowledged: close it with a longer deadline"
         );
     }
@@ -78,13 +86,14 @@ impl Node {
     pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, NodeError> {
         let until = until(self.clock().now(), deadline.into());
         self.drop_timeout_ns = 0;
+        let incarnation = self.process().incarnation();
         self.settle(until)?;
-        let unacknowledged = self.unacknowledged();
+        let unacknowledged = vec![self.unacknowledged(incarnation)];
         if !has_left(self.process()) && self.process().may_leave() {
             self.leave();
             self.poll_until(until, |node| !has_left(node.process()) && node.process().may_leave())?;
         }
-        Ok(CloseReport { unacknowledged: vec![unacknowledged], has_left: has_left(self.process()) })
+        Ok(CloseReport { unacknowledged, dropped: Vec::new(), has_left: has_left(self.process()) })
     }
 
     /// Polls until all that was published is acknowledged, or it is time to end. Discards what is delivered.
@@ -103,24 +112,41 @@ impl Node {
         Ok(())
     }
 
-    /// The sequences that are not acknowledged.
-    fn unacknowledged(&mut self) -> Range<u64> {
-        let next = self.process().own_next().0;
-        let first = self.own_acknowledged().map_or(next, |acknowledged| acknowledged.0);
-        first.min(next)..next
+    /// The sequences that are not acknowledged. Of a process that is no member, or no more in this incarnation: those
+    /// that were not when it last ceased to be a member.
+    fn unacknowledged(&mut self, incarnation: Incarnation) -> Range<u64> {
+        let acknowledged = self.own_acknowledged().filter(|_| self.process().incarnation() == incarnation);
+        let next = self.process().own_next();
+        let behind = || self.process().own_left_behind().map(|(_, behind)| behind).unwrap_or_default();
+        let range = acknowledged.map_or_else(behind, |acknowledged| acknowledged.min(next)..next);
+        range.start.0..range.end.0
+    }
+
+    /// Warns of what is not acknowledged.
+    fn warn_of_end(&mut self, incarnation: Incarnation) {
+        let unacknowledged = vec![self.unacknowledged(incarnation)];
+        warn(&self.group, &CloseReport { unacknowledged, ..CloseReport::default() });
+    }
+
+    /// Has it end without a wait when it is dropped, and warns now.
+    pub(crate) fn give_up(&mut self) {
+        if std::mem::take(&mut self.drop_timeout_ns) > 0 {
+            self.warn_of_end(self.process().incarnation());
+        }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        if self.drop_timeout_ns == 0 || std::thread::panicking() || !self.owes_own() {
+        if self.drop_timeout_ns == 0 || std::thread::panicking() {
             return;
         }
-        let until = self.clock().now() + self.drop_timeout_ns;
-        if let Err(error) = self.settle(until) {
+        let (until, incarnation) = (self.clock().now() + self.drop_timeout_ns, self.process().incarnation());
+        if self.owes_own()
+            && let Err(error) = self.settle(until)
+        {
             tracing::warn!(group = &*self.group, %error, "a node that ended could not send what it had accepted");
         }
-        let unacknowledged = self.unacknowledged().count() as u64;
-        warn(&self.group, unacknowledged);
+        self.warn_of_end(incarnation);
     }
 }

@@ -383,14 +383,26 @@ impl ThreadedNode {
     /// # Errors
     /// Why it had ended already, if its port had failed.
     pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, NodeError> {
-        if !self.place.control().is_current() {
-            self.stop.close(deadline.into()); // in a callback the control thread can't agree on the next view
+        if self.place.control().is_current() {
+            self.stop.begin_in_callback();
         }
-        self.end()
+        self.stop.close(deadline.into());
+        let mut report = self.end()?;
+        while let Some(event) = self.poll_event() {
+            let NodeEvent::Dropped { publication, first, last, .. } = event else { continue };
+            if !report.dropped.contains(&(publication, first..=last)) {
+                report.dropped.push((publication, first..=last));
+            }
+        }
+        report.dropped.sort_by_key(|(publication, numbers)| (*publication, *numbers.start()));
+        Ok(report)
     }
 
     fn end(&mut self) -> Result<CloseReport, NodeError> {
         let Some(outcomes) = lock(&self.outcome).take() else { return Ok(CloseReport::default()) };
+        if self.place.control().is_current() {
+            self.stop.begin_in_callback();
+        }
         self.stop.stop();
         self.waker.wake();
         let outcome = outcomes.recv();
@@ -409,7 +421,7 @@ impl ThreadedNode {
 impl Drop for ThreadedNode {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.stop.close(Duration::ZERO.into()); // a panic waits for no other process
+            self.stop.abort(); // a panic waits for no other process
         }
         let _ = self.end(); // `close` is for callers that want the result
     }

@@ -2,9 +2,9 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, poll_until, read, until};
 use bourdon::settings::IdleStrategy;
-use bourdon::{Node, Refusal, ThreadedNode};
-use std::sync::Arc;
+use bourdon::{Handles, Node, NodeEvent, NotAcknowledged, Refusal, ThreadedNode};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -46,7 +46,7 @@ struct Warnings(Arc<AtomicU64>);
 
 impl Visit for Warnings {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        if ["unsent", "unacknowledged"].contains(&field.name()) {
+        if ["dropped", "unacknowledged"].contains(&field.name()) {
             self.0.fetch_add(value, Ordering::Relaxed);
         }
     }
@@ -70,8 +70,12 @@ impl Subscriber for Warnings {
     fn exit(&self, _: &Id) {}
 }
 
+/// While there is one subscriber only, a thread without it switches off for all what it is the first to report.
+static SECOND: LazyLock<tracing::Dispatch> = LazyLock::new(|| tracing::Dispatch::new(Warnings::default()));
+
 /// How many messages the drop of a value warned of.
 fn warned_of<T>(dropped: T) -> u64 {
+    LazyLock::force(&SECOND);
     let warnings = Warnings::default();
     tracing::subscriber::with_default(warnings.clone(), || drop(dropped));
     warnings.0.load(Ordering::Relaxed)
@@ -244,4 +248,92 @@ fn a_close_is_bounded_though_a_subscriber_reads_nothing() {
     assert_eq!(report.unacknowledged[0], acknowledged + 1..messages as u64 + 1);
     assert!((1..messages as u64).contains(&acknowledged) && !report.has_left, "{report:?}");
     drop(unread);
+}
+
+/// Three members, of which the last publishes, does not run for so long that the others go on without it, and learns
+/// that.
+fn removed_with_messages(world: &World) -> Node {
+    let mut nodes = [0, 1, 2].map(|rank| {
+        let mut settings = world.member(rank);
+        settings.threads.drop_timeout_ns = patient();
+        settings.threads.idle = IdleStrategy::Spin;
+        Some(Node::join(&settings).expect("it joins"))
+    });
+    let poll = |node: &mut Option<Node>| {
+        let mut is_removed = false;
+        let polled = node.as_mut().expect("it runs").poll(|delivery| {
+            is_removed |= matches!(delivery.event(), Some(bourdon::Event::Removed(_)));
+        });
+        polled.expect("the port works");
+        is_removed
+    };
+    until("all to be members", || {
+        nodes.iter_mut().for_each(|node| _ = poll(node));
+        nodes.iter().flatten().all(|node| node.process().is_formed())
+    });
+    for number in 0..COUNT {
+        nodes[2].as_mut().expect("it runs").try_publish(TOPIC, &number.to_le_bytes()).expect("there is room");
+    }
+    until("the others to go on", || {
+        nodes[..2].iter_mut().for_each(|node| _ = poll(node));
+        nodes[..2].iter().flatten().all(|node| node.process().view().members.len() == 2)
+    });
+    until("the removal", || {
+        nodes[..2].iter_mut().for_each(|node| _ = poll(node));
+        poll(&mut nodes[2])
+    });
+    nodes[2].take().expect("it runs")
+}
+
+#[test]
+fn issue_a_removed_node_was_closed_and_dropped_as_if_it_had_lost_nothing() {
+    let report = removed_with_messages(&World::new(3)).close(Duration::ZERO).expect("it ends well");
+    assert_eq!((report.unacknowledged_count(), report.is_clean()), (COUNT, false), "{report:?}");
+    assert_eq!(warned_of(removed_with_messages(&World::new(3))), COUNT);
+}
+
+#[test]
+fn issue_a_close_was_clean_though_a_message_had_been_dropped() {
+    let world = World::new(2);
+    let mut settings = world.member(0);
+    let (node, mut publication, _own) = ThreadedNode::start(&settings).expect("it starts");
+    settings.process.rank = 1;
+    settings.network.receive_buffer_bytes = 64 << 10; // a quarter of its window is shorter than the message
+    let (_other, _unused, _subscription) = ThreadedNode::start(&settings).expect("it starts");
+    publication.publish(TOPIC, b"short", PATIENCE).expect("there is room");
+    publication.wait_acknowledged(1, PATIENCE).expect("both run");
+    assert_eq!(publication.publish(TOPIC, &[7; 60_000], PATIENCE), Ok(2));
+    let report = node.close(PATIENCE).expect("it ends well");
+    assert!(report.has_left && report.unacknowledged_count() == 0 && !report.is_clean(), "{report:?}");
+    assert_eq!(report.dropped, [(0, 2..=2)]);
+}
+
+/// A process that has left learns nothing more of its messages.
+#[test]
+fn messages_that_a_node_had_accepted_when_it_left_have_an_outcome() {
+    let world = World::new(1);
+    let handles = Handles { publications: 1, subscriptions: Vec::new() };
+    let (node, mut publications, _) = ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
+    let mut publication = publications.remove(0);
+    publication.publish(TOPIC, b"first", PATIENCE).expect("there is room");
+    let publishing = std::thread::spawn(move || {
+        let refused = std::iter::repeat_with(|| publication.publish(TOPIC, b"more", PATIENCE)).find_map(Result::err);
+        (publication, refused)
+    });
+    assert!(node.leave());
+    let (mut publication, refused) = publishing.join().expect("no panic");
+    assert_eq!(refused, Some(Refusal::Closed));
+    let published = publication.published();
+    let outcome = publication.wait_acknowledged(published, PATIENCE);
+    let has_outcome = matches!(outcome, Ok(()) | Err(NotAcknowledged::Dropped { .. } | NotAcknowledged::Closed { .. }));
+    assert!(has_outcome, "{outcome:?}");
+    let acknowledged = publication.acknowledged();
+    let mut dropped = 0;
+    until("the outcome of every message", || {
+        while let Some(event) = node.poll_event() {
+            let NodeEvent::Dropped { last, .. } = event else { continue };
+            dropped = last;
+        }
+        acknowledged.max(dropped) == published
+    });
 }

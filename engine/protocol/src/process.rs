@@ -101,6 +101,8 @@ pub struct Process {
     /// Messages published in earlier views, to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
     own_mark: own_messages::OwnMark,
+    /// See [`Process::own_left_behind`].
+    own_behind: own_messages::Behind,
     transfer: transfer::Transfer,
     trust: trust::Trust,
     heartbeat: Heartbeat,
@@ -141,6 +143,7 @@ impl Process {
             identity: instances::Identity::new(now, &config),
             unsettled: VecDeque::new(),
             own_mark: own_messages::OwnMark::default(),
+            own_behind: None,
             transfer: transfer::Transfer::default(),
             trust: trust::Trust::new(now, &config),
             heartbeat: Heartbeat::new(now),

@@ -8,12 +8,12 @@
 //! Runs of several publications alternate, so a run ends where another publication was read. Beyond [`RUNS_MAX`] of
 //! them the last run takes the next one in, and its messages count as acknowledged later than they are.
 //!
-//! Invariants: at most one entry for a round of the agent, none for a message; the watermark never passes a number that
-//! was neither acknowledged nor noted as dropped, and never falls.
+//! Invariants: no entry for a message, but at most one for each round of the agent and each message of another source
+//! in it; the watermark never passes a number that was neither acknowledged nor noted as dropped, and never falls.
 
 use bourdon_wire::{Incarnation, Sequence};
 use std::collections::VecDeque;
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 /// Runs that a publication has at most: more than datagrams are under way in most windows.
 const RUNS_MAX: usize = 1024;
@@ -36,6 +36,8 @@ pub(crate) struct Acknowledgements {
     runs: VecDeque<Run>,
     /// All numbers up to this are acknowledged, or noted as dropped.
     passed: u64,
+    /// What is up to this was given up, beyond `passed`.
+    given_up: u64,
 }
 
 impl Acknowledgements {
@@ -102,30 +104,50 @@ impl Acknowledgements {
         }
     }
 
-    /// The messages of this incarnation from this sequence on will not be delivered, as far as this process knows.
-    pub(crate) fn lose(&mut self, incarnation: Incarnation, from: Sequence) {
+    /// The messages of this incarnation with these sequences will not be delivered, as far as this process knows.
+    pub(crate) fn lose(&mut self, incarnation: Incarnation, lost: Range<Sequence>) {
         let runs = std::mem::take(&mut self.runs);
         let mut before = self.passed;
         for run in runs {
-            match run.end.filter(|(of, end)| *of == incarnation && *end > from) {
-                None => self.push(run),
-                Some((_, end)) => {
-                    let kept = run.last.saturating_sub(end.since(from)).max(before);
+            let end = run.end.filter(|(of, _)| *of == incarnation).map(|(_, end)| end);
+            // The last number whose sequence is below this.
+            let below = |end: Sequence, at: Sequence| {
+                run.last.saturating_sub(end.0.saturating_sub(at.0)).clamp(before, run.last)
+            };
+            match end.map(|end| (below(end, lost.start), below(end, lost.end))) {
+                Some((kept, dropped)) if kept < dropped => {
                     if kept > before {
-                        self.push(Run { last: kept, end: Some((incarnation, from)) });
+                        self.push(Run { last: kept, end: Some((incarnation, lost.start)) });
                     }
-                    self.push(Run { last: run.last, end: None });
+                    self.push(Run { last: dropped, end: None });
+                    if dropped < run.last {
+                        self.push(run);
+                    }
                 }
+                _ => self.push(run),
             }
             before = run.last;
         }
+    }
+
+    /// The process has left for good: nothing more will be acknowledged. Calls `on_dropped` with the numbers that were
+    /// dropped behind messages of which nothing is known.
+    pub(crate) fn give_up(&mut self, mut on_dropped: impl FnMut(RangeInclusive<u64>)) {
+        let mut before = self.passed.max(self.given_up);
+        for run in self.runs.drain(..) {
+            if run.end.is_none() {
+                on_dropped(before + 1..=run.last);
+            }
+            before = run.last;
+        }
+        self.given_up = before;
     }
 
     /// The messages of earlier incarnations that have not been settled will not be, as far as this process knows.
     pub(crate) fn lose_earlier(&mut self, incarnation: Incarnation) {
         let of = |run: &Run| run.end.map(|(of, _)| of);
         while let Some(earlier) = self.runs.iter().filter_map(of).find(|of| *of != incarnation) {
-            self.lose(earlier, Sequence(0));
+            self.lose(earlier, Sequence(0)..Sequence(u64::MAX));
         }
     }
 
@@ -211,13 +233,38 @@ mod tests {
         let mut messages = published(&[(3, 3), (2, 7)]);
         messages.note_published(4, NEXT, Sequence(10));
         assert_eq!(advance(&mut messages, 2), []);
-        messages.lose(OWN, Sequence(6)); // of 4 and 5, the first was delivered
+        messages.lose(OWN, Sequence(6)..Sequence(u64::MAX)); // of 4 and 5, the first was delivered
         let mut dropped = Vec::new();
         messages.advance(OWN, Sequence(6), |numbers| dropped.push(numbers));
         assert_eq!((messages.passed(), &dropped[..]), (5, &[5..=5][..]));
         messages.lose_earlier(NEXT);
         messages.advance(NEXT, Sequence(8), |numbers| dropped.push(numbers));
         assert_eq!((messages.passed(), dropped.len()), (7, 1));
+    }
+
+    #[test]
+    fn a_gap_loses_what_was_published_in_it_and_nothing_behind_it() {
+        let mut messages = published(&[(80, 100), (5, 105)]); // one run: the places 20 to 104
+        messages.lose(OWN, Sequence(90)..Sequence(100));
+        assert_eq!(advance(&mut messages, 95), [71..=80]);
+        assert_eq!((messages.passed(), messages.is_under_way()), (80, true));
+        assert_eq!(advance(&mut messages, 103), []);
+        assert_eq!(messages.passed(), 83);
+        messages.lose(OWN, Sequence(90)..Sequence(104)); // of what is under way, only 84 lies in it
+        assert_eq!(advance(&mut messages, 105), [84..=84]);
+        assert_eq!((messages.passed(), messages.is_under_way()), (85, false));
+    }
+
+    #[test]
+    fn what_is_dropped_behind_messages_in_doubt_is_reported_and_not_acknowledged() {
+        let mut messages = published(&[(3, 3)]);
+        (0..2).for_each(|_| messages.note_dropped());
+        let mut dropped = Vec::new();
+        messages.give_up(|numbers| dropped.push(numbers));
+        messages.note_dropped();
+        messages.give_up(|numbers| dropped.push(numbers));
+        assert_eq!((messages.passed(), messages.taken(), &dropped[..]), (0, 6, &[4..=5, 6..=6][..]));
+        assert!(!messages.is_under_way());
     }
 
     #[test]

@@ -34,6 +34,7 @@ use bourdon_port::PortError;
 use bourdon_protocol::{Event, Refusal, Standing};
 use bourdon_ring::counters as cells;
 use bourdon_wire::{Incarnation, Instant, Sequence};
+use std::ops::RangeInclusive;
 use std::sync::mpsc::TrySendError;
 
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
@@ -85,6 +86,12 @@ pub(crate) struct Hosted {
     held_up: cells::Writer,
     /// Why messages were dropped that are not reported yet.
     refused: Option<Refusal>,
+    /// In which incarnation the last messages of a publication were taken.
+    published_as: Incarnation,
+    /// What was dropped since it was asked to end, by publication.
+    dropped: Vec<(usize, RangeInclusive<u64>)>,
+    /// It has left its group for good.
+    has_left: bool,
     /// Delivery waited for room in a subscription's ring before the last sleep.
     is_gated: bool,
     /// Whether and until when it runs on, once it is to end.
@@ -119,6 +126,7 @@ impl Hosted {
     ) -> Self {
         let is_member = settings.process.role == Role::Member;
         let drop_timeout_ns = std::mem::take(&mut node.drop_timeout_ns); // its rings are emptied first
+        let published_as = node.process().incarnation();
         Self {
             node,
             publications: ends.publications,
@@ -133,6 +141,9 @@ impl Hosted {
             is_halted: false,
             held_up: ends.held_up,
             refused: None,
+            published_as,
+            dropped: Vec::new(),
+            has_left: false,
             is_gated: false,
             closing: Closing::new(stop, drop_timeout_ns),
             counters,
@@ -255,6 +266,9 @@ impl Hosted {
             held_up = taken.held_up.or(held_up);
             dropped = taken.dropped.or(dropped);
         }
+        if count > 0 {
+            self.published_as = incarnation;
+        }
         self.note_held_up(held_up.or_else(|| self.node.process().unavailable()));
         self.refused = dropped.or(self.refused);
         count
@@ -280,7 +294,11 @@ impl Hosted {
 
     #[inline(never)]
     fn acknowledge_some(&mut self) {
-        let Some(acknowledged) = self.node.own_acknowledged() else { return };
+        let Some(acknowledged) = self.node.own_acknowledged() else {
+            return if self.has_left {
+                self.give_up()
+            };
+        };
         let incarnation = self.node.process().incarnation();
         // Their event came before, if they are settled.
         self.publications.iter_mut().for_each(|intake| intake.lose_earlier(incarnation));
@@ -292,23 +310,52 @@ impl Hosted {
         for (publication, intake) in self.publications.iter_mut().enumerate() {
             intake.advance(incarnation, acknowledged, |numbers| dropped.push((publication, numbers)));
         }
+        self.report_dropped(dropped);
+    }
+
+    fn report_dropped(&mut self, dropped: Vec<(usize, RangeInclusive<u64>)>) {
         for (publication, numbers) in dropped {
-            self.figures.publications_dropped += numbers.end() - numbers.start() + 1;
-            let refusal = self.refused.take();
-            self.report(NodeEvent::Dropped { publication, first: *numbers.start(), last: *numbers.end(), refusal });
+            let (first, last, refusal) = (*numbers.start(), *numbers.end(), self.refused.take());
+            self.figures.publications_dropped += last - first + 1;
+            self.report(NodeEvent::Dropped { publication, first, last, refusal });
+            if self.closing.is_asked() {
+                self.dropped.push((publication, numbers));
+            }
         }
     }
 
     /// An event decides about messages that were published before this process was removed, or before the view ended.
     fn settle(&mut self, event: &Event) {
-        let own = self.node.process().config().rank();
-        let (incarnation, delivered) = match *event {
-            Event::Settled { incarnation, delivered } => (incarnation, delivered),
-            Event::Gap { sender, from, .. } if Some(sender) == own => (self.node.process().incarnation(), from),
+        let config = self.node.process().config();
+        let (own, is_lossy) = (config.rank(), config.reliability.is_lossy());
+        let (incarnation, lost) = match *event {
+            Event::Settled { incarnation, delivered } => (incarnation, delivered..Sequence(u64::MAX)),
+            // This process may have been removed since. At the other levels a gap is what was not received here, only.
+            Event::Gap { sender, from, to } if is_lossy && Some(sender) == own => (self.published_as, from..to),
+            Event::Left(_) => return self.end_acknowledgement(),
             _ => return,
         };
-        self.publications.iter_mut().for_each(|intake| intake.lose(incarnation, delivered));
+        let delivered = lost.start;
+        self.publications.iter_mut().for_each(|intake| intake.lose(incarnation, lost.clone()));
         self.advance(incarnation, delivered);
+    }
+
+    /// This process has left for good: what is not acknowledged by now will never be.
+    fn end_acknowledgement(&mut self) {
+        self.has_left = true;
+        if let Some((incarnation, behind)) = self.node.process().own_left_behind() {
+            self.advance(incarnation, behind.start);
+        }
+        self.give_up();
+    }
+
+    /// Publishers learn that nothing more will be acknowledged, and what was dropped.
+    fn give_up(&mut self) {
+        let mut dropped = Vec::new();
+        for (publication, intake) in self.publications.iter_mut().enumerate() {
+            intake.give_up(|numbers| dropped.push((publication, numbers)));
+        }
+        self.report_dropped(dropped);
     }
 
     /// How many messages may be delivered now.
@@ -344,7 +391,8 @@ impl Hosted {
         let now = self.now();
         let Some(until) = self.closing.until(now) else { return false };
         self.note_held_up(None); // they take no more
-        let is_settled = self.control.settles(&self.node);
+        // A control thread that waits for this end, in a callback, does nothing more.
+        let is_settled = self.closing.is_in_callback() || self.control.settles(&self.node);
         now >= until || is_settled && !self.owes_messages() && (!self.closing.leaves() || self.leave())
     }
 
@@ -367,8 +415,8 @@ impl Hosted {
             None => self.node.flush(),
         };
         let report = self.report_of_close();
-        if !self.closing.leaves() {
-            close::warn(&self.node.group, report.unacknowledged_count());
+        if !self.closing.is_reported() {
+            close::warn(&self.node.group, &report);
         }
         self.counters.copy(&self.node, &self.figures);
         let has_control = !self.control.is_gone();
@@ -385,7 +433,8 @@ impl Hosted {
         if self.is_halted {
             return self.control.has_orders(); // it takes nothing else
         }
-        let publishable = !held_up::is_held_up(&self.held_up) && self.publications.iter_mut().any(Intake::has_frames);
+        let may_take = self.has_left || !held_up::is_held_up(&self.held_up);
+        let publishable = may_take && self.publications.iter_mut().any(Intake::has_frames);
         let has_room = self.is_gated && !self.waits_for_room();
         publishable || self.closing.is_news() || has_room || self.commands.has_values() || self.control.has_orders()
     }
@@ -484,6 +533,7 @@ impl Hosted {
     /// What is not acknowledged at the end.
     fn report_of_close(&mut self) -> CloseReport {
         let unacknowledged = self.publications.iter_mut().map(Intake::end).collect();
-        CloseReport { unacknowledged, has_left: close::has_left(self.node.process()) }
+        let dropped = std::mem::take(&mut self.dropped);
+        CloseReport { unacknowledged, dropped, has_left: close::has_left(self.node.process()) }
     }
 }

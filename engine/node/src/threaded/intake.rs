@@ -13,7 +13,7 @@ use crate::threaded::held_up;
 use crate::threaded::publication::PublisherEnd;
 use bourdon_port::Waker;
 use bourdon_protocol::{Outgoing, Refusal};
-use bourdon_ring::signal::{Bell, WatermarkWriter, doorbell, watermark};
+use bourdon_ring::signal::{Bell, Flag, WatermarkWriter, doorbell, watermark};
 use bourdon_ring::spsc;
 use bourdon_wire::{Incarnation, Sequence};
 use std::collections::VecDeque;
@@ -38,6 +38,8 @@ pub(crate) struct Intake {
     /// Rung for acknowledgements.
     news: Bell,
     waker: Waker,
+    /// Nothing more will be acknowledged.
+    over: Flag,
 }
 
 /// What a round took from a publication.
@@ -56,8 +58,16 @@ pub(crate) fn ends(ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)>
     let (mark, acknowledged) = watermark(0);
     let (to_publisher, dropped) = sync_channel(DROPPED_MAX);
     let ((room_sleeper, room), (news_sleeper, news), waker) = (doorbell(), doorbell(), Waker::new()?);
-    let publisher =
-        PublisherEnd { producer, acknowledged, dropped, room: room_sleeper, news: news_sleeper, waker: waker.clone() };
+    let over = Flag::new();
+    let publisher = PublisherEnd {
+        producer,
+        acknowledged,
+        dropped,
+        room: room_sleeper,
+        news: news_sleeper,
+        waker: waker.clone(),
+        over: over.clone(),
+    };
     let intake = Intake {
         ring,
         messages: Acknowledgements::default(),
@@ -68,6 +78,7 @@ pub(crate) fn ends(ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)>
         room,
         news,
         waker,
+        over,
     };
     Ok((intake, publisher))
 }
@@ -98,10 +109,13 @@ impl Intake {
             let (outgoing, payload) = Published::read(frame);
             match publish(&outgoing, payload) {
                 Ok(sequence) => {
-                    debug_assert!(published == 0 || sequence == last.next(), "a round's messages are adjacent");
+                    if published > 0 && sequence != last.next() {
+                        // The process has sent a message of its own meanwhile, as a command for a lock.
+                        note(messages, std::mem::take(&mut published), incarnation, last);
+                    }
                     (last, published) = (sequence, published + 1);
                 }
-                Err(refusal) if held_up::may_pass(refusal) => {
+                Err(refusal) if held_up::may_pass(refusal) && refusal != Refusal::Closed => {
                     taken.held_up = Some(refusal);
                     return false;
                 }
@@ -168,9 +182,19 @@ impl Intake {
         }
     }
 
-    /// The messages of this incarnation from this sequence on will not be delivered, as far as this process knows.
-    pub(crate) fn lose(&mut self, incarnation: Incarnation, from: Sequence) {
-        self.messages.lose(incarnation, from);
+    /// The messages of this incarnation with these sequences will not be delivered, as far as this process knows.
+    pub(crate) fn lose(&mut self, incarnation: Incarnation, lost: Range<Sequence>) {
+        self.messages.lose(incarnation, lost);
+    }
+
+    /// The process has left for good: reports what was dropped, and once the ring is empty that nothing more will be
+    /// acknowledged.
+    pub(crate) fn give_up(&mut self, on_dropped: impl FnMut(RangeInclusive<u64>)) {
+        self.messages.give_up(on_dropped);
+        if !self.over.is_set() && !self.ring.has_frames() {
+            self.over.set();
+            self.waker.wake();
+        }
     }
 
     /// The same of all messages of earlier incarnations.
@@ -194,5 +218,31 @@ impl Intake {
 fn note(messages: &mut Acknowledgements, published: u64, incarnation: Incarnation, last: Sequence) {
     if published > 0 {
         messages.note_published(published, incarnation, last.next());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bourdon_wire::TopicId;
+    use zerocopy::IntoBytes;
+
+    #[test]
+    fn issue_a_message_of_the_process_itself_within_a_round_broke_its_run() {
+        let (mut intake, mut publisher) = ends(1 << 12).expect("an eventfd");
+        for _ in 0..4 {
+            let head = Published::new(TopicId::of("one"), None);
+            let mut claim = publisher.producer.try_claim(0, head.front_bytes()).expect("there is room");
+            claim.copy_from_slice(head.as_bytes());
+            claim.commit();
+        }
+        let mut places = [0, 1, 3, 4].map(Sequence).into_iter(); // 2 is a command for a lock
+        let taken = intake.take(10, Incarnation(7), |_, _| Ok(places.next().expect("four are published")));
+        assert_eq!(taken.count, 4);
+        for (acknowledged, passed) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 4)] {
+            intake.advance(Incarnation(7), Sequence(acknowledged), |_| {});
+            assert_eq!(publisher.acknowledged.get(), passed, "up to {acknowledged}");
+        }
+        assert!(!intake.is_under_way());
     }
 }

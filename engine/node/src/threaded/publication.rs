@@ -14,7 +14,7 @@ use crate::threaded::held_up;
 use bourdon_port::Waker;
 use bourdon_protocol::Refusal;
 use bourdon_ring::counters as cells;
-use bourdon_ring::signal::{Bell, Sleeper, WatermarkReader};
+use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkReader};
 use bourdon_ring::spsc;
 use bourdon_wire::{TopicId, TopicName};
 use std::ops::{Deref, DerefMut, RangeInclusive};
@@ -41,8 +41,8 @@ pub enum NotAcknowledged {
         /// Its number.
         number: u64,
     },
-    /// The node has ended before.
-    #[error("the node has ended; messages up to number {acknowledged} were acknowledged")]
+    /// The node has ended before, or has left its group.
+    #[error("the node has ended, or has left its group; messages up to number {acknowledged} were acknowledged")]
     Closed {
         /// All messages up to this number were acknowledged.
         acknowledged: u64,
@@ -69,6 +69,8 @@ pub(crate) struct PublisherEnd {
     pub(crate) news: Sleeper,
     /// What it sleeps on.
     pub(crate) waker: Waker,
+    /// Nothing more will be acknowledged: the process has left its group.
+    pub(crate) over: Flag,
 }
 
 /// What announces work to a group's agent, and what it reports to all publishers.
@@ -281,7 +283,7 @@ impl Publication {
             return Err(NotAcknowledged::Unpublished { number, published: self.published });
         }
         loop {
-            let has_ended = self.end.producer.is_abandoned();
+            let has_ended = self.end.over.is_set() || self.end.producer.is_abandoned();
             let acknowledged = self.acknowledged();
             if acknowledged >= number {
                 let is_lost = self.lost.iter().any(|numbers| numbers.contains(&number));
@@ -294,9 +296,9 @@ impl Publication {
                 return Err(NotAcknowledged::Late { acknowledged, held_up_by: self.held_up_by() });
             }
             let (end, cancelled) = (&mut self.end, &self.agent.cancelled);
-            let (producer, mark) = (&end.producer, &end.acknowledged);
+            let (producer, mark, over) = (&end.producer, &end.acknowledged, &end.over);
             sleep(&mut end.news, &end.waker, deadline, || {
-                mark.get() > acknowledged || producer.is_abandoned() || cancelled.is_cancelled()
+                mark.get() > acknowledged || over.is_set() || producer.is_abandoned() || cancelled.is_cancelled()
             });
         }
     }

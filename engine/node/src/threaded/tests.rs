@@ -23,6 +23,7 @@ fn two_groups(world: &World) -> [ThreadedNode; 2] {
     let (first, ..) = ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
     let mut settings = world.member(0);
     (settings.group.name, settings.group.address) = ("other".to_owned(), fresh_address());
+    settings.threads.drop_timeout_ns = 3_600_000_000_000; // more than the test takes
     let (other, ..) = first.start_beside(&settings, &handles).expect("it starts");
     [first, other]
 }

@@ -246,6 +246,7 @@ impl Process {
         let published = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
         let published = published.unwrap_or_default() + self.unsettled.len() as u64;
         let (incarnation, instance) = (self.cx.config.incarnation, self.data.view.instance);
+        self.leave_own_behind();
         self.identity.doubt = Some(Doubt { incarnation, instance, epoch, published });
         self.unsettled.clear();
         self.transfer.removed();

@@ -199,6 +199,7 @@ impl Process {
         };
         if self.standing() == Standing::Member {
             let epoch = self.data.view.epoch;
+            self.leave_own_behind();
             self.unsettled.clear();
             self.transfer.removed();
             self.end_coordination(now);

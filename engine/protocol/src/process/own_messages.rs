@@ -15,10 +15,12 @@
 
 use super::{Process, Standing};
 use crate::config::{Order, Reliability};
+use crate::data::epoch_state::EpochState;
 use crate::data::stability::Enough;
 use crate::mutant::Mutant;
 use alloc::vec::Vec;
-use bourdon_wire::{DatagramNumber, Epoch, InstanceId, Rank, Sequence};
+use bourdon_wire::{DatagramNumber, Epoch, Incarnation, InstanceId, Rank, Sequence};
+use core::ops::Range;
 
 /// How far the own messages are safe, where what was delivered before them matters.
 #[derive(Debug, Default)]
@@ -32,6 +34,9 @@ pub(super) struct OwnMark {
     /// By rank: every datagram that holds a message delivered by then is below this.
     marks: Vec<DatagramNumber>,
 }
+
+/// What this process had not seen acknowledged when it last ceased to be a member, and its incarnation until then.
+pub(super) type Behind = Option<(Incarnation, Range<Sequence>)>;
 
 impl Process {
     /// Every message of this process below this is acknowledged: at the levels `unreliable` and `best-effort` it was
@@ -60,6 +65,30 @@ impl Process {
     pub fn own_next(&self) -> Sequence {
         let next = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
         next.unwrap_or_default() + self.unsettled.len() as u64
+    }
+
+    /// The messages that were not acknowledged when this process last ceased to be a member, and the incarnation that
+    /// published them. [`Event::Settled`](crate::Event::Settled) takes off those that were delivered. `None` if it has
+    /// never ceased to be one.
+    pub fn own_left_behind(&self) -> Option<(Incarnation, Range<Sequence>)> {
+        self.own_behind.clone()
+    }
+
+    /// Remembers which own messages are not acknowledged, now that this process ceases to be a member.
+    pub(super) fn leave_own_behind(&mut self) {
+        let (Some(own), Some(acknowledged)) = (self.data.own(), self.own_acknowledged()) else { return };
+        // The members that go on deliver all that the decision names.
+        let is_decided = matches!(self.data.end, EpochState::Decided(_)) && !self.data.is_lossy();
+        let decided = if is_decided { self.data.next_beginning().first_of(own) } else { acknowledged };
+        let next = self.own_next();
+        self.own_behind = Some((self.cx.config.incarnation, acknowledged.max(decided).min(next)..next));
+    }
+
+    /// All messages of that incarnation below this were delivered.
+    pub(super) fn settle_own(&mut self, incarnation: Incarnation, delivered: Sequence) {
+        if let Some((_, behind)) = self.own_behind.as_mut().filter(|(of, _)| *of == incarnation) {
+            behind.start = behind.start.max(delivered).min(behind.end);
+        }
     }
 
     /// Whether this process has something to do for its messages before it may end: to send one, or to wait until it is

@@ -426,6 +426,7 @@ impl Process {
         let is_agreed = doubt.instance == view.instance && !self.cx.config.reliability.is_lossy();
         if let Some(own) = self.cx.config.rank().filter(|_| is_agreed) {
             let delivered = self.data.beginning.first_of(own).min(doubt.published);
+            self.settle_own(doubt.incarnation, delivered);
             self.cx.event(Event::Settled { incarnation: doubt.incarnation, delivered });
         }
     }
