@@ -144,6 +144,7 @@ regressions! {
     given_up_cut_is_left_undelivered,
     loss_is_reported_twice_in_total_order,
     loss_is_reported_twice_at_a_known_end,
+    observer_delivers_beyond_where_the_members_stopped,
 }
 
 #[test]

@@ -159,6 +159,9 @@ impl Process {
         let any = self.data.cross_holes(|sender, from, to| report(cx, is_lossy, mutant, (sender, from, to)));
         if let Some(following) = self.state.following_mut() {
             following.chain.is_whole &= !any;
+            if any {
+                self.bound_order();
+            }
         }
         any
     }

@@ -15,7 +15,7 @@
 use super::search::Search;
 use super::standing::Following;
 use super::{Process, Standing};
-use crate::config::{Order, Role, Start};
+use crate::config::{Order, Reliability, Role, Start};
 use crate::control::agreement::FRESH;
 use crate::control::view_change::{Ballot, Step, Value};
 use crate::counters::Counter;
@@ -26,7 +26,7 @@ use crate::outbox::Destination;
 use crate::values::cut::Cut;
 use crate::view::{Beginning, Member, View, bit};
 use bourdon_wire::records::heartbeat_flags;
-use bourdon_wire::{Address, Epoch, Instant, Kind, Rank, Sequence};
+use bourdon_wire::{Address, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
 
 /// How long a follower waits for a decision that no member answers with before it skips views.
 const CHAIN_WAIT_NS: u64 = 2_000_000_000;
@@ -180,11 +180,18 @@ impl Process {
             let void = self.data.void(member.rank);
             stream.hole.is_none() && void.runs.is_empty() && !void.nameless
         };
-        let whole = is_whole && !self.data.order_lost && !self.data.barrier.is_active();
+        let whole = is_whole && self.has_walked() && !self.data.barrier.is_active();
         if !whole || !self.data.view.members.iter().all(exact) {
             return None;
         }
         Some((value.view(self.data.view.epoch.next()), self.data.next_beginning()))
+    }
+
+    /// Whether this process has the order of the followed view from its first number on.
+    fn has_walked(&self) -> bool {
+        let sequencer = self.data.view.sequencer;
+        let began = self.data.streams[sequencer.index()].began;
+        !self.data.order_lost && began == self.data.beginning.first_of(sequencer)
     }
 
     /// A wedged member of the followed view does not know how that view ended: a joiner answers in its own name, any
@@ -280,13 +287,36 @@ impl Process {
                 following.decision = Some(value);
                 (following.since, following.decided_at) = (now, now);
             }
+            self.bound_order();
         }
+    }
+
+    /// Members may have stopped in the middle of the cut, where none of them had the next message of the order. A
+    /// follower that has not walked the order from the view's beginning may never meet that place: it learns from the
+    /// next view's beginning where they stopped, and delivers nothing before.
+    pub(super) fn bound_order(&mut self) {
+        let promises = self.cx.config.order == Order::Total && self.cx.config.reliability > Reliability::Reliable;
+        let Some(following) = self.state.following().filter(|_| promises) else { return };
+        if !matches!(self.data.end, EpochState::Decided(_)) {
+            return;
+        }
+        self.data.order_end = match &following.next {
+            _ if following.chain.is_whole && self.has_walked() => OrderNumber(u64::MAX),
+            Some((_, beginning)) => beginning.order,
+            None => OrderNumber(0),
+        };
     }
 
     /// The followed view has been delivered as far as it can be: goes on with the next if that is due.
     pub(super) fn follow_on(&mut self, now: Instant, holds: bool) {
         self.note_progress(now);
         self.seek_next(now, holds);
+        let held_back = self.data.order_end;
+        self.bound_order();
+        if self.data.order_end > held_back {
+            self.entry.is_awaited = false; // what lies before it is delivered first
+            return;
+        }
         let Some(Following { next: Some((_, beginning)), since, .. }) = self.state.following() else { return };
         let present = self.data.view.members.iter().map(|member| member.rank);
         let behind = |rank: &Rank| self.data.streams[rank.index()].delivered < beginning.first[rank.index()];
