@@ -33,18 +33,23 @@ fn number(tag: u32, bytes: &[u8]) -> u64 {
     u64::from(tag)
 }
 
+/// Sends the numbers 0 to 2.
+fn send_three(mut producer: spsc::Producer) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        for number in 0..3 {
+            while producer.try_push(number, &payload(u64::from(number))) == Err(ClaimError::Full) {
+                thread::yield_now();
+            }
+        }
+    })
+}
+
 #[test]
 fn spsc_wraps_and_pads() {
     model(PREEMPTIONS, || {
         // 24 bytes a frame: two, 16 bytes of padding, and the third wraps and must wait for the first.
-        let (mut producer, mut consumer) = spsc::channel(64);
-        let writer = thread::spawn(move || {
-            for number in 0..3 {
-                while producer.try_push(number, &payload(u64::from(number))) == Err(ClaimError::Full) {
-                    thread::yield_now();
-                }
-            }
-        });
+        let (producer, mut consumer) = spsc::channel(64);
+        let writer = send_three(producer);
         let mut next = 0;
         while next < 3 {
             let count = consumer.read(2, |tag, bytes| {
@@ -63,14 +68,8 @@ fn spsc_wraps_and_pads() {
 fn spsc_front_is_the_consumers_until_it_is_dropped() {
     model(PREEMPTIONS, || {
         // As above: the third frame wraps into the first, which may still be lent.
-        let (mut producer, mut consumer) = spsc::channel(64);
-        let writer = thread::spawn(move || {
-            for number in 0..3 {
-                while producer.try_push(number, &payload(u64::from(number))) == Err(ClaimError::Full) {
-                    thread::yield_now();
-                }
-            }
-        });
+        let (producer, mut consumer) = spsc::channel(64);
+        let writer = send_three(producer);
         for next in 0..3 {
             let front = loop {
                 if consumer.has_frames() {

@@ -3,7 +3,8 @@
 //! Invariants: a member, and an observer that gates, lose no message: what was taken from the protocol and did not fit
 //! is kept and goes first. That is at most one batch, sized by the room there was and the longest message seen, and
 //! never more than the receive logs held. Any other observer is given how many messages it skipped, at their place. No
-//! subscription loses an event that has its place among the messages, unless it leaves [`KEPT_MAX`] of them unread.
+//! subscription loses an event that has its place among the messages, unless it leaves [`VALUES_MAX`] items without
+//! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
 
 use crate::config::Settings;
 use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, Value};
@@ -49,6 +50,8 @@ pub(crate) struct Outlet {
     pub(crate) bell: Bell,
     pub(crate) waker: Waker,
     longest_bytes: usize,
+    /// Skipped messages of which no item could be given.
+    unshown: u64,
 }
 
 /// Both ends of a subscription's ring.
@@ -67,6 +70,7 @@ pub(crate) fn ends(settings: &Settings, patterns: &[Pattern]) -> std::io::Result
         bell,
         waker: waker.clone(),
         longest_bytes: FRAME_GUESS_BYTES,
+        unshown: 0,
     };
     Ok((outlet, Inlet { consumer, values: values_in, sleeper, waker, overruns: overrun_count }))
 }
@@ -105,7 +109,13 @@ impl Outlet {
                 {
                     false
                 }
-                Kept::Value(value) => stage_value(&mut self.producer, &self.values, *value) != Staged::Full,
+                Kept::Value(value) => {
+                    let staged = stage_value(&mut self.producer, &self.values, *value);
+                    if let (Staged::Dropped, Value::Skipped(count)) = (staged, value) {
+                        self.unshown += count;
+                    }
+                    staged != Staged::Full
+                }
             };
             if !staged {
                 break;
@@ -155,7 +165,10 @@ impl Outlet {
             self.overruns.advance(self.overruns.get() + 1);
             match self.overflow.back_mut() {
                 Some(Kept::Value(Value::Skipped(count))) => *count += 1,
-                _ => self.overflow.push_back(Kept::Value(Value::Skipped(1))),
+                _ => {
+                    let count = 1 + std::mem::take(&mut self.unshown);
+                    self.overflow.push_back(Kept::Value(Value::Skipped(count)));
+                }
             }
         }
     }
@@ -228,6 +241,7 @@ mod tests {
             bell: doorbell().1,
             waker: Waker::new().expect("eventfds are allowed"),
             longest_bytes: FRAME_GUESS_BYTES,
+            unshown: 0,
         };
         (outlet, consumer)
     }
@@ -287,6 +301,25 @@ mod tests {
         take(&mut outlet);
         let messages = tags.iter().filter(|tag| **tag == MESSAGE_TAG).count() as u64;
         assert_eq!((messages + skipped, tags.ends_with(&[EVENT_TAG; 3])), (20, true));
+    }
+
+    #[test]
+    fn what_was_skipped_is_counted_although_no_more_items_fit() {
+        let (mut outlet, mut consumer) = outlet();
+        let (values, received) = sync_channel(1);
+        outlet.values = values;
+        assert!(outlet.put_event(Event::NoMajority) && !outlet.put_event(Event::Majority));
+        let skip = |outlet: &mut Outlet, consumer: &mut spsc::Consumer| {
+            (0..5).for_each(|sequence| put(outlet, sequence, false));
+            outlet.show();
+            consumer.read(usize::MAX, |_, _| {});
+            assert!(outlet.drain());
+        };
+        skip(&mut outlet, &mut consumer); // its item is lost
+        received.recv().expect("the event");
+        skip(&mut outlet, &mut consumer);
+        let Ok(Value::Skipped(count)) = received.try_recv() else { panic!("no item") };
+        assert_eq!(count, outlet.overruns.get());
     }
 
     #[test]
