@@ -6,7 +6,7 @@
 use crate::worker::{Spec, WorkerKind};
 use crate::{Failure, Idle, Link, broken};
 use bourdon::settings::{FlowMode, Role};
-use bourdon::{Counter, Delivery, Event, Idler, Node, Rank, Refusal, TopicId};
+use bourdon::{Counter, Delivery, Event, Idler, InlineNode, Rank, Refusal, TopicId};
 use std::time::{Duration, Instant};
 
 const TOPIC: TopicId = TopicId(1);
@@ -17,7 +17,7 @@ const SLEEP: Duration = Duration::from_millis(20);
 
 /// A node of a measurement.
 pub(crate) struct InlineLink {
-    node: Node,
+    node: InlineNode,
     /// The node's own rank: its own messages are delivered to it too, and are none of the other end's.
     own: Rank,
     /// How many members each view must have.
@@ -36,7 +36,7 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
         kind => (Role::Member, u16::from(!kind.is_near())),
     };
     let settings = spec.node(role, rank);
-    let node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
+    let node = InlineNode::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     let own = if role == Role::Observer { Rank::OBSERVER } else { Rank(rank) };
     let mut link = InlineLink {
         node,

@@ -14,7 +14,7 @@ use crate::storm::{NodeFigures, Requests};
 use crate::worker::{Found, Spec, WorkerReport, has_begun, report};
 use crate::{Failure, broken};
 use bourdon::settings::Role;
-use bourdon::{Event, Node, Standing};
+use bourdon::{Event, InlineNode, Standing};
 use std::time::Duration;
 
 /// A join that took so long since it was due is late.
@@ -34,7 +34,7 @@ pub(crate) fn seats(joins_per_s: u64) -> u16 {
 /// A place in the group, and the node that has it now.
 struct Seat {
     rank: u16,
-    node: Option<Node>,
+    node: Option<InlineNode>,
     /// When the join was due.
     due_ns: u64,
     is_leaving: bool,
@@ -44,7 +44,7 @@ impl Seat {
     fn join(&mut self, spec: &Spec, due_ns: u64) -> Result<(), Failure> {
         let mut settings = spec.node(Role::Member, self.rank);
         settings.limits.prefault = false; // a node that lives for milliseconds would spend them on that
-        let node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
+        let node = InlineNode::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
         (self.node, self.due_ns, self.is_leaving) = (Some(node), due_ns, false);
         Ok(())
     }

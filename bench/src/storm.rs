@@ -13,7 +13,7 @@ use crate::script::now_ns;
 use crate::{Failure, broken};
 use bourdon::counters;
 use bourdon::directory::Directory;
-use bourdon::{Election, LockError, LockRequest, ThreadedNode};
+use bourdon::{Election, LockError, LockRequest, Node};
 use bourdon_ring::signal::Flag;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -115,7 +115,7 @@ pub(crate) struct RunningStorm {
 
 impl RunningStorm {
     /// Starts the thread; a storm without requests only watches.
-    pub(crate) fn start(storm: Storm, node: &Arc<ThreadedNode>) -> Result<Self, Failure> {
+    pub(crate) fn start(storm: Storm, node: &Arc<Node>) -> Result<Self, Failure> {
         let (is_measured, is_over) = (Flag::new(), Flag::new());
         let flags = (is_measured.clone(), is_over.clone());
         let (node, counters) = (Arc::clone(node), counters_of(node)?);
@@ -139,7 +139,7 @@ impl RunningStorm {
 }
 
 /// Opens the counters file of a node, as another process would: what a node counts has no other reader.
-fn counters_of(node: &ThreadedNode) -> Result<counters::Found, Failure> {
+fn counters_of(node: &Node) -> Result<counters::Found, Failure> {
     let path = &node.info().counters_path;
     let directories = Directory::existing(path.parent()).map_err(broken)?;
     let found = directories.iter().map(counters::list).collect::<Result<Vec<_>, _>>().map_err(broken)?;
@@ -153,12 +153,7 @@ fn counter(counters: &counters::Found, label: &str) -> Option<u64> {
 }
 
 /// The storm's thread.
-fn run(
-    storm: Storm,
-    node: &ThreadedNode,
-    counters: &counters::Found,
-    (is_measured, is_over): (Flag, Flag),
-) -> NodeFigures {
+fn run(storm: Storm, node: &Node, counters: &counters::Found, (is_measured, is_over): (Flag, Flag)) -> NodeFigures {
     let now = now_ns();
     let mut requests = storm.locks_per_s.map(|rate| Source::<LockRequest>::new("lock", LOCK_NAMES, rate, now));
     let mut candidacies = storm.elections_per_s.map(|rate| Source::<Election>::new("elect", ELECTION_NAMES, rate, now));
@@ -194,14 +189,14 @@ fn run(
 
 /// What is asked of a node and may be granted; dropped, it is given back.
 trait Ask: Sized {
-    fn ask(node: &ThreadedNode, name: &str) -> Result<Self, LockError>;
+    fn ask(node: &Node, name: &str) -> Result<Self, LockError>;
 
     /// Whether it was granted or refused, if that has been settled.
     fn granted(&mut self) -> Option<bool>;
 }
 
 impl Ask for LockRequest {
-    fn ask(node: &ThreadedNode, name: &str) -> Result<Self, LockError> {
+    fn ask(node: &Node, name: &str) -> Result<Self, LockError> {
         node.request_lock(name)
     }
 
@@ -211,7 +206,7 @@ impl Ask for LockRequest {
 }
 
 impl Ask for Election {
-    fn ask(node: &ThreadedNode, name: &str) -> Result<Self, LockError> {
+    fn ask(node: &Node, name: &str) -> Result<Self, LockError> {
         let mut election = node.election(name)?;
         election.campaign().map(|()| election)
     }
@@ -254,7 +249,7 @@ impl<R: Ask> Source<R> {
     }
 
     /// Makes what is due and gives back what is granted. Returns when to call it again.
-    fn work(&mut self, node: &ThreadedNode, now: u64) -> u64 {
+    fn work(&mut self, node: &Node, now: u64) -> u64 {
         let counts = &mut self.counts;
         self.under_way.retain_mut(|(due_ns, request)| {
             let Some(granted) = request.granted() else { return true };

@@ -6,7 +6,7 @@ use crate::storm::{NodeFigures, RunningStorm, Storm};
 use crate::worker::Spec;
 use crate::{Failure, Idle, Link, Stage, broken};
 use bourdon::settings::Role;
-use bourdon::{Publication, Rank, Subscription, ThreadedNode, TopicId};
+use bourdon::{Node, Publication, Rank, Subscription, TopicId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const SLEEP: Duration = Duration::from_millis(50);
 
 /// A member behind its own thread.
 pub(crate) struct ThreadedLink {
-    node: Arc<ThreadedNode>,
+    node: Arc<Node>,
     publication: Publication,
     subscription: Subscription,
     /// The other end.
@@ -30,7 +30,7 @@ pub(crate) struct ThreadedLink {
 /// Starts the node; its first messages are refused until the group is formed.
 pub(crate) fn open(spec: &Spec) -> Result<ThreadedLink, Failure> {
     let own = u16::from(!spec.role.is_near());
-    let started = ThreadedNode::start(&spec.node(Role::Member, own));
+    let started = Node::start(&spec.node(Role::Member, own));
     let (node, publication, subscription) = started.map_err(|error| Failure::Unusable(error.to_string()))?;
     Ok(ThreadedLink {
         node: Arc::new(node),

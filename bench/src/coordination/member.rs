@@ -7,7 +7,7 @@
 use crate::Failure;
 use crate::script::{broken, now_ns, report};
 use bourdon::settings::Settings;
-use bourdon::{Counter, Election, Event, FencingToken, Idler, LockError, LockRequest, Node, Rank, Standing};
+use bourdon::{Counter, Election, Event, FencingToken, Idler, InlineNode, LockError, LockRequest, Rank, Standing};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -85,8 +85,8 @@ pub(super) fn play(task: Task, orders: &Receiver<Order>) -> Result<(), Failure> 
     Ok(())
 }
 
-fn join(settings: &Settings) -> Result<Node, Failure> {
-    Node::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
+fn join(settings: &Settings) -> Result<InlineNode, Failure> {
+    InlineNode::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
 }
 
 /// Its entries in progress.
@@ -101,7 +101,7 @@ struct Entering {
 
 struct Member {
     settings: Settings,
-    node: Node,
+    node: InlineNode,
     idler: Idler,
     entering: Option<Entering>,
     election: Option<Election>,

@@ -1,13 +1,13 @@
 //! A member behind threads of its own: its locks and elections are those that any thread of an application asks for.
 //!
-//! It waits for each grant on the thread that executes the orders, as a caller of [`ThreadedNode::lock`] does. A
+//! It waits for each grant on the thread that executes the orders, as a caller of [`Node::lock`] does. A
 //! second thread waits for news of the election and reports it, so that its time is when a sleeping caller learns of
 //! the leader.
 
 use super::member::{Entry, Leader, MemberReport, NAME, Order, Task};
 use crate::Failure;
 use crate::script::{broken, now_ns, report};
-use bourdon::{Election, Event, NodeEvent, Publication, Subscription, ThreadedNode};
+use bourdon::{Election, Event, Node, NodeEvent, Publication, Subscription};
 use bourdon_ring::signal::Flag;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -19,8 +19,8 @@ const NEWS: Duration = Duration::from_millis(50);
 
 /// Plays a member until there are no more orders.
 pub(super) fn play(task: &Task, orders: &Receiver<Order>) -> Result<(), Failure> {
-    let started = ThreadedNode::start(&task.settings).map_err(|error| Failure::Unusable(error.to_string()))?;
-    let (node, _publication, _subscription): (ThreadedNode, Publication, Subscription) = started;
+    let started = Node::start(&task.settings).map_err(|error| Failure::Unusable(error.to_string()))?;
+    let (node, _publication, _subscription): (Node, Publication, Subscription) = started;
     let member = Member { node, ends: Flag::new() };
     loop {
         match orders.recv_timeout(LOOK) {
@@ -35,7 +35,7 @@ pub(super) fn play(task: &Task, orders: &Receiver<Order>) -> Result<(), Failure>
 }
 
 struct Member {
-    node: ThreadedNode,
+    node: Node,
     ends: Flag,
 }
 

@@ -8,7 +8,7 @@
 use crate::Failure;
 use crate::script::{self, broken, report};
 use bourdon::settings::Settings;
-use bourdon::{Delivery, Event, Gaps, Idler, Node, Standing, TopicId, Why};
+use bourdon::{Delivery, Event, Gaps, Idler, InlineNode, Standing, TopicId, Why};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -98,8 +98,8 @@ pub(super) fn play(task: Task) -> Result<(), Failure> {
     Ok(())
 }
 
-fn join(settings: &Settings) -> Result<Node, Failure> {
-    Node::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
+fn join(settings: &Settings) -> Result<InlineNode, Failure> {
+    InlineNode::join(settings).map_err(|error| Failure::Unusable(error.to_string()))
 }
 
 /// When deliveries came.
@@ -124,7 +124,7 @@ impl Deliveries {
 
 struct Member {
     task: Task,
-    node: Node,
+    node: InlineNode,
     idler: Idler,
     publish_at_ns: u64,
     deliveries: Deliveries,

@@ -10,7 +10,7 @@ use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
 use bourdon::directory::Directory;
 use bourdon::settings::ChannelSettings;
-use bourdon::{Event, Handles, Idler, NodeEvent, Publication, Subscription, ThreadedNode, TopicId};
+use bourdon::{Event, Handles, Idler, Node, NodeEvent, Publication, Subscription, TopicId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -29,12 +29,12 @@ pub(super) fn play(task: Task) -> Result<(), Failure> {
     Ok(())
 }
 
-type Started = (ThreadedNode, Publication, Subscription);
+type Started = (Node, Publication, Subscription);
 
 /// Starts the group, and its channels beside it.
-fn start(task: &Task) -> Result<(Started, Vec<ThreadedNode>), Failure> {
+fn start(task: &Task) -> Result<(Started, Vec<Node>), Failure> {
     let unusable = |error: &dyn std::fmt::Display| Failure::Unusable(error.to_string());
-    let group = ThreadedNode::start(&task.settings).map_err(|error| unusable(&error))?;
+    let group = Node::start(&task.settings).map_err(|error| unusable(&error))?;
     let handles = Handles { publications: 0, subscriptions: Vec::new() };
     let channel = |channel: &ChannelSettings| {
         let settings = task.settings.for_channel(&channel.name).map_err(|error| unusable(&error))?;
@@ -45,7 +45,7 @@ fn start(task: &Task) -> Result<(Started, Vec<ThreadedNode>), Failure> {
 }
 
 /// How many control datagrams a node has sent.
-fn control_sent(node: &ThreadedNode) -> u64 {
+fn control_sent(node: &Node) -> u64 {
     let files = Directory::open(None).ok().and_then(|directory| bourdon::counters::list(&directory).ok());
     let path = &node.info().counters_path;
     let own = files.into_iter().flatten().find(|file| path.ends_with(format!("{}.counters", file.stem)));
@@ -55,7 +55,7 @@ fn control_sent(node: &ThreadedNode) -> u64 {
 struct Member {
     task: Task,
     node: Started,
-    channels: Vec<ThreadedNode>,
+    channels: Vec<Node>,
     idler: Idler,
     publish_at_ns: u64,
     deliveries: Deliveries,
@@ -161,9 +161,9 @@ impl Member {
 }
 
 /// Sleeps until there is an event, at most for `longest`.
-fn sleep<'a>(nodes: impl Iterator<Item = &'a ThreadedNode>, longest: Duration) -> std::io::Result<()> {
+fn sleep<'a>(nodes: impl Iterator<Item = &'a Node>, longest: Duration) -> std::io::Result<()> {
     let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
-    let events: Vec<_> = nodes.map(ThreadedNode::events_fd).collect();
+    let events: Vec<_> = nodes.map(Node::events_fd).collect();
     let mut fds: Vec<_> = events.iter().map(|events| PollFd::new(events, PollFlags::IN)).collect();
     match poll(&mut fds, Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),

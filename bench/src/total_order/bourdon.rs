@@ -5,14 +5,14 @@ use crate::Failure;
 use crate::task::Task;
 use crate::worker::Spec;
 use bourdon::settings::{Reliability, Role};
-use bourdon::{Delivery, Event, Idler, Node, Refusal, TopicId};
+use bourdon::{Delivery, Event, Idler, InlineNode, Refusal, TopicId};
 use std::time::Duration;
 
 const TOPIC: TopicId = TopicId(1);
 
 /// A node and what it does while nothing arrives.
 struct Member {
-    node: Node,
+    node: InlineNode,
     idler: Idler,
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn run(spec: &Spec, task: &Task) -> Result<(), Failure> {
     settings.network.interface.clone_from(&task.interface);
     settings.network.multicast_loop = task.interface == "lo"; // elsewhere each host has one process
     settings.group.reliability = reliability(&task.reliability).map_err(Failure::Unusable)?;
-    let node = Node::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
+    let node = InlineNode::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     let mut member = Member { node, idler: Idler::new(settings.threads.idle) };
     play(&mut member, spec.size_bytes, task)
 }

@@ -9,7 +9,7 @@
 //!
 //! Invariant: the token in the file never falls, so no write comes after one of a later holder.
 
-use bourdon::{FencingToken, Settings, ThreadedNode};
+use bourdon::{FencingToken, Node, Settings};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -51,7 +51,7 @@ impl FencedCounter {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [config, path] = &arguments[..] else { return Err("usage: fenced_counter CONFIG FILE".into()) };
-    let (node, _publication, _subscription) = ThreadedNode::start(&Settings::load(config.as_ref())?)?;
+    let (node, _publication, _subscription) = Node::start(&Settings::load(config.as_ref())?)?;
     let mut counter = FencedCounter::open(path.as_ref())?;
     loop {
         let guard = node.lock("fenced.counter", Duration::MAX)?;

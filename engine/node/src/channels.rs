@@ -2,9 +2,9 @@
 //!
 //! Trades must come in one order and survive crashes; quotes are worth nothing once they are late. In one stream the
 //! quotes would wait for the trades, and a member that wants only one would pay for both. So a channel is a stream of
-//! its own *with a view of its own*: one more [`Node`], whose group is called `group/channel`. Then each guarantee has
-//! its own windows, view changes and order of delivery; a process outside a channel receives, acknowledges and holds up
-//! nothing of it; what is lost in one can't look like a gap in another, whatever they share: another group's datagrams
+//! its own *with a view of its own*: one more [`InlineNode`], whose group is called `group/channel`. Then each guarantee
+//! has its own windows, view changes and order; a process outside a channel receives, acknowledges and holds up nothing
+//! of it; what is lost in one can't look like a gap in another, whatever they share: another group's datagrams
 //! are discarded before anything is counted by number. `docs/decisions/a-channel-has-its-own-view.md` has the price.
 //!
 //! Nothing is promised about the order of two messages on different channels, unless one names the other
@@ -21,7 +21,7 @@ pub use crate::config::full_name;
 use crate::config::{Settings, SettingsError, in_channel};
 use crate::delivery::Delivery;
 use crate::engine::DELIVER_LIMIT;
-use crate::inline::{Node, NodeError};
+use crate::inline::{Error, InlineNode};
 use bourdon_port::{PortError, Sleep};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{Event, Outgoing, Refusal};
@@ -45,7 +45,7 @@ pub struct Channels {
 #[derive(Debug)]
 struct Joined {
     name: Arc<str>,
-    node: Node,
+    node: InlineNode,
     /// When it is dropped at the latest, if it leaves.
     leave_by: Option<Instant>,
     /// If it leans on the group's detectors.
@@ -65,7 +65,7 @@ impl Channels {
     ///
     /// # Errors
     /// If the settings contradict themselves.
-    pub fn new(settings: &Settings) -> Result<Self, NodeError> {
+    pub fn new(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         Ok(Self { settings: settings.clone(), joined: Vec::new(), turn: 0 })
     }
@@ -74,13 +74,13 @@ impl Channels {
     ///
     /// # Errors
     /// If there is no such channel, it is joined already or still being left, or the network can't be used.
-    pub fn join(&mut self, name: &str) -> Result<(), NodeError> {
+    pub fn join(&mut self, name: &str) -> Result<(), Error> {
         if self.get(name).is_some() {
             let (channel, what) = (name.to_owned(), "it is joined, or being left, already".to_owned());
             return Err(SettingsError::Channel { channel, what }.into());
         }
         let settings = self.settings.for_channel(name)?;
-        let node = Node::join_beside(&settings)?;
+        let node = InlineNode::join_beside(&settings)?;
         let leaning = settings.detector.leans.map(|members| Leaning { members, judgement: Judgement::default() });
         self.joined.push(Joined { name: name.into(), node, leave_by: None, leaning });
         Ok(())
@@ -88,7 +88,7 @@ impl Channels {
 
     /// Passes what the group's detectors suspect to the channels that lean on them; call it after each poll of the
     /// group's node. A process that never does notices failures in those channels after a second.
-    pub fn lean_on(&mut self, group: &Node) {
+    pub fn lean_on(&mut self, group: &InlineNode) {
         let Some(judgement) = group.process().judgement() else { return };
         for Joined { node, leaning, .. } in &mut self.joined {
             let Some(leaning) = leaning else { continue };
@@ -126,12 +126,12 @@ impl Channels {
     }
 
     /// A channel that was joined, to read.
-    pub fn get(&self, name: &str) -> Option<&Node> {
+    pub fn get(&self, name: &str) -> Option<&InlineNode> {
         self.joined.iter().find(|joined| &*joined.name == name).map(|joined| &joined.node)
     }
 
     /// A channel that was joined, to publish on.
-    pub fn get_mut(&mut self, name: &str) -> Option<&mut Node> {
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut InlineNode> {
         self.joined.iter_mut().find(|joined| &*joined.name == name).map(|joined| &mut joined.node)
     }
 

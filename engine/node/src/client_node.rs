@@ -6,7 +6,7 @@
 
 use crate::clock::Clock;
 use crate::config::{Role, Settings};
-use crate::inline::NodeError;
+use crate::inline::Error;
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
@@ -38,7 +38,7 @@ impl ClientNode {
     ///
     /// # Errors
     /// If the settings contradict themselves or the network can't be used; the text gives what to do.
-    pub fn open(settings: &Settings) -> Result<Self, NodeError> {
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         // In a mesh no member knows an address of a client, even if the client has a member's configuration.
         let settings = &{

@@ -9,7 +9,7 @@
 //! Invariant: a node that has nothing under way ends at once.
 
 use crate::deadline::Deadline;
-use crate::inline::{Node, NodeError};
+use crate::inline::{Error, InlineNode};
 use bourdon_port::PortError;
 use bourdon_protocol::{Process, Standing};
 use bourdon_wire::{Incarnation, Instant};
@@ -75,7 +75,7 @@ pub(crate) fn warn(group: &str, report: &CloseReport) {
     }
 }
 
-impl Node {
+impl InlineNode {
     /// Ends this node: sends what was published, waits until it is acknowledged, and leaves the view; all that within
     /// the deadline. Polls the node meanwhile, and discards what is delivered. The view is left by agreement: without a
     /// majority, or where the members that are left would be too few for `group.quorum`, this process stays in the view
@@ -83,7 +83,7 @@ impl Node {
     ///
     /// # Errors
     /// If the port is broken.
-    pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, NodeError> {
+    pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, Error> {
         let until = until(self.clock().now(), deadline.into());
         self.drop_timeout_ns = 0;
         let incarnation = self.process().incarnation();
@@ -136,7 +136,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for InlineNode {
     fn drop(&mut self) {
         if self.drop_timeout_ns == 0 || std::thread::panicking() {
             return;

@@ -12,7 +12,7 @@
 
 use crate::clock::Clock;
 use crate::config::{Order, Reliability, Role, Settings};
-use crate::inline::NodeError;
+use crate::inline::Error;
 use crate::transport::pick;
 use bourdon_port::{Echo, Port};
 use bourdon_wire::records::Heartbeat;
@@ -36,7 +36,7 @@ pub enum Discovery {
 ///
 /// # Errors
 /// If the network can't be used.
-pub fn discover(settings: &mut Settings, longest: Duration) -> Result<Discovery, NodeError> {
+pub fn discover(settings: &mut Settings, longest: Duration) -> Result<Discovery, Error> {
     let clock = Clock::start();
     let bytes = echo_bytes(Rank::OBSERVER, CONTROL_CHANNEL, Incarnation(0));
     // A process that only listens is no member, and in a mesh dials all of them.

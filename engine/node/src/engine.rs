@@ -25,7 +25,7 @@ pub(crate) const DELIVER_LIMIT: usize = 1 << 16;
 /// segmentation run. What waits longer leaves the caches before the kernel reads it.
 const BACKLOG_SEND_BYTES: usize = 65_507;
 
-/// The engine over any port: what a [`Node`](crate::Node) is, and what tests and gates run over a port in memory.
+/// The engine over any port: what an [`InlineNode`](crate::InlineNode) is, and what gates run over a port in memory.
 #[derive(Debug)]
 pub struct Engine<P, C = Clock> {
     pub(crate) process: Process,

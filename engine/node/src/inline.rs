@@ -1,7 +1,7 @@
 //! A node run by the application's own thread.
 //!
 //! Handing a message to another thread costs a cache line each way and, if that thread sleeps, a wake-up. Here there is
-//! no other thread: [`Node::poll`] receives, delivers, keeps time and sends, all within the call. Nothing happens
+//! no other thread: [`InlineNode::poll`] receives, delivers, keeps time and sends, all within the call. Nothing happens
 //! between two calls: if the application does not call for longer than the detectors wait (80 ms by default), the other
 //! members suspect this process. For the lowest latency it calls without a pause.
 //!
@@ -31,7 +31,7 @@ use std::time::Duration;
 /// Why a node can't start or go on. The text gives the value that is wrong and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum NodeError {
+pub enum Error {
     /// The settings contradict themselves, or need more memory than there is. It comes before any socket is opened:
     /// mend the key that the text names.
     #[error(transparent)]
@@ -72,7 +72,7 @@ pub enum NodeError {
         /// Why not.
         source: std::io::Error,
     },
-    /// [`ThreadedNode::start_beside`](crate::ThreadedNode::start_beside) after a thread of the node has panicked: a bug
+    /// [`Node::start_beside`](crate::Node::start_beside) after a thread of the node has panicked: a bug
     /// of Bourdon. Start another node.
     #[error("the threads of this node have ended by a panic, so they run no more groups: start another node")]
     ThreadsGone,
@@ -107,7 +107,7 @@ fn without_links(before: Option<String>, error: &std::io::Error) -> String {
 /// A node that is dropped polls itself until all that it published is acknowledged, for `threads.drop_timeout_ns` at
 /// most; messages that are delivered meanwhile are discarded.
 #[derive(Debug)]
-pub struct Node {
+pub struct InlineNode {
     engine: Engine<NodePort>,
     fallback: Option<String>,
     links: Option<Links>,
@@ -126,19 +126,19 @@ pub struct Node {
 /// How often the links receive the view's members: often enough that a new member is watched before it matters.
 const LINKS_NS: u64 = 5_000_000;
 
-impl Node {
+impl InlineNode {
     /// Opens the sockets and begins to join.
     ///
     /// # Errors
     /// If the settings contradict themselves or the network can't be used; the text gives what to do.
-    pub fn join(settings: &Settings) -> Result<Self, NodeError> {
+    pub fn join(settings: &Settings) -> Result<Self, Error> {
         settings.check_leaning(false)?;
         Self::join_beside(settings)
     }
 
-    /// As [`Node::join`]. A channel that leans on the detectors of its group is run beside the group: the caller passes
-    /// their judgements to [`Engine::judge`].
-    pub(crate) fn join_beside(settings: &Settings) -> Result<Self, NodeError> {
+    /// As [`InlineNode::join`]. A channel that leans on the detectors of its group is run beside the group: the caller
+    /// passes their judgements to [`Engine::judge`].
+    pub(crate) fn join_beside(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         settings.check_peers()?;
         settings.check_log_memory()?;
@@ -183,7 +183,7 @@ impl Node {
         config.link_port = links.as_ref().map_or(0, Links::port);
         let asked_bytes = settings.network.receive_buffer_bytes;
         let engine = Engine::new(port, config);
-        let engine = engine.map_err(|source| NodeError::Buffer { asked_bytes, granted_bytes, source })?;
+        let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
         let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
         let (links_due, locks, is_member) = (Instant(0), None, rank != Rank::OBSERVER);
         Ok(Self { engine, fallback, links, links_due, birth, group, drop_timeout_ns, locks, is_member })
@@ -285,7 +285,7 @@ impl Node {
     /// have brought. If the group is still forming or the node in no view, it takes part once it can.
     ///
     /// # Errors
-    /// As [`Node::request_lock`].
+    /// As [`InlineNode::request_lock`].
     pub fn election(&mut self, name: &str) -> Result<Election, LockError> {
         let name = TopicName::new(name)?;
         let election = self.locks().election(name, None);
@@ -353,7 +353,7 @@ impl Node {
     ///
     /// # Errors
     /// If there is no directory for it.
-    pub fn share_counters(&self, settings: &Settings) -> Result<(CountersFile, CountersWriter), NodeError> {
+    pub fn share_counters(&self, settings: &Settings) -> Result<(CountersFile, CountersWriter), Error> {
         let directory = Directory::open(settings.threads.directory.as_deref())?;
         let description = Description {
             group: settings.group.name.clone(),
@@ -369,7 +369,7 @@ impl Node {
             cells: crate::counters::cells(),
         };
         let path = directory.path().to_owned();
-        CountersFile::create(std::sync::Arc::new(directory), &description).map_err(|source| NodeError::File {
+        CountersFile::create(std::sync::Arc::new(directory), &description).map_err(|source| Error::File {
             what: "the counters file in",
             path,
             source,
@@ -377,7 +377,7 @@ impl Node {
     }
 }
 
-impl std::ops::Deref for Node {
+impl std::ops::Deref for InlineNode {
     type Target = Engine<NodePort>;
 
     #[inline]
@@ -386,7 +386,7 @@ impl std::ops::Deref for Node {
     }
 }
 
-impl std::ops::DerefMut for Node {
+impl std::ops::DerefMut for InlineNode {
     #[inline]
     fn deref_mut(&mut self) -> &mut Self::Target {
         &mut self.engine

@@ -1,13 +1,13 @@
 //! Bourdon: ordered, reliable group communication for processes that must hear the same messages in the same order.
 //!
 //! ```no_run
-//! use bourdon::{Delivery, Node, Settings, TopicId};
+//! use bourdon::{Delivery, InlineNode, Settings, TopicId};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut settings = Settings::default();
 //! settings.group.name = "prices".into();
 //! settings.group.members = 1;
-//! let mut node = Node::join(&settings)?;
+//! let mut node = InlineNode::join(&settings)?;
 //! node.try_publish(TopicId::of("es"), b"4750.25")?;
 //! node.poll(|delivery| match delivery {
 //!     Delivery::Message(message) => println!("{} {:?}", message.sequence, message.payload),
@@ -17,16 +17,16 @@
 //! # }
 //! ```
 //!
-//! A [`Node`] runs in the thread that polls it: the lowest latency. A [`ThreadedNode`] has threads of its own and is
+//! A [`InlineNode`] runs in the thread that polls it: the lowest latency. A [`Node`] has threads of its own and is
 //! reached through rings:
 //!
 //! ```no_run
-//! use bourdon::{Settings, ThreadedNode, TopicId};
+//! use bourdon::{Settings, Node, TopicId};
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let settings = Settings::load("bourdon.toml".as_ref())?;
-//! let (node, mut publication, mut subscription) = ThreadedNode::start(&settings)?;
+//! let (node, mut publication, mut subscription) = Node::start(&settings)?;
 //! let number = publication.publish(TopicId::of("es"), b"4750.25", Duration::from_secs(5))?; // waits for the group
 //! publication.wait_acknowledged(number, Duration::from_secs(1))?;
 //! while !subscription.has_ended() {
@@ -44,8 +44,8 @@
 //! Subscribers choose by [`Pattern`]s where messages are published by name (`docs/topics.md`). A group may have
 //! channels, streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
 //!
-//! Members lock names ([`ThreadedNode::lock`], [`Node::request_lock`]) and elect leaders ([`ThreadedNode::election`],
-//! [`Node::election`]), each under a [`FencingToken`] (`docs/locks.md`).
+//! Members lock names ([`Node::lock`], [`InlineNode::request_lock`]) and elect leaders ([`Node::election`],
+//! [`InlineNode::election`]), each under a [`FencingToken`] (`docs/locks.md`).
 //!
 //! A [`ClientNode`] publishes through a member without joining the group. Every node leaves its figures in a
 //! [`counters`] file that any tool of the same user can read. `docs/architecture.md` is the map of the whole.
@@ -102,10 +102,10 @@ pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
 pub use engine::Engine;
 pub use idle::Idler;
-pub use inline::{Node, NodeError};
+pub use inline::{Error, InlineNode};
 pub use locks::{Election, ElectionState, Guard, LockError, LockRequest, Lost};
 pub use threaded::{DirectNews, DirectTo, NodeEvent, Waiting};
-pub use threaded::{Handles, Info, ThreadedNode};
+pub use threaded::{Handles, Info, Node};
 pub use threaded::{NotAcknowledged, Publication, PublicationClaim, Subscription};
 pub use topics::{Filter, Pattern, PatternError, Verdict};
 pub use transport::{AnyPort, NodePort, Reach};

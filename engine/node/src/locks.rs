@@ -98,7 +98,7 @@ impl Drop for Claim {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let mut node = bourdon::Node::join(&bourdon::Settings::load("bourdon.toml".as_ref())?)?;
+/// let mut node = bourdon::InlineNode::join(&bourdon::Settings::load("bourdon.toml".as_ref())?)?;
 /// let mut request = node.request_lock("backup.nightly")?;
 /// let guard = loop {
 ///     node.poll(|_| {})?;
@@ -141,7 +141,7 @@ impl LockRequest {
     /// As [`LockRequest::try_guard`].
     ///
     /// # Panics
-    /// On the thread that polls the [`Node`](crate::Node) by which it was made: that thread would wait for itself.
+    /// On the thread that polls the [`InlineNode`](crate::InlineNode) that made it: that thread would wait for itself.
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<Guard>, LockError> {
         self.wait_until(Instant::now().checked_add(timeout))
     }
@@ -193,7 +193,7 @@ impl LockRequest {
 /// use std::time::Duration;
 ///
 /// let settings = bourdon::Settings::load("bourdon.toml".as_ref())?;
-/// let (node, _publication, _subscription) = bourdon::ThreadedNode::start(&settings)?;
+/// let (node, _publication, _subscription) = bourdon::Node::start(&settings)?;
 /// let guard = node.lock("backup.nightly", Duration::from_secs(30))?;
 /// while guard.lost().is_none() {
 ///     write(guard.token()); // the resource refuses a lower token than it has seen
@@ -251,7 +251,7 @@ fn lost(state: &LockState) -> Option<Lost> {
 /// use std::time::Duration;
 ///
 /// let settings = bourdon::Settings::load("bourdon.toml".as_ref())?;
-/// let (node, _publication, _subscription) = bourdon::ThreadedNode::start(&settings)?;
+/// let (node, _publication, _subscription) = bourdon::Node::start(&settings)?;
 /// let mut election = node.election("prices.writer")?;
 /// election.campaign()?;
 /// while let Some(state) = election.next(Duration::MAX)? {

@@ -3,7 +3,7 @@
 //! An inline node needs its application to poll it; an application that computes, blocks or waits for a user can't
 //! promise that. Here a data agent (`threaded/agent.rs`) keeps the protocol going on its own thread, the control thread
 //! (`threaded/control.rs`) decides about views, locks and elections, and the admin thread (`admin/server.rs`) answers
-//! clients that query the node. Groups that run beside each other ([`ThreadedNode::start_beside`]) share data agents
+//! clients that query the node. Groups that run beside each other ([`Node::start_beside`]) share data agents
 //! and control thread (`threaded/agents.rs`). The application's threads hold a [`Publication`] or a [`Subscription`]
 //! each: one end of a ring whose other end the data agent has. Rings carry messages only. All else is rare and goes by
 //! mailbox, as values: commands to the agent, events from it.
@@ -12,7 +12,7 @@
 //! nanoseconds, while lending the log's memory to other threads would need unsafe code in the protocol that is pure
 //! today. `docs/decisions/rings-carry-bytes.md` has the figures.
 //!
-//! Invariants: dropping a [`ThreadedNode`] leaves no thread, file or socket. A message that a [`Publication`] took is
+//! Invariants: dropping a [`Node`] leaves no thread, file or socket. A message that a [`Publication`] took is
 //! published in its order, or dropped with a [`NodeEvent::Dropped`] if the group can never take it. A system
 //! call is made for a message only to wake a thread that sleeps.
 
@@ -48,7 +48,7 @@ use crate::config::{Role, Settings, group_of};
 use crate::counters::CountersFile;
 use crate::deadline::{Canceller, Deadline};
 use crate::directory::SOCKET_SUFFIX;
-use crate::inline::{Node, NodeError};
+use crate::inline::{Error, InlineNode};
 use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, mailbox};
@@ -85,7 +85,7 @@ pub struct Handles {
 
 /// A running node. Any thread may call it; shared in an `Arc`, by several at once.
 #[derive(Debug)]
-pub struct ThreadedNode {
+pub struct Node {
     group: String,
     info: Info,
     stop: Stop,
@@ -94,7 +94,7 @@ pub struct ThreadedNode {
     /// Whether that is needed.
     bell: Bell,
     /// How the group ended; none once that is known.
-    outcome: Mutex<Option<mpsc::Receiver<Result<CloseReport, NodeError>>>>,
+    outcome: Mutex<Option<mpsc::Receiver<Result<CloseReport, Error>>>>,
     /// The group has ended.
     ended: Flag,
     admin: Option<Control>,
@@ -132,7 +132,7 @@ pub struct Info {
 }
 
 impl Info {
-    fn of(node: &Node, counters: &CountersFile) -> Self {
+    fn of(node: &InlineNode, counters: &CountersFile) -> Self {
         Self {
             local_address: node.local_address(),
             io: node.io().to_owned(),
@@ -155,12 +155,12 @@ struct Outside {
     admin: server::Prepared,
 }
 
-impl ThreadedNode {
+impl Node {
     /// Starts a node with one publication and one subscription to all topics.
     ///
     /// # Errors
-    /// As [`ThreadedNode::start_with`].
-    pub fn start(settings: &Settings) -> Result<(Self, Publication, Subscription), NodeError> {
+    /// As [`Node::start_with`].
+    pub fn start(settings: &Settings) -> Result<(Self, Publication, Subscription), Error> {
         let handles = Handles { publications: 1, subscriptions: vec![Vec::new()] };
         let (node, mut publications, mut subscriptions) = Self::start_with(settings, &handles)?;
         Ok((node, publications.remove(0), subscriptions.remove(0)))
@@ -175,7 +175,7 @@ impl ThreadedNode {
     pub fn start_with(
         settings: &Settings,
         handles: &Handles,
-    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), NodeError> {
+    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), Error> {
         settings.check()?;
         settings.check_leaning(false)?;
         Self::start_at(Agents::start(&settings.threads)?.place()?, settings, handles)
@@ -186,12 +186,12 @@ impl ThreadedNode {
     /// node; what `settings.threads` names of them has no effect.
     ///
     /// # Errors
-    /// As [`ThreadedNode::start_with`].
+    /// As [`Node::start_with`].
     pub fn start_beside(
         &self,
         settings: &Settings,
         handles: &Handles,
-    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), NodeError> {
+    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), Error> {
         settings.check()?;
         settings.check_leaning(group_of(&settings.group.name) == Some(&self.group))?;
         let agents = self.place.agents();
@@ -204,10 +204,10 @@ impl ThreadedNode {
         place: Place,
         settings: &Settings,
         handles: &Handles,
-    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), NodeError> {
+    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), Error> {
         settings.check_ring_memory(handles.publications, handles.subscriptions.len())?;
         let (mut inside, outside) = ends(settings, handles)?;
-        let mut node = Node::join_beside(settings)?;
+        let mut node = InlineNode::join_beside(settings)?;
         held_up::write(&mut inside.held_up, node.process().unavailable());
         let (file, counters) = node.share_counters(settings)?;
         let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.port().waker());
@@ -267,13 +267,15 @@ impl ThreadedNode {
     }
 
     /// Opens the admin socket beside the counters file.
-    fn start_admin(&mut self, prepared: server::Prepared, cells: cells::Reader) -> Result<(), NodeError> {
+    fn start_admin(&mut self, prepared: server::Prepared, cells: cells::Reader) -> Result<(), Error> {
         let (commands, waker, stop) = (self.commands.clone(), self.waker.clone(), self.stop.clone());
         let agent = server::AgentHandle { commands, waker, stop };
         let (directory, name) = (self.counters.directory(), format!("{}{SOCKET_SUFFIX}", self.counters.stem()));
         directory.check_socket(&name)?;
-        let admin = prepared.start(&self.counters, cells, agent, self.locks.clone()).map_err(|source| {
-            NodeError::File { what: "the admin socket", path: directory.path().join(&name), source }
+        let admin = prepared.start(&self.counters, cells, agent, self.locks.clone()).map_err(|source| Error::File {
+            what: "the admin socket",
+            path: directory.path().join(&name),
+            source,
         })?;
         self.info.socket_path = admin.path();
         self.admin = Some(admin);
@@ -294,7 +296,7 @@ impl ThreadedNode {
         self.command(Command::Leave)
     }
 
-    /// Sends a message of at most one datagram beside the stream; [`ThreadedNode::poll_direct`] reports its outcome by
+    /// Sends a message of at most one datagram beside the stream; [`Node::poll_direct`] reports its outcome by
     /// this name. `None` if too much waits already, or it is longer than any datagram.
     pub fn send_direct(&self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
         let mut tickets = lock(&self.tickets); // held, so that calls are taken in the order of their names
@@ -305,7 +307,7 @@ impl ThreadedNode {
         taken.then_some(call)
     }
 
-    /// The next direct message received, or what became of one sent. [`ThreadedNode::events_fd`] is readable for these
+    /// The next direct message received, or what became of one sent. [`Node::events_fd`] is readable for these
     /// as well.
     pub fn poll_direct(&self) -> Option<DirectNews> {
         let news = lock(&self.news).take();
@@ -357,18 +359,18 @@ impl ThreadedNode {
         lock(&self.events).take()
     }
 
-    /// Readable when there are events, or when the node has ended; [`ThreadedNode::clear_events`] first, then
+    /// Readable when there are events, or when the node has ended; [`Node::clear_events`] first, then
     /// fetch.
     pub fn events_fd(&self) -> BorrowedFd<'_> {
         self.events_waker.as_fd()
     }
 
-    /// Takes the readiness of [`ThreadedNode::events_fd`] back.
+    /// Takes the readiness of [`Node::events_fd`] back.
     pub fn clear_events(&self) {
         self.events_waker.clear();
     }
 
-    /// Whether it still runs: it ends by [`ThreadedNode::close`], by request on the admin socket, or because its port
+    /// Whether it still runs: it ends by [`Node::close`], by request on the admin socket, or because its port
     /// failed.
     pub fn is_running(&self) -> bool {
         !self.ended.is_set()
@@ -382,7 +384,7 @@ impl ThreadedNode {
     ///
     /// # Errors
     /// Why it had ended already, if its port had failed.
-    pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, NodeError> {
+    pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, Error> {
         if self.place.control().is_current() {
             self.stop.begin_in_callback();
         }
@@ -398,7 +400,7 @@ impl ThreadedNode {
         Ok(report)
     }
 
-    fn end(&mut self) -> Result<CloseReport, NodeError> {
+    fn end(&mut self) -> Result<CloseReport, Error> {
         let Some(outcomes) = lock(&self.outcome).take() else { return Ok(CloseReport::default()) };
         if self.place.control().is_current() {
             self.stop.begin_in_callback();
@@ -418,7 +420,7 @@ impl ThreadedNode {
     }
 }
 
-impl Drop for ThreadedNode {
+impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.stop.abort(); // a panic waits for no other process
@@ -428,8 +430,8 @@ impl Drop for ThreadedNode {
 }
 
 /// Makes a group's rings and mailboxes.
-fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), NodeError> {
-    let io = |doing| move |source| NodeError::Io { doing, source };
+fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), Error> {
+    let io = |doing| move |source| Error::Io { doing, source };
     let (held_up, held_up_by) = held_up::cells();
     let ring_bytes = settings.threads.publication_ring_bytes;
     let publications = (0..handles.publications).map(|_| intake::ends(ring_bytes));

@@ -2,13 +2,13 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, fresh_address, read, until};
 use bourdon::settings::{ChannelDetector, ChannelSettings, IdleStrategy};
-use bourdon::{Event, Handles, NodeEvent, Publication, Settings, Subscription, ThreadedNode, Why};
+use bourdon::{Event, Handles, Node, NodeEvent, Publication, Settings, Subscription, Why};
 
 const CHANNELS: [&str; 3] = ["trades", "quotes", "news"];
 
 /// A group and its channels at one process.
 struct Host {
-    nodes: Vec<(ThreadedNode, Publication, Subscription)>,
+    nodes: Vec<(Node, Publication, Subscription)>,
     events: Vec<Vec<Event>>,
 }
 
@@ -36,7 +36,7 @@ impl Host {
         let one = |(node, mut publications, mut subscriptions): (_, Vec<_>, Vec<_>)| {
             (node, publications.remove(0), subscriptions.remove(0))
         };
-        let mut nodes = vec![one(ThreadedNode::start_with(settings, &handles).expect("it starts"))];
+        let mut nodes = vec![one(Node::start_with(settings, &handles).expect("it starts"))];
         for channel in CHANNELS {
             let settings = settings.for_channel(channel).expect("there is one");
             nodes.push(one(nodes[0].0.start_beside(&settings, &handles).expect("it starts")));
@@ -131,11 +131,11 @@ fn a_channel_that_leans_is_refused_without_its_group() {
     group.channels[1].members = None;
     let handles = Handles { publications: 0, subscriptions: Vec::new() };
     let channel = group.for_channel("trades").expect("there is one");
-    let alone = ThreadedNode::start_with(&channel, &handles).expect_err("its group is not here");
+    let alone = Node::start_with(&channel, &handles).expect_err("its group is not here");
     assert!(alone.to_string().contains("run it beside the group"), "{alone}");
     let mut other = group.clone();
     (other.group.name, other.group.address) = ("other".to_owned(), fresh_address());
-    let (other, ..) = ThreadedNode::start_with(&other, &handles).expect("it starts");
+    let (other, ..) = Node::start_with(&other, &handles).expect("it starts");
     let beside_another = other.start_beside(&channel, &handles).expect_err("this is another group");
     assert!(beside_another.to_string().contains("\"trades\""), "{beside_another}");
     let (group, ..) = other.start_beside(&group, &handles).expect("any group may run beside any");

@@ -2,7 +2,7 @@
 
 use crate::common::{self, World, free_addresses, fresh_address, until};
 use bourdon::settings::{ChannelDetector, ChannelSettings, Order, Reliability, Role, Transport};
-use bourdon::{Channels, Counter, Event, Node, Settings, Standing, TopicName, Why};
+use bourdon::{Channels, Counter, Event, InlineNode, Settings, Standing, TopicName, Why};
 use bourdon_wire::Rank;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -260,11 +260,11 @@ fn two_channels_on_one_address_do_not_mix() {
         settings.group.order = if name == "a" { Order::Total } else { Order::Fifo };
         settings
     };
-    let mut nodes: Vec<(&str, Node, Vec<u64>)> = Vec::new();
+    let mut nodes: Vec<(&str, InlineNode, Vec<u64>)> = Vec::new();
     for (name, rank) in [("a", 0), ("a", 1), ("b", 0), ("b", 1)] {
-        nodes.push((name, Node::join(&settings(rank, name)).expect("it opens"), Vec::new()));
+        nodes.push((name, InlineNode::join(&settings(rank, name)).expect("it opens"), Vec::new()));
     }
-    let poll = |nodes: &mut [(&str, Node, Vec<u64>)]| {
+    let poll = |nodes: &mut [(&str, InlineNode, Vec<u64>)]| {
         for (name, node, got) in nodes {
             node.poll(|delivery| {
                 let Some(message) = delivery.message() else {
@@ -322,13 +322,13 @@ fn leaning(world: &World, rank: u16) -> Settings {
 fn a_channel_that_leans_evicts_as_soon_as_its_group() {
     let world = World::new(3);
     let settings = leaning(&world, 0); // it draws the channel's address, the same for all
-    let mut members: Vec<(Node, Party)> = Vec::new();
+    let mut members: Vec<(InlineNode, Party)> = Vec::new();
     for rank in 0..3 {
         let mut settings = settings.clone();
         settings.process.rank = rank;
-        members.push((Node::join(&settings).expect("it opens"), Party::new(&settings, &["quotes"])));
+        members.push((InlineNode::join(&settings).expect("it opens"), Party::new(&settings, &["quotes"])));
     }
-    fn poll(members: &mut [(Node, Party)]) {
+    fn poll(members: &mut [(InlineNode, Party)]) {
         for (group, party) in members {
             group.poll(|_| {}).expect("the port works");
             party.channels.lean_on(group);
@@ -359,12 +359,12 @@ fn a_member_of_a_channel_that_leans_is_run_beside_the_group() {
     let settings = leaning(&world, 1);
     let mut quotes = settings.for_channel("quotes").expect("it is there");
     assert!(quotes.detector.leans == Some(vec![1, 2, 0]) && !quotes.network.links && settings.network.links);
-    let refused = Node::join(&quotes).expect_err("nothing judges for it").to_string();
+    let refused = InlineNode::join(&quotes).expect_err("nothing judges for it").to_string();
     assert!(refused.contains("\"quotes\": it leans on the detectors of its group"), "{refused}");
     quotes.process.role = Role::Observer;
-    Node::join(&quotes).expect("an observer has no detectors");
-    let group = Node::join(&settings).expect("the group itself does not lean");
-    let timing = |node: &Node| node.process().config().timing;
+    InlineNode::join(&quotes).expect("an observer has no detectors");
+    let group = InlineNode::join(&settings).expect("the group itself does not lean");
+    let timing = |node: &InlineNode| node.process().config().timing;
     let mut channels = Channels::new(&settings).expect("the settings are good");
     channels.join("quotes").expect("it is run beside the group");
     let own = timing(channels.get("quotes").expect("joined"));

@@ -2,13 +2,12 @@
 
 use crate::common::{TOPIC, World, free_addresses, until};
 use bourdon::settings::{IdleStrategy, Transport};
-use bourdon::{
-    ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, Node, Rank, ThreadedNode,
-};
+use bourdon::{ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, InlineNode, Node, Rank};
 
 /// Members that have formed.
-fn formed(world: &World) -> Vec<Node> {
-    let mut nodes: Vec<_> = (0..world.members).map(|rank| Node::join(&world.member(rank)).expect("it joins")).collect();
+fn formed(world: &World) -> Vec<InlineNode> {
+    let mut nodes: Vec<_> =
+        (0..world.members).map(|rank| InlineNode::join(&world.member(rank)).expect("it joins")).collect();
     until("the group to form", || {
         poll_all(&mut nodes);
         nodes.iter().all(|node| node.process().is_formed())
@@ -16,13 +15,13 @@ fn formed(world: &World) -> Vec<Node> {
     nodes
 }
 
-fn poll_all(nodes: &mut [Node]) {
+fn poll_all(nodes: &mut [InlineNode]) {
     for node in nodes {
         node.poll(|_| {}).expect("the port works");
     }
 }
 
-fn received(node: &mut Node) -> Vec<DirectMessage> {
+fn received(node: &mut InlineNode) -> Vec<DirectMessage> {
     std::iter::from_fn(|| node.poll_direct()).collect()
 }
 
@@ -38,9 +37,9 @@ fn members_observers_and_clients_reach_each_other_over_tcp() {
 
 fn reach_each_other(world: &World) {
     let mut nodes = formed(world);
-    nodes.push(Node::join(&world.observer()).expect("it joins"));
+    nodes.push(InlineNode::join(&world.observer()).expect("it joins"));
     let mut client = ClientNode::open(&world.member(0)).expect("it opens");
-    let mut all = |done: &mut dyn FnMut(&mut Vec<Node>, &mut ClientNode) -> bool| {
+    let mut all = |done: &mut dyn FnMut(&mut Vec<InlineNode>, &mut ClientNode) -> bool| {
         until("a direct message", || {
             poll_all(&mut nodes);
             client.poll().expect("the port works");
@@ -91,7 +90,7 @@ fn a_broadcast_goes_by_multicasts_side_of_auto_and_not_over_tcp() {
 
 fn is_heard_by_all(world: &World) {
     let mut nodes = formed(world);
-    nodes.push(Node::join(&world.observer()).expect("it joins"));
+    nodes.push(InlineNode::join(&world.observer()).expect("it joins"));
     until("a spectator", || {
         poll_all(&mut nodes);
         nodes[2].process().is_formed()
@@ -119,7 +118,7 @@ fn threaded_nodes_through_loss_and_duplication() {
                 let mut settings = world.member(rank);
                 settings.threads.idle = idle;
                 (settings.faults.drop_percent, settings.faults.duplicate_percent) = (10.0, 10.0);
-                ThreadedNode::start(&settings).expect("it starts").0
+                Node::start(&settings).expect("it starts").0
             })
             .collect();
         until("the group to form", || {
@@ -159,14 +158,14 @@ fn a_node_hears_the_sources_it_names_while_it_runs() {
     world.address.set_ip(std::net::IpAddr::from([232, 76, world.address.port().to_be_bytes()[0], 9]));
     let source = std::net::IpAddr::from([127, 0, 0, 1]);
     let mut settings = world.member(0);
-    let error = Node::join(&settings).expect_err("no peer is named");
+    let error = InlineNode::join(&settings).expect_err("no peer is named");
     assert!(error.to_string().contains("network.sources"), "{error}");
     settings.network.sources = vec![source];
-    let mut member = Node::join(&settings).expect("it joins");
+    let mut member = InlineNode::join(&settings).expect("it joins");
     let mut observer = world.observer();
     observer.network.sources = vec![source];
-    let mut observer = Node::join(&observer).expect("it joins");
-    let both = |member: &mut Node, observer: &mut Node, wanted: usize| {
+    let mut observer = InlineNode::join(&observer).expect("it joins");
+    let both = |member: &mut InlineNode, observer: &mut InlineNode, wanted: usize| {
         let mut heard = 0;
         until("the observer to hear", || {
             member.poll(|_| {}).expect("the port works");

@@ -4,7 +4,7 @@
 use crate::common::{self, TOPIC, World, cell, poll_until, read, until};
 use bourdon::counters;
 use bourdon::directory::Directory;
-use bourdon::{Event, Node, NodeError, NodeEvent, PortError, ThreadedNode};
+use bourdon::{Error, Event, InlineNode, Node, NodeEvent, PortError};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,8 +12,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 
-fn refusal(settings: &bourdon::Settings) -> NodeError {
-    ThreadedNode::start(settings).map(|_| ()).expect_err("it must not start")
+fn refusal(settings: &bourdon::Settings) -> Error {
+    Node::start(settings).map(|_| ()).expect_err("it must not start")
 }
 
 #[test]
@@ -23,17 +23,17 @@ fn a_core_that_is_not_there_stops_the_start() {
     settings.threads.core = Some(4711);
     assert!(refusal(&settings).to_string().contains("threads.core is 4711"));
     settings.threads.core = bourdon::placement::usable_cores().first().copied();
-    ThreadedNode::start(&settings).expect("a core that is there is taken");
+    Node::start(&settings).expect("a core that is there is taken");
 }
 
 #[test]
 fn files_come_and_go_with_their_node() {
     let world = World::new(1);
-    let first = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let first = Node::start(&world.member(0)).expect("it starts");
     // The same name, rank and process: still a file and a socket of its own.
     let mut settings = world.member(0);
     settings.group.address = common::fresh_address();
-    let second = ThreadedNode::start(&settings).expect("it starts");
+    let second = Node::start(&settings).expect("it starts");
     assert_ne!(first.0.info().counters_path, second.0.info().counters_path);
     assert_eq!(world.names().len(), 4);
     for path in [&first.0.info().counters_path, &first.0.info().socket_path] {
@@ -55,7 +55,7 @@ fn stale_files_go_and_damaged_ones_are_passed_over() {
     // A process holds this file, but its contents make no sense.
     let held = std::fs::File::create(at("odd.counters")).expect("it can be made");
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).expect("it is ours");
-    let node = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let node = Node::start(&world.member(0)).expect("it starts");
     let mut names = world.names();
     names.retain(|name| !name.starts_with("test.member-0"));
     names.sort();
@@ -75,9 +75,9 @@ fn the_events_of_a_node_report_a_birth_that_cannot_be_stored() {
     let mut settings = world.member(0);
     let state = world.path().join("state");
     settings.process.state_directory = Some(state.clone());
-    let first = ThreadedNode::start(&settings).expect("it starts").0;
+    let first = Node::start(&settings).expect("it starts").0;
     std::fs::remove_dir_all(&state).expect("it is ours");
-    let _second = ThreadedNode::start(&world.member(1)).expect("it starts");
+    let _second = Node::start(&world.member(1)).expect("it starts");
     let mut event = None;
     until("the event", || {
         event = first.poll_event().filter(|event| matches!(event, NodeEvent::BirthNotStored(_)));
@@ -99,14 +99,14 @@ fn a_directory_that_others_could_write_is_refused() {
     let link = world.path().join("link");
     symlink(&open, &link).expect("it can be made");
     settings.threads.directory = Some(link);
-    assert!(matches!(refusal(&settings), NodeError::Directory(_)));
+    assert!(matches!(refusal(&settings), Error::Directory(_)));
 }
 
 #[test]
 fn an_inline_node_shares_its_counters_too() {
     let world = World::new(1);
     let settings = world.member(0);
-    let mut node = Node::join(&settings).expect("it joins");
+    let mut node = InlineNode::join(&settings).expect("it joins");
     let (file, mut writer) = node.share_counters(&settings).expect("the directory is ours");
     node.try_publish(TOPIC, b"x").expect("a group of one is formed");
     let directory = Directory::open(Some(world.path())).expect("it is ours");
@@ -130,7 +130,7 @@ fn ask(stream: &UnixStream, line: &[u8]) -> Value {
 #[test]
 fn the_admin_socket_answers_and_survives_what_comes() {
     let world = World::new(1);
-    let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, mut subscription) = Node::start(&world.member(0)).expect("it starts");
     let connect = || UnixStream::connect(&node.info().socket_path).expect("it listens");
     publication.try_publish(TOPIC, b"x").expect("there is room");
     read(&mut subscription, 1);
@@ -178,8 +178,8 @@ fn the_admin_socket_answers_and_survives_what_comes() {
 #[test]
 fn strange_datagrams_are_counted_and_harmless() {
     let world = World::new(2);
-    let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
-    let (_other, _, mut others) = ThreadedNode::start(&world.member(1)).expect("it starts");
+    let (node, mut publication, mut subscription) = Node::start(&world.member(0)).expect("it starts");
+    let (_other, _, mut others) = Node::start(&world.member(1)).expect("it starts");
     publication.publish(TOPIC, b"before", common::PATIENCE).expect("the group forms");
     read(&mut subscription, 1);
     read(&mut others, 1);
@@ -222,11 +222,11 @@ fn what_is_in_the_way_is_named() {
     assert!(refusal(&settings).to_string().contains("no-such-if"));
     settings.network.interface = "lo".to_owned();
     settings.group.address = SocketAddr::from(([10, 0, 0, 1], 7000));
-    assert!(matches!(refusal(&settings), NodeError::Port(PortError::NotMulticast(_))));
+    assert!(matches!(refusal(&settings), Error::Port(PortError::NotMulticast(_))));
     settings.group.address = world.address;
     let _unsharing = UdpSocket::bind(world.address).expect("no process uses it");
     let refused = refusal(&settings);
-    assert!(matches!(refused, NodeError::Port(PortError::AddressInUse { .. })), "{refused}");
+    assert!(matches!(refused, Error::Port(PortError::AddressInUse { .. })), "{refused}");
     settings.group.address = common::fresh_address();
     settings.network.receive_buffer_bytes = 4096;
     let text = refusal(&settings).to_string();
@@ -237,10 +237,10 @@ fn what_is_in_the_way_is_named() {
 #[test]
 fn a_second_process_of_one_rank_is_reported() {
     let world = World::new(2);
-    let (first, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
-    let (_other, ..) = ThreadedNode::start(&world.member(1)).expect("it starts");
+    let (first, ..) = Node::start(&world.member(0)).expect("it starts");
+    let (_other, ..) = Node::start(&world.member(1)).expect("it starts");
     until("a first incarnation to be known", || cell(&world, &first, "is_formed") == 1);
-    let (second, ..) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (second, ..) = Node::start(&world.member(0)).expect("it starts");
     let (mut claimed, mut conflict) = (false, false);
     until("both processes to report it", || {
         while let Some(event) = first.poll_event() {
@@ -287,7 +287,7 @@ fn falls_back_without(system_call: libc::c_long) {
         return crate::skipped::report(format_args!("no seccomp filter can be installed here: {error}"));
     }
     let world = World::new(1);
-    let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, mut subscription) = Node::start(&world.member(0)).expect("it starts");
     let fallback = node.info().fallback.as_deref().expect("it reports the fallback");
     assert!(fallback.contains("io_uring") && fallback.contains("portable"), "{fallback}");
     assert_eq!(node.info().io, "epoll");
@@ -297,7 +297,7 @@ fn falls_back_without(system_call: libc::c_long) {
     let mut settings = world.member(0);
     settings.network.transport = bourdon::settings::Transport::Tcp;
     settings.network.peers = vec![SocketAddr::from(([127, 0, 0, 1], world.address.port()))];
-    let node = Node::join(&settings).expect("it starts");
+    let node = InlineNode::join(&settings).expect("it starts");
     assert!(node.fallback().is_some_and(|why| why.contains("io_uring") && why.contains("epoll")));
     assert_eq!(node.io(), "epoll");
 }

@@ -2,23 +2,23 @@
 
 use crate::common::{PATIENCE, World, until};
 use bourdon::settings::MutexKind;
-use bourdon::{CoordinationRefusal, Election, Guard, LockError, LockRequest, Lost, Node};
+use bourdon::{CoordinationRefusal, Election, Guard, InlineNode, LockError, LockRequest, Lost};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-struct Nodes(Vec<Option<Node>>);
+struct Nodes(Vec<Option<InlineNode>>);
 
 impl Nodes {
     fn join(world: &World, mutex: MutexKind) -> Self {
         let join = |rank| {
             let mut settings = world.member(rank);
             settings.group.mutex = mutex;
-            Some(Node::join(&settings).expect("it joins"))
+            Some(InlineNode::join(&settings).expect("it joins"))
         };
         Self((0..world.members).map(join).collect())
     }
 
-    fn node(&mut self, rank: usize) -> &mut Node {
+    fn node(&mut self, rank: usize) -> &mut InlineNode {
         self.0[rank].as_mut().expect("it runs")
     }
 

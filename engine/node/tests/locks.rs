@@ -3,8 +3,8 @@
 use crate::common::{PATIENCE, World, until};
 use bourdon::settings::MutexKind;
 use bourdon::{
-    CoordinationRefusal, Election, ElectionState, FencingToken, Guard, LockError, Loss, Lost, Publication, Settings,
-    Subscription, ThreadedNode,
+    CoordinationRefusal, Election, ElectionState, FencingToken, Guard, LockError, Loss, Lost, Node, Publication,
+    Settings, Subscription,
 };
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
@@ -13,12 +13,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-type Started = (ThreadedNode, Publication, Subscription);
+type Started = (Node, Publication, Subscription);
 
 const AT_ONCE: Duration = Duration::ZERO;
 
 fn start(settings: &Settings) -> Started {
-    ThreadedNode::start(settings).expect("it starts")
+    Node::start(settings).expect("it starts")
 }
 
 fn three(world: &World, mutex: MutexKind) -> Vec<Option<Started>> {
@@ -30,12 +30,12 @@ fn three(world: &World, mutex: MutexKind) -> Vec<Option<Started>> {
     settings.map(|settings| Some(start(&settings))).collect()
 }
 
-fn node(nodes: &[Option<Started>], rank: usize) -> &ThreadedNode {
+fn node(nodes: &[Option<Started>], rank: usize) -> &Node {
     &nodes[rank].as_ref().expect("it runs").0
 }
 
 /// A lock; the test fails instead of hanging.
-fn held(node: &ThreadedNode, lock: &str) -> Guard {
+fn held(node: &Node, lock: &str) -> Guard {
     node.lock(lock, PATIENCE).expect("it is granted")
 }
 
@@ -44,7 +44,7 @@ fn granted(request: &mut bourdon::LockRequest) -> Guard {
     request.wait(PATIENCE).expect("it is not lost").expect("it is granted in time")
 }
 
-fn campaign(node: &ThreadedNode) -> Election {
+fn campaign(node: &Node) -> Election {
     let mut election = node.election("one").expect("it is a name");
     election.campaign().expect("it may");
     election
@@ -260,7 +260,7 @@ fn another_leads_when_the_leader_is_gone() {
 struct Session(BufReader<UnixStream>);
 
 impl Session {
-    fn open(node: &ThreadedNode, request: &str) -> Self {
+    fn open(node: &Node, request: &str) -> Self {
         let mut stream = UnixStream::connect(&node.info().socket_path).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("it can be set");
         stream.write_all(format!("{request}\n").as_bytes()).expect("it is taken");

@@ -3,7 +3,7 @@
 
 use crate::common::{self, TOPIC, World, free_addresses, until};
 use bourdon::settings::{IdleStrategy, Start, Transport};
-use bourdon::{Delivery, Discovery, Event, Node, OrderNumber, Settings, Standing, discover};
+use bourdon::{Delivery, Discovery, Event, InlineNode, OrderNumber, Settings, Standing, discover};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
@@ -16,7 +16,11 @@ fn over_tcp(mut settings: Settings, peers: &[SocketAddr]) -> Settings {
 type Delivered = Vec<(Option<OrderNumber>, u16, u64)>;
 
 /// Polls all until `done`; what each delivers is added to its list, and checked as it comes.
-fn poll_all(nodes: &mut [Node], got: &mut [Delivered], mut each: impl FnMut(usize, &mut Node, &Delivered) -> bool) {
+fn poll_all(
+    nodes: &mut [InlineNode],
+    got: &mut [Delivered],
+    mut each: impl FnMut(usize, &mut InlineNode, &Delivered) -> bool,
+) {
     until("all to be done", || {
         let mut done = true;
         for (place, (node, got)) in nodes.iter_mut().zip(&mut *got).enumerate() {
@@ -45,11 +49,11 @@ fn links_that_break_in_mid_stream_lose_nothing() {
         let peers = free_addresses(3, at);
         let settings =
             (0..3).map(|rank| over_tcp(world.member(rank), &peers)).chain([over_tcp(world.observer(), &peers)]);
-        let mut nodes: Vec<Node> = settings
+        let mut nodes: Vec<InlineNode> = settings
             .map(|mut settings| {
                 settings.threads.idle = idle;
                 settings.process.start = Start::Oldest;
-                Node::join(&settings).expect("it starts")
+                InlineNode::join(&settings).expect("it starts")
             })
             .collect();
         assert!(
@@ -87,15 +91,15 @@ fn links_that_break_in_mid_stream_lose_nothing() {
 fn a_process_that_comes_back_listens_where_it_was() {
     let world = World::new(3);
     let peers = free_addresses(3, "127.0.0.1");
-    let mut nodes: Vec<Node> =
-        (0..3).map(|rank| Node::join(&over_tcp(world.member(rank), &peers)).expect("it starts")).collect();
+    let mut nodes: Vec<InlineNode> =
+        (0..3).map(|rank| InlineNode::join(&over_tcp(world.member(rank), &peers)).expect("it starts")).collect();
     let mut got = vec![Vec::new(); 3];
-    let members = |node: &Node| node.process().view().members.len();
+    let members = |node: &InlineNode| node.process().view().members.len();
     poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 3);
     // Rank 0 dials no member: the others must find it again.
     drop(nodes.remove(0));
     poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 2);
-    nodes.push(Node::join(&over_tcp(world.member(0), &peers)).expect("the address is free again"));
+    nodes.push(InlineNode::join(&over_tcp(world.member(0), &peers)).expect("the address is free again"));
     poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 3 && node.process().standing() == Standing::Member);
 }
 
@@ -103,7 +107,7 @@ fn a_process_that_comes_back_listens_where_it_was() {
 fn a_listener_learns_the_group_from_one_member() {
     let world = World::new(1);
     let peers = free_addresses(1, "127.0.0.1");
-    let mut member = Node::join(&over_tcp(world.member(0), &peers)).expect("it starts");
+    let mut member = InlineNode::join(&over_tcp(world.member(0), &peers)).expect("it starts");
     let mut settings = over_tcp(world.observer(), &peers);
     settings.group.members = 60; // not known yet
     let listener = thread::spawn(move || discover(&mut settings, common::PATIENCE).map(|found| (found, settings)));
@@ -122,7 +126,7 @@ fn addresses_that_can_t_work_are_refused_with_what_to_do() {
     let refused = |peers: &[SocketAddr], listen: Option<SocketAddr>| {
         let mut settings = over_tcp(world.member(0), peers);
         settings.network.listen = listen;
-        Node::join(&settings).expect_err("it is refused").to_string()
+        InlineNode::join(&settings).expect_err("it is refused").to_string()
     };
     let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
     for (peers, listen, expected) in [
@@ -138,10 +142,10 @@ fn addresses_that_can_t_work_are_refused_with_what_to_do() {
         assert!(why.contains(expected), "{expected}: {why}");
     }
     let mut observer = over_tcp(world.observer(), &free[..1]);
-    let why = Node::join(&observer).expect_err("it would miss what the other member sends").to_string();
+    let why = InlineNode::join(&observer).expect_err("it would miss what the other member sends").to_string();
     assert!(why.contains("list all 2 members"), "{why}");
     observer.network.peers = free.clone();
-    Node::join(&observer).expect("all are listed");
+    InlineNode::join(&observer).expect("all are listed");
     let _taken = TcpListener::bind(free[0]).expect("it is free");
     assert!(refused(&free, None).contains("in use"));
 }

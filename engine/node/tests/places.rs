@@ -2,7 +2,7 @@
 
 use crate::common::{TOPIC, World, cell, until};
 use bourdon::settings::{Order, Reliability, Role, Start};
-use bourdon::{Delivery, Event, Handles, Node, Pattern, Subscription, ThreadedNode};
+use bourdon::{Delivery, Event, Handles, InlineNode, Node, Pattern, Subscription};
 
 /// What an application can write down of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,12 +53,11 @@ fn read(subscription: &mut Subscription, items: &mut Vec<Item>) {
 #[test]
 fn a_view_stands_between_the_same_two_messages_everywhere() {
     let world = World::new(3);
-    let mut inline = Node::join(&world.member(0)).expect("it starts");
+    let mut inline = InlineNode::join(&world.member(0)).expect("it starts");
     let none: Pattern = "no.such.topic".parse().expect("a pattern");
     let handles = Handles { publications: 1, subscriptions: vec![Vec::new(), vec![none]] };
-    let (node, mut publications, mut subscriptions) =
-        ThreadedNode::start_with(&world.member(1), &handles).expect("it starts");
-    let mut leaver = Node::join(&world.member(2)).expect("it starts");
+    let (node, mut publications, mut subscriptions) = Node::start_with(&world.member(1), &handles).expect("it starts");
+    let mut leaver = InlineNode::join(&world.member(2)).expect("it starts");
     let (mut shown, mut all, mut filtered) = (Vec::new(), Vec::new(), Vec::new());
     let mut published = 0;
     until("the view of two, and messages behind it", || {
@@ -98,9 +97,9 @@ fn a_gap_stands_between_the_two_messages_around_it() {
         (settings.faults.drop_percent, settings.faults.seed) = (drop_percent, 7);
         settings
     };
-    let mut member = Node::join(&lossy(Role::Member, 0.0)).expect("it starts");
-    let mut inline = Node::join(&lossy(Role::Observer, 20.0)).expect("it starts");
-    let (node, _publication, mut subscription) = ThreadedNode::start(&lossy(Role::Observer, 20.0)).expect("it starts");
+    let mut member = InlineNode::join(&lossy(Role::Member, 0.0)).expect("it starts");
+    let mut inline = InlineNode::join(&lossy(Role::Observer, 20.0)).expect("it starts");
+    let (node, _publication, mut subscription) = Node::start(&lossy(Role::Observer, 20.0)).expect("it starts");
     let (mut shown, mut all, mut published) = (Vec::new(), Vec::new(), 0);
     let gaps = |items: &[Item]| items.iter().filter(|item| matches!(item, Item::Event(Event::Gap { .. }))).count();
     until("some gaps at both", || {
@@ -136,16 +135,17 @@ fn a_gap_stands_between_the_two_messages_around_it() {
 #[test]
 fn a_full_ring_loses_no_view() {
     let world = World::new(2);
-    let mut members = [0, 1].map(|rank| Node::join(&world.member(rank)).expect("it starts"));
+    let mut members = [0, 1].map(|rank| InlineNode::join(&world.member(rank)).expect("it starts"));
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
-    let (node, _publication, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
-    let poll = |members: &mut [Node]| members.iter_mut().for_each(|node| _ = node.poll(|_| {}).expect("it works"));
+    let (node, _publication, mut subscription) = Node::start(&settings).expect("it starts");
+    let poll =
+        |members: &mut [InlineNode]| members.iter_mut().for_each(|node| _ = node.poll(|_| {}).expect("it works"));
     until("the first view", || {
         poll(&mut members);
         members.iter().all(|node| node.process().is_formed()) && cell(&world, &node, "views") > 0
     });
-    let fill = |members: &mut [Node], what, is_full: &dyn Fn() -> bool| {
+    let fill = |members: &mut [InlineNode], what, is_full: &dyn Fn() -> bool| {
         until(what, || {
             let _ = members[0].try_publish(TOPIC, &[7; 500]);
             poll(members);
@@ -182,7 +182,7 @@ fn a_full_ring_loses_no_view() {
 #[test]
 fn issue_a_process_that_leaves_while_it_forms_never_reported_it() {
     let world = World::new(2);
-    let mut node = Node::join(&world.member(0)).expect("it starts");
+    let mut node = InlineNode::join(&world.member(0)).expect("it starts");
     node.poll(|_| {}).expect("the port works");
     node.leave();
     let mut has_left = false;

@@ -2,10 +2,10 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, read, until};
 use bourdon::settings::{FlowMode, IdleStrategy};
-use bourdon::{Delivery, Handles, NodeEvent, Pattern, Refusal, ThreadedNode, TopicId, TopicName};
+use bourdon::{Delivery, Handles, Node, NodeEvent, Pattern, Refusal, TopicId, TopicName};
 use std::time::{Duration, Instant};
 
-fn formed(node: &mut ThreadedNode) {
+fn formed(node: &mut Node) {
     until("the group to form", || matches!(node.poll_event(), Some(NodeEvent::Group(bourdon::Event::View { .. }))));
 }
 
@@ -16,7 +16,7 @@ fn two_nodes_deliver_in_one_order() {
         let mut nodes = [0, 1].map(|rank| {
             let mut settings = world.member(rank);
             settings.threads.idle = idle;
-            ThreadedNode::start(&settings).expect("it starts")
+            Node::start(&settings).expect("it starts")
         });
         const EACH: u64 = 500;
         for number in 0..EACH {
@@ -60,9 +60,9 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
     let world = World::new(2);
     let mut settings = world.member(0);
     settings.threads.subscription_ring_bytes = 1 << 18;
-    let (sender, mut publication, mut own) = ThreadedNode::start(&settings).expect("it starts");
+    let (sender, mut publication, mut own) = Node::start(&settings).expect("it starts");
     settings.process.rank = 1;
-    let (receiver, _unused, mut slow) = ThreadedNode::start(&settings).expect("it starts");
+    let (receiver, _unused, mut slow) = Node::start(&settings).expect("it starts");
     let payload = |number: u64| {
         let mut bytes = vec![number as u8; 8 + length(number)];
         bytes[..8].copy_from_slice(&number.to_le_bytes());
@@ -108,11 +108,11 @@ fn an_observer_that_gates_skips_nothing() {
     let world = World::new(1);
     let mut settings = world.member(0);
     settings.flow.mode = FlowMode::Gating;
-    let (member, mut publication, mut own) = ThreadedNode::start(&settings).expect("it starts");
+    let (member, mut publication, mut own) = Node::start(&settings).expect("it starts");
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
     settings.flow.mode = FlowMode::Gating;
-    let (mut observer, _unused, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
+    let (mut observer, _unused, mut subscription) = Node::start(&settings).expect("it starts");
     formed(&mut observer);
     until("the gate", || cell(&world, &member, "gating_observers") == 1);
     const COUNT: u64 = 2_000; // 500 bytes each: four times the ring
@@ -138,10 +138,10 @@ fn an_observer_that_gates_skips_nothing() {
 #[test]
 fn an_observer_skips_what_does_not_fit_and_counts_it() {
     let world = World::new(1);
-    let (member, mut publication, mut own) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (member, mut publication, mut own) = Node::start(&world.member(0)).expect("it starts");
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
-    let (mut observer, mut refused, mut subscription) = ThreadedNode::start(&settings).expect("it starts");
+    let (mut observer, mut refused, mut subscription) = Node::start(&settings).expect("it starts");
     assert_eq!(refused.try_publish(TOPIC, b"x"), Err(Refusal::Role));
     formed(&mut observer);
     const COUNT: usize = 2_000; // 500 bytes each: four times the ring
@@ -178,7 +178,7 @@ fn an_observer_skips_what_does_not_fit_and_counts_it() {
 #[test]
 fn a_parked_agent_sleeps_until_it_is_needed() {
     let world = World::new(1);
-    let (node, mut publication, mut subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, mut subscription) = Node::start(&world.member(0)).expect("it starts");
     // An idle member only sends heartbeats, every 100 ms.
     let sleeps = cell(&world, &node, "sleeps");
     until("a heartbeat's sleep", || cell(&world, &node, "sleeps") >= sleeps + 3);
@@ -203,8 +203,7 @@ fn several_publications_and_subscriptions_share_a_node() {
     let world = World::new(1);
     let (es, nq) = (TopicId::of("es"), TopicId::of("nq"));
     let handles = Handles { publications: 2, subscriptions: vec![vec![es.into()], vec![nq.into()], vec![]] };
-    let (node, mut publications, mut subscriptions) =
-        ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
+    let (node, mut publications, mut subscriptions) = Node::start_with(&world.member(0), &handles).expect("it starts");
     let threads: Vec<_> = [es, nq]
         .into_iter()
         .map(|topic| {
@@ -240,8 +239,8 @@ fn several_publications_and_subscriptions_share_a_node() {
 #[test]
 fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
     let world = World::new(2);
-    let (mut node, mut publication, _own) = ThreadedNode::start(&world.member(0)).expect("it starts");
-    let (_other, _, _) = ThreadedNode::start(&world.member(1)).expect("it starts");
+    let (mut node, mut publication, _own) = Node::start(&world.member(0)).expect("it starts");
+    let (_other, _, _) = Node::start(&world.member(1)).expect("it starts");
     let refused = publication.try_publish(TOPIC, &[0; 60_001]);
     assert_eq!(refused, Err(Refusal::TooLarge { limit_bytes: 60_000 }));
     formed(&mut node);
@@ -251,7 +250,7 @@ fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
 #[test]
 fn events_that_are_not_fetched_are_counted() {
     let world = World::new(1);
-    let (observer, ..) = ThreadedNode::start(&world.observer()).expect("it starts");
+    let (observer, ..) = Node::start(&world.observer()).expect("it starts");
     const ASKED: u64 = 300;
     for _ in 0..ASKED {
         until("room for a command", || observer.sync());
@@ -269,7 +268,7 @@ fn events_that_are_not_fetched_are_counted() {
 #[test]
 fn before_the_group_is_formed_publishers_are_refused_and_no_ring_fills() {
     let world = World::new(2);
-    let (node, mut publication, _subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, _subscription) = Node::start(&world.member(0)).expect("it starts");
     let refusal = publication.try_publish(TOPIC, &[0; 1000]).expect_err("the other member is missing");
     assert_eq!(refusal, Refusal::Forming { missing: 0b10 });
     assert!(refusal.is_transient() && refusal.to_string().contains("still forming (not heard: member 1)"), "{refusal}");
@@ -284,7 +283,7 @@ fn before_the_group_is_formed_publishers_are_refused_and_no_ring_fills() {
 #[test]
 fn without_a_majority_publishers_are_refused_at_once_and_woken_when_it_is_back() {
     let world = World::new(2);
-    let start = |rank| ThreadedNode::start(&world.member(rank)).expect("it starts");
+    let start = |rank| Node::start(&world.member(rank)).expect("it starts");
     let (_second, mut publication, _own) = start(1);
     let first = start(0);
     publication.publish(TOPIC, b"one", PATIENCE).expect("the group forms");
@@ -305,7 +304,7 @@ fn subscriptions_choose_by_patterns() {
     let subscriptions =
         vec![vec![pattern("md.es.trades")], vec![pattern("md.*.trades")], vec![pattern("md.**"), pattern("x")], vec![]];
     let handles = Handles { publications: 1, subscriptions };
-    let (node, mut publications, subscriptions) = ThreadedNode::start_with(&settings, &handles).expect("it starts");
+    let (node, mut publications, subscriptions) = Node::start_with(&settings, &handles).expect("it starts");
     let publication = &mut publications[0];
     let name = |text: &str| TopicName::new(text).expect("it is one");
     until("the group to form", || publication.try_publish_named(&name("md.es.trades"), b"0").is_ok());

@@ -11,7 +11,7 @@ mod parts;
 use crate::exit::Failure;
 use crate::send::{received, received_object};
 use bourdon::settings::{Role, Transport};
-use bourdon::{DirectMessage, Event, NodeEvent, Settings, ThreadedNode};
+use bourdon::{DirectMessage, Event, Node, NodeEvent, Settings};
 use parts::Parts;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -94,7 +94,7 @@ impl Reporter {
         let _ = writeln!(out, "{line}").and_then(|()| out.flush()); // as in `print`
     }
 
-    fn started(&self, settings: &Settings, node: &ThreadedNode) {
+    fn started(&self, settings: &Settings, node: &Node) {
         let (info, group, idle) = (node.info(), &settings.group, settings.threads.idle);
         let (role, rank) = match settings.process.role {
             Role::Member => {

@@ -11,7 +11,7 @@ use crate::send::received;
 use crate::wait::{self, Wait};
 use bourdon::settings::{Role, Transport};
 use bourdon::{
-    Delivery, Discovery, Event, Filter, Message, Node, NodeEvent, Pattern, Settings, TopicId, Verdict, Waiting,
+    Delivery, Discovery, Event, Filter, InlineNode, Message, NodeEvent, Pattern, Settings, TopicId, Verdict, Waiting,
     discover,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -52,7 +52,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         learn(&mut settings, &args.place.at)?;
     }
     let signals = signals().map_err(Failure::unusable)?;
-    let mut node = Node::join(&settings).map_err(|why| args.place.at.unusable(why))?;
+    let mut node = InlineNode::join(&settings).map_err(|why| args.place.at.unusable(why))?;
     if let Some(why) = node.fallback() {
         eprintln!("bourdon: {why}");
     }
@@ -88,7 +88,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 /// Reports that the group is absent, or that only a minority of the view is heard.
-fn report_wait(wait: &mut Wait, node: &Node) {
+fn report_wait(wait: &mut Wait, node: &InlineNode) {
     let (process, now) = (node.process(), node.now());
     let is_outside = process.view().epoch.0 == 0;
     let Some(seconds) = wait.report(Instant::now(), is_outside || process.observes_no_majority(now)) else { return };
@@ -115,7 +115,7 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
 
 /// Reports what happened. A process that is configured otherwise ends a subscriber only before its first view: later
 /// it is the other process that is wrong, or forged.
-fn report(node: &Node, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
+fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
     for event in events {
         let text = NodeEvent::from(event);
         match event {

@@ -15,7 +15,7 @@
 mod questions;
 
 use bourdon::settings::{IdleStrategy, Role};
-use bourdon::{Event, Node, Settings, TopicId};
+use bourdon::{Event, InlineNode, Settings, TopicId};
 use questions::{KINDS, Target};
 use serde::Serialize;
 use std::error::Error;
@@ -64,7 +64,7 @@ fn settings(address: SocketAddr, rank: Option<u16>, directory: &std::path::Path)
 }
 
 /// Lets every node do what it has to; a node that is asked for its state gives 100 KB.
-fn poll(nodes: &mut [Node]) -> Result<(), Box<dyn Error>> {
+fn poll(nodes: &mut [InlineNode]) -> Result<(), Box<dyn Error>> {
     for node in nodes {
         let mut is_wanted = false;
         node.poll(|delivery| is_wanted |= delivery.event() == Some(Event::SnapshotWanted))?;
@@ -75,7 +75,7 @@ fn poll(nodes: &mut [Node]) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn poll_for(nodes: &mut [Node], time: Duration) -> Result<(), Box<dyn Error>> {
+fn poll_for(nodes: &mut [InlineNode], time: Duration) -> Result<(), Box<dyn Error>> {
     let end = Instant::now() + time;
     while Instant::now() < end {
         poll(nodes)?;
@@ -93,12 +93,12 @@ fn arrived(stranger: &UdpSocket) -> u64 {
 }
 
 /// A group that has formed and published, the observer last.
-fn form(directory: &std::path::Path) -> Result<(Vec<Node>, SocketAddr), Box<dyn Error>> {
+fn form(directory: &std::path::Path) -> Result<(Vec<InlineNode>, SocketAddr), Box<dyn Error>> {
     let pid = std::process::id();
     let port = 20_000 + (pid % 16_384) as u16;
     let address = SocketAddr::from(([239, 77, (pid >> 8) as u8, pid as u8], port));
     let ranks = (0..MEMBERS).map(Some).chain([None]);
-    let nodes: Result<Vec<_>, _> = ranks.map(|rank| Node::join(&settings(address, rank, directory))).collect();
+    let nodes: Result<Vec<_>, _> = ranks.map(|rank| InlineNode::join(&settings(address, rank, directory))).collect();
     let (mut nodes, end) = (nodes?, Instant::now() + PATIENCE);
     while nodes.iter().any(|node| node.process().view().epoch.0 == 0) {
         if Instant::now() > end {

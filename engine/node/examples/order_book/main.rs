@@ -22,7 +22,7 @@ mod input;
 
 use book::{Book, Event};
 use bourdon::settings::{Reliability, Role, Start};
-use bourdon::{Delivery, Node, Settings, TopicId};
+use bourdon::{Delivery, InlineNode, Settings, TopicId};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -86,7 +86,7 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
     let (number, count): (u16, usize) = (number.parse()?, count.parse()?);
     let is_publisher = number == PUBLISHER;
     let events = if is_publisher { load(count, file)? } else { Vec::new() };
-    let mut node = Node::join(&settings(number, address)?)?;
+    let mut node = InlineNode::join(&settings(number, address)?)?;
     let orders = lines_of_stdin();
     let (mut book, mut sent, mut may_send, mut printed) = (Book::default(), 0, 0, 0);
     let mut is_ready = false;

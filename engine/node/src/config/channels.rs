@@ -6,7 +6,7 @@ use bourdon_wire::check_name;
 use std::net::SocketAddr;
 
 impl Settings {
-    /// The settings of one channel, for a [`Node`](crate::Node), [`ThreadedNode`](crate::ThreadedNode) or
+    /// The settings of one channel, for a [`InlineNode`](crate::InlineNode), [`Node`](crate::Node) or
     /// [`ClientNode`](crate::ClientNode): those of a group called `group/channel`.
     ///
     /// # Errors

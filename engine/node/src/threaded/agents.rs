@@ -13,7 +13,7 @@ use super::end::{join, lock};
 use super::hosted::Hosted;
 use crate::config::{IdleStrategy, ThreadSettings};
 use crate::idle::Idler;
-use crate::inline::NodeError;
+use crate::inline::Error;
 use crate::mailbox::{Sender, mailbox};
 use crate::placement::{check_cores, place_current_thread};
 use bourdon_port::{Port, Waker};
@@ -70,8 +70,8 @@ impl Agents {
     ///
     /// # Errors
     /// If a core can't be used, or the kernel grants no thread.
-    pub(crate) fn start(settings: &ThreadSettings) -> Result<Self, NodeError> {
-        let io = |doing| move |source| NodeError::Io { doing, source };
+    pub(crate) fn start(settings: &ThreadSettings) -> Result<Self, Error> {
+        let io = |doing| move |source| Error::Io { doing, source };
         settings.core.map_or(Ok(()), |first| check_cores(first, settings.data_agents))?;
         let control = ControlThread::start(settings.idle).map_err(io("starting the control thread"))?;
         let mut threads = Threads { idle: settings.idle, data: Vec::new(), control, stop: Flag::new() };
@@ -90,11 +90,11 @@ impl Agents {
     ///
     /// # Errors
     /// If a panic has ended the threads.
-    pub(crate) fn place(&self) -> Result<Place, NodeError> {
+    pub(crate) fn place(&self) -> Result<Place, Error> {
         let running = self.0.data.iter().enumerate().filter(|(_, agent)| !agent.has_ended());
         let fewest = running.min_by_key(|(_, agent)| agent.groups());
         let agent = fewest.filter(|_| !self.0.control.has_panicked()).map(|(agent, _)| agent);
-        agent.map(|agent| Place { agents: self.clone(), agent }).ok_or(NodeError::ThreadsGone)
+        agent.map(|agent| Place { agents: self.clone(), agent }).ok_or(Error::ThreadsGone)
     }
 }
 
@@ -146,8 +146,8 @@ impl Drop for Threads {
 }
 
 impl DataThread {
-    fn start(index: usize, settings: &ThreadSettings, stop: &Flag) -> Result<Self, NodeError> {
-        let io = |source| NodeError::Io { doing: "starting a data agent", source };
+    fn start(index: usize, settings: &ThreadSettings, stop: &Flag) -> Result<Self, Error> {
+        let io = |source| Error::Io { doing: "starting a data agent", source };
         let ((sleeper, work), (gate, room), waker) = (doorbell(), doorbell(), Waker::new().map_err(io)?);
         let bells = Bells { work, room };
         let groups = Groups::default();

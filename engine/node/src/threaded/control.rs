@@ -22,7 +22,7 @@ pub(crate) use way::DataEnd;
 
 use crate::clock::Clock;
 use crate::config::{IdleStrategy, Settings};
-use crate::inline::Node;
+use crate::inline::InlineNode;
 use crate::locks::commands::{COMMANDS_MAX, Route};
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::placement::yield_to_agents;
@@ -81,7 +81,7 @@ impl ControlThread {
     /// agent's end, and the way for requests.
     pub(crate) fn take_over(
         &self,
-        node: &mut Node,
+        node: &mut InlineNode,
         settings: &Settings,
         ring_data: impl FnMut() + Send + 'static,
         (ended, outcome): (Flag, Outcome),

@@ -3,7 +3,7 @@
 //! They are rare, so news are values in a mailbox of [`NEWS_MAX`]. News that do not fit stay where they are, in the
 //! protocol's own bounded queues: then messages are refused, and their senders learn of it.
 
-use crate::inline::Node;
+use crate::inline::InlineNode;
 use crate::mailbox::Sender;
 use bourdon_protocol::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
 use bourdon_wire::Rank;
@@ -29,7 +29,7 @@ pub enum DirectTo<'a> {
 pub enum DirectNews {
     /// A message was received.
     Received(DirectMessage),
-    /// A message that was sent has ended; [`send_direct`](crate::ThreadedNode::send_direct) returned the call's name.
+    /// A message that was sent has ended; [`send_direct`](crate::Node::send_direct) returned the call's name.
     Ended(DirectOutcome),
     /// A message could not be sent.
     Refused(CallId, DirectRefusal),
@@ -79,7 +79,7 @@ impl Post {
 
     /// Sends a message. Returns false if the application has no room for the news that it was refused.
     #[must_use]
-    pub(crate) fn send(&mut self, node: &mut Node, command: DirectCommand) -> bool {
+    pub(crate) fn send(&mut self, node: &mut InlineNode, command: DirectCommand) -> bool {
         let DirectCommand { call: ticket, to, payload } = command;
         let call = match to {
             Receivers::Rank(rank) => node.send_to(rank, &payload).map(Some),
@@ -96,7 +96,7 @@ impl Post {
     }
 
     /// Moves what there is to the application. Returns how much.
-    pub(crate) fn collect(&mut self, node: &mut Node) -> usize {
+    pub(crate) fn collect(&mut self, node: &mut InlineNode) -> usize {
         let mut count = 0;
         while let Some(news) = self.waiting.take().or_else(|| self.next(node)) {
             match self.news.try_send(news) {
@@ -111,7 +111,7 @@ impl Post {
         count
     }
 
-    fn next(&mut self, node: &mut Node) -> Option<DirectNews> {
+    fn next(&mut self, node: &mut InlineNode) -> Option<DirectNews> {
         let Some(mut outcome) = node.poll_outcome() else { return node.poll_direct().map(DirectNews::Received) };
         let (DirectOutcome::Done { call, .. } | DirectOutcome::Failed { call, .. }) = &mut outcome;
         let place = self.tickets.iter().position(|(own, _)| own == call)?;

@@ -1,7 +1,7 @@
 //! How groups and threads end, and report it.
 
 use crate::close::CloseReport;
-use crate::inline::NodeError;
+use crate::inline::Error;
 use bourdon_port::Waker;
 use bourdon_ring::signal::Flag;
 use std::sync::mpsc::SyncSender;
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// By which a group's handle learns how the group has ended; it waits until all clones are gone.
-pub(crate) type Outcome = SyncSender<Result<CloseReport, NodeError>>;
+pub(crate) type Outcome = SyncSender<Result<CloseReport, Error>>;
 
 /// Reports that a group has ended, however it ends.
 pub(crate) struct End {

@@ -17,7 +17,7 @@ use crate::config::{FlowMode, Role, Settings};
 use crate::counters::{AgentFigures, CountersWriter};
 use crate::delivery::Delivery;
 use crate::engine::DELIVER_LIMIT;
-use crate::inline::{Node, NodeError};
+use crate::inline::{Error, InlineNode};
 use crate::mailbox::{Receiver, Sender};
 use crate::threaded::closing::{Closing, Stop};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
@@ -64,7 +64,7 @@ pub(crate) struct Ending {
 
 /// The group's state.
 pub(crate) struct Hosted {
-    pub(crate) node: Node,
+    pub(crate) node: InlineNode,
     publications: Vec<Intake>,
     outlets: Vec<Outlet>,
     /// The receivers of events: the application and the admin thread.
@@ -116,7 +116,7 @@ pub(crate) struct Hosted {
 impl Hosted {
     /// The group of a node that has been joined with these settings.
     pub(crate) fn new(
-        mut node: Node,
+        mut node: InlineNode,
         settings: &Settings,
         ends: Ends,
         commands: Receiver<Command>,
@@ -424,7 +424,7 @@ impl Hosted {
         if !has_control {
             return; // no outcome: the handle passes the panic on
         }
-        let _ = end.outcome.send(outcome.map(|()| report).map_err(NodeError::from)); // its handle may be gone
+        let _ = end.outcome.send(outcome.map(|()| report).map_err(Error::from)); // its handle may be gone
     }
 
     /// Whether there is something that no ring of the bell announces, before a sleep. Called after the sleep was

@@ -3,7 +3,7 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use super::{Handles, NodeEvent, ThreadedNode};
+use super::{Handles, Node, NodeEvent};
 use crate::locks::LockRequest;
 use crate::locks::state::Wait;
 use bourdon_wire::TopicName;
@@ -12,15 +12,15 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 /// Requests a lock; the control thread calls `plant` after each change.
-fn planted(node: &ThreadedNode, plant: impl Fn() + Send + Sync + 'static) -> LockRequest {
+fn planted(node: &Node, plant: impl Fn() + Send + Sync + 'static) -> LockRequest {
     let name = TopicName::new("one").expect("it is a name");
     node.locks.request(name, Wait::Forever, Some(Arc::new(plant)))
 }
 
 /// A group of one, and another beside it.
-fn two_groups(world: &World) -> [ThreadedNode; 2] {
+fn two_groups(world: &World) -> [Node; 2] {
     let handles = Handles { publications: 0, subscriptions: Vec::new() };
-    let (first, ..) = ThreadedNode::start_with(&world.member(0), &handles).expect("it starts");
+    let (first, ..) = Node::start_with(&world.member(0), &handles).expect("it starts");
     let mut settings = world.member(0);
     (settings.group.name, settings.group.address) = ("other".to_owned(), fresh_address());
     settings.threads.drop_timeout_ns = 3_600_000_000_000; // more than the test takes
@@ -32,7 +32,7 @@ fn two_groups(world: &World) -> [ThreadedNode; 2] {
 #[test]
 fn a_silent_control_thread_stops_the_data_plane() {
     let world = World::new(1);
-    let (node, _publication, _subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (node, _publication, _subscription) = Node::start(&world.member(0)).expect("it starts");
     let (release, blocked) = channel::<()>();
     let blocked = Mutex::new(blocked);
     let guard = node.lock("one", PATIENCE).expect("it is granted");
@@ -52,7 +52,7 @@ fn a_silent_control_thread_stops_the_data_plane() {
 #[test]
 fn a_panic_of_the_control_thread_ends_the_node() {
     let world = World::new(1);
-    let (node, _publication, _subscription) = ThreadedNode::start(&world.member(0)).expect("it starts");
+    let (node, _publication, _subscription) = Node::start(&world.member(0)).expect("it starts");
     drop(node.lock("one", PATIENCE).expect("it is granted"));
     let _request = planted(&node, || panic!("planted"));
     until("it to end", || !node.is_running());
@@ -97,9 +97,9 @@ fn a_panic_of_the_control_thread_reaches_every_group_and_no_more_are_started() {
 fn nodes_and_guards_may_be_shared_and_elections_sent() {
     fn shared<T: Send + Sync>() {}
     fn sent<T: Send>() {}
-    shared::<ThreadedNode>();
+    shared::<Node>();
     shared::<crate::Guard>();
     shared::<LockRequest>();
     sent::<crate::Election>();
-    sent::<crate::Node>();
+    sent::<crate::InlineNode>();
 }

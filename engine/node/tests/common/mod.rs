@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test file uses its share
 
 use bourdon::settings::{IdleStrategy, Role, Transport};
-use bourdon::{Node, Settings, Subscription, ThreadedNode, TopicId};
+use bourdon::{InlineNode, Node, Settings, Subscription, TopicId};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -115,7 +115,7 @@ pub(crate) fn read(subscription: &mut Subscription, count: usize) -> Vec<(u16, u
 }
 
 /// A counter or cell of a running node, from its file.
-pub(crate) fn cell(world: &World, node: &ThreadedNode, label: &str) -> u64 {
+pub(crate) fn cell(world: &World, node: &Node, label: &str) -> u64 {
     let directory = bourdon::directory::Directory::open(Some(world.path())).expect("it is ours");
     let found = bourdon::counters::list(&directory).expect("it can be read");
     let path = &node.info().counters_path;
@@ -124,7 +124,7 @@ pub(crate) fn cell(world: &World, node: &ThreadedNode, label: &str) -> u64 {
 }
 
 /// Polls an inline node until something holds.
-pub(crate) fn poll_until(node: &mut Node, what: &str, mut done: impl FnMut(&mut Node) -> bool) {
+pub(crate) fn poll_until(node: &mut InlineNode, what: &str, mut done: impl FnMut(&mut InlineNode) -> bool) {
     until(what, || {
         node.poll(|_| {}).expect("the port works");
         done(node)

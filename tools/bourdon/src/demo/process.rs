@@ -12,7 +12,7 @@ use super::share::Shares;
 use crate::exit::Failure;
 use crate::place::in_options;
 use bourdon::settings::Role;
-use bourdon::{Counter, Delivery, Event, Node, Outgoing, Port, Rank};
+use bourdon::{Counter, Delivery, Event, InlineNode, Outgoing, Port, Rank};
 use bourdon_lab::history::writer::History;
 use sha2::Digest;
 use std::io::{BufRead, Write};
@@ -63,7 +63,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     }
 }
 
-fn listen(node: &Node) -> Receiver<Order> {
+fn listen(node: &InlineNode) -> Receiver<Order> {
     let (sender, orders) = channel();
     let waker = node.port().waker();
     std::thread::spawn(move || {
@@ -81,7 +81,7 @@ fn listen(node: &Node) -> Receiver<Order> {
 
 struct DemoProcess {
     assignment: Assignment,
-    node: Node,
+    node: InlineNode,
     shares: Option<Shares>,
     proof: Proof,
     start_ns: Option<u64>,
@@ -115,7 +115,7 @@ impl DemoProcess {
         };
         let incarnation = if assignment.restarted { 2 } else { 1 };
         let proof = begin_proof(&assignment, incarnation)?;
-        let node = Node::join(settings).map_err(|error| in_options(&error))?;
+        let node = InlineNode::join(settings).map_err(|error| in_options(&error))?;
         let (start_ns, restarted) = (assignment.start_ns, assignment.restarted);
         Ok(Self {
             assignment,

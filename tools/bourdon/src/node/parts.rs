@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::place::load;
 use bourdon::channels::{LEAVE_MAX_NS, full_name};
 use bourdon::settings::Role;
-use bourdon::{DirectNews, Event, Handles, NodeEvent, Settings, ThreadedNode};
+use bourdon::{DirectNews, Event, Handles, Node, NodeEvent, Settings};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::io::Read;
@@ -31,7 +31,7 @@ const STOP_MAX: Duration = Duration::from_secs(1);
 /// One stream.
 struct Part {
     reporter: Reporter,
-    node: ThreadedNode,
+    node: Node,
     is_member: bool,
     limit: Limit,
     /// If it is being left: the time at which it is stopped at the latest.
@@ -97,7 +97,7 @@ impl Parts {
         let handles = Handles { publications: 0, subscriptions: Vec::new() };
         let started = match self.running.first() {
             Some(first) => first.node.start_beside(own, &handles),
-            None => ThreadedNode::start_with(own, &handles),
+            None => Node::start_with(own, &handles),
         };
         let (node, ..) = started.map_err(|error| match &channel {
             Some(name) if !error.to_string().starts_with("channel ") => {

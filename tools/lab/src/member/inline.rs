@@ -6,7 +6,7 @@ use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_tok
 use super::messages::Publisher;
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
-use bourdon::{Delivery, Event, LockRequest, Node, Port, Reach, Refusal, Standing, TopicId};
+use bourdon::{Delivery, Event, InlineNode, LockRequest, Port, Reach, Refusal, Standing, TopicId};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Runs until it is asked to end, or this incarnation is over.
 pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Result<(), Failure> {
-    let node = Node::join(settings).map_err(Failure::unusable)?;
+    let node = InlineNode::join(settings).map_err(Failure::unusable)?;
     let waker = node.port().waker();
     let ended = ending_of(move || interrupt.wait(), move || waker.wake());
     let Start { own, deliveries, rate, tokens, talk } = start;
@@ -44,7 +44,7 @@ struct Member {
     own: Publisher,
     /// Whether it publishes; an observer does not.
     is_member: bool,
-    node: Node,
+    node: InlineNode,
     deliveries: Deliveries,
     /// The members of the last recorded view, the most senior first.
     entered: Vec<u16>,

@@ -11,7 +11,7 @@
 
 use super::{Failure, ending_of, named};
 use bourdon::settings::{MutexKind, Profile, Settings};
-use bourdon::{Event, FencingToken, Guard, LockError, LockRequest, Loss, Lost, Node, Port, Standing};
+use bourdon::{Event, FencingToken, Guard, InlineNode, LockError, LockRequest, Loss, Lost, Port, Standing};
 use bourdon_lab::locks::journal::{Grant, Incarnation, Journal, Kind, Token, now_ns};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -90,7 +90,7 @@ enum Place {
 
 struct Locker {
     own: Incarnation,
-    node: Node,
+    node: InlineNode,
     journal: Journal,
     place: Place,
     /// The request while it waits, and the lock while it is held; none for an entry without it.
@@ -118,7 +118,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     settings.network.interface = "lo".to_owned();
     settings.detector.profile = args.profile;
     let journal = Journal::open(&args.journal).map_err(Failure::unusable)?;
-    let node = Node::join(&settings).map_err(Failure::unusable)?;
+    let node = InlineNode::join(&settings).map_err(Failure::unusable)?;
     let waker = node.port().waker();
     // Whatever ends this wait ends the process.
     let ended = ending_of(|| _ = std::io::stdin().read(&mut [0]), move || waker.wake());

@@ -18,8 +18,8 @@ use super::messages::{Line, Publisher, line};
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
 use bourdon::{
-    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, Message, NodeEvent, Publication, Rank, Refusal,
-    Sequence, Subscription, ThreadedNode, TopicId,
+    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, Message, Node, NodeEvent, Publication, Rank,
+    Refusal, Sequence, Subscription, TopicId,
 };
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
@@ -38,7 +38,7 @@ pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Re
     let is_member = settings.process.role == Role::Member;
     let handles = Handles { publications: usize::from(is_member), subscriptions: vec![Vec::new()] };
     let (node, mut publications, mut subscriptions) =
-        ThreadedNode::start_with(settings, &handles).map_err(Failure::unusable)?;
+        Node::start_with(settings, &handles).map_err(Failure::unusable)?;
     let ended = ending_of(move || interrupt.wait(), || {});
     let Start { own, deliveries, rate, tokens, talk } = start;
     let mut member = Member {
@@ -107,7 +107,7 @@ impl Shown {
 
 struct Member {
     own: Publisher,
-    node: ThreadedNode,
+    node: Node,
     /// None at an observer.
     publication: Option<Publication>,
     subscription: Subscription,

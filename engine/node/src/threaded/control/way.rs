@@ -10,7 +10,7 @@
 //! Invariants: values arrive in order, each once. The data agent makes a system call here only to wake the control
 //! thread when it sleeps.
 
-use crate::inline::Node;
+use crate::inline::InlineNode;
 use crate::mailbox::{Receiver, Sender, mailbox};
 use bourdon_port::Waker;
 use bourdon_protocol::control::detector::Judgement;
@@ -177,7 +177,7 @@ impl DataEnd {
 
     /// Passes values both ways. Returns how many the control plane had given.
     #[inline]
-    pub(crate) fn exchange(&mut self, node: &mut Node) -> usize {
+    pub(crate) fn exchange(&mut self, node: &mut InlineNode) -> usize {
         let mut count = 0;
         while count < TAKE_MAX
             && let Some(order) = self.orders.take()
@@ -210,7 +210,7 @@ impl DataEnd {
     /// Reports what the detectors suspect, if that has changed: no member, while this process is in no view. Returns
     /// whether it has been reported.
     #[cold]
-    pub(crate) fn report_judgement(&mut self, node: &Node) -> bool {
+    pub(crate) fn report_judgement(&mut self, node: &InlineNode) -> bool {
         let judgement = node.process().judgement().unwrap_or(Judgement { suspects: 0, ..self.judgement });
         let is_known = judgement == self.judgement || self.send(Mail::Judgement(judgement)).is_ok();
         if is_known {
@@ -248,7 +248,7 @@ impl DataEnd {
 
     /// Whether the data agent must stand still: the control thread has taken nothing for its lease, or can't keep up.
     #[inline]
-    pub(crate) fn is_halted(&mut self, now: Instant, node: &Node) -> bool {
+    pub(crate) fn is_halted(&mut self, now: Instant, node: &InlineNode) -> bool {
         // This thread itself stood still meanwhile, and the other one probably with it.
         if now.since(self.looked_at) > CONTROL_LEASE_NS / 2 {
             self.mark.1 = now;
@@ -265,7 +265,7 @@ impl DataEnd {
     }
 
     /// The node is being stopped: whether what was asked for before has been settled and passed on.
-    pub(crate) fn settles(&mut self, node: &Node) -> bool {
+    pub(crate) fn settles(&mut self, node: &InlineNode) -> bool {
         if !self.is_stopping {
             self.is_stopping = self.send(Mail::Stopping).is_ok();
         }
