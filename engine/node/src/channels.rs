@@ -2,9 +2,9 @@
 //!
 //! Trades must come in one order and survive crashes; quotes are worth nothing once they are late. In one stream the
 //! quotes would wait for the trades, and a member that wants only one would pay for both. So a channel is a stream of
-//! its own *with a view of its own*: one more [`InlineNode`], whose group is called `group/channel`. Then each guarantee
-//! has its own windows, view changes and order; a process outside a channel receives, acknowledges and holds up nothing
-//! of it; what is lost in one can't look like a gap in another, whatever they share: another group's datagrams
+//! its own *with a view of its own*: one more [`InlineNode`], whose group is `group/channel`. Then each guarantee has
+//! its own windows, view changes and order; a process outside a channel receives, acknowledges and holds up nothing of
+//! it; what is lost in one can't look like a gap in another, whatever they share: another group's datagrams
 //! are discarded before anything is counted by number. `docs/decisions/a-channel-has-its-own-view.md` has the price.
 //!
 //! Nothing is promised about the order of two messages on different channels, unless one names the other
