@@ -486,7 +486,8 @@ pub mod transfer_steps {
 
 record!(
     /// One step of a message outside the stream: to one process, to the nearest of several, or to all that hear the
-    /// network. With [`direct_steps::SEND`] and [`direct_steps::BROADCAST`] the payload follows.
+    /// network. With [`direct_steps::SEND`] and [`direct_steps::BROADCAST`] the payload follows; with the steps of a
+    /// request, a [`DirectCall`] and then the payload.
     Direct, 52 {
         /// One of [`direct_steps`].
         step: U16,
@@ -518,7 +519,23 @@ pub mod direct_steps {
     pub const ECHO: u16 = 5;
     /// A message to all that hear the network.
     pub const BROADCAST: u16 = 6;
+    /// A message to one process, whose application is to reply.
+    pub const REQUEST: u16 = 7;
+    /// The application's reply, a message of its own.
+    pub const REPLY: u16 = 8;
+    /// The application does not reply: a message without a payload.
+    pub const DECLINE: u16 = 9;
 }
+
+record!(
+    /// In front of the payload of a request, and of what answers it.
+    DirectCall, 16 {
+        /// The request's number, by which its sender knows the reply.
+        call: U64,
+        /// In a request, how long its sender waits for the reply from the first copy on; 0 in a reply.
+        patience_ns: U64,
+    }
+);
 
 record!(
     /// One message between two members of a view about locks and leaders: in the order sent, each once, within the
