@@ -72,7 +72,9 @@ pub use counters::{Counter, Counters};
 pub use data::after::Satisfied;
 pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
-pub use event::{CallId, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Message, Ranks};
+pub use event::{
+    CallId, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Message, Ranks, Reach, Waiting,
+};
 pub use mutant::Mutant;
 pub use outbox::Destination;
 pub use process::{MemoryUse, Process, Standing, is_for_one};
