@@ -7,7 +7,7 @@
 use super::member::{Entry, Leader, MemberReport, NAME, Order, Task};
 use crate::Failure;
 use crate::script::{broken, now_ns, report};
-use bourdon::{Election, Event, Node, NodeEvent, Publication, Subscription};
+use bourdon::{Election, Event, Node, Publication, Subscription};
 use bourdon_ring::signal::Flag;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -64,10 +64,10 @@ impl Member {
     fn hear(&self) -> Result<(), Failure> {
         while let Some(event) = self.node.poll_event() {
             match event {
-                NodeEvent::Group(Event::View { epoch, members, .. }) => {
+                Event::View { epoch, members, .. } => {
                     report(&MemberReport::View { epoch: epoch.0, members });
                 }
-                event @ NodeEvent::Group(Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
+                event @ (Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
                     return Err(broken(event));
                 }
                 _ => {}

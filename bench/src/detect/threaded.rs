@@ -10,7 +10,7 @@ use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
 use bourdon::directory::Directory;
 use bourdon::settings::ChannelSettings;
-use bourdon::{Event, Handles, Idler, Node, NodeEvent, Publication, Subscription, TopicId};
+use bourdon::{Event, Handles, Idler, Node, Publication, Subscription, TopicId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -126,22 +126,22 @@ impl Member {
             let (at_ns, rank) = (now_ns(), self.task.settings.process.rank);
             count += 1;
             match event {
-                NodeEvent::Group(Event::View { epoch, members, sequencer }) if members >> rank & 1 == 1 => {
+                Event::View { epoch, members, sequencer } if members >> rank & 1 == 1 => {
                     let (epoch, sequencer) = (epoch.0, sequencer.0);
                     report(&MemberReport::View(Installed { epoch, members, sequencer, at_ns }));
                     self.entered = Some(epoch);
                 }
-                NodeEvent::Group(Event::Suspected(rank, why)) => {
+                Event::Suspected(rank, why) => {
                     report(&MemberReport::Suspected { rank: rank.0, at_ns });
                     let place = DETECTORS.iter().position(|other| *other == why);
                     place.into_iter().for_each(|place| self.figures.suspicions[place] += 1);
                 }
-                NodeEvent::Group(Event::Removed(_)) => {
+                Event::Removed(_) => {
                     self.channels.clear(); // their counters files have the names of the next ones
                     (self.node, self.channels) = start(&self.task)?;
                     return Ok(count);
                 }
-                event @ NodeEvent::Group(Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
+                event @ (Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
                     return Err(broken(event));
                 }
                 _ => {}
@@ -151,7 +151,7 @@ impl Member {
             node.clear_events();
             while let Some(event) = node.poll_event() {
                 count += 1;
-                if let NodeEvent::Group(Event::View { members, .. }) = event {
+                if let Event::View { members, .. } = event {
                     report(&MemberReport::ChannelView { channel, members, at_ns: now_ns() });
                 }
             }

@@ -13,7 +13,7 @@ pub(crate) mod sessions;
 pub(crate) mod view;
 
 use crate::admin::sessions::{PartName, SessionRequest, SessionWait};
-use crate::threaded::events::NodeEvent;
+use bourdon_protocol::Event;
 use bourdon_ring::counters::Reader;
 use bourdon_wire::TopicName;
 use serde::Deserialize;
@@ -113,7 +113,7 @@ struct Entry {
 }
 
 impl EventLog {
-    pub(crate) fn note(&mut self, now_ns: u64, event: NodeEvent) {
+    pub(crate) fn note(&mut self, now_ns: u64, event: Event) {
         let text = event.to_string();
         if let Some(entry) = self.entries.iter_mut().find(|entry| entry.text == text) {
             entry.count += 1;
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn events_are_counted_and_bounded() {
         let mut log = EventLog::default();
-        let gap = |to| NodeEvent::Group(Event::Gap { sender: Rank(0), from: Sequence(0), to: Sequence(to) });
+        let gap = |to| Event::Gap { sender: Rank(0), from: Sequence(0), to: Sequence(to) };
         for to in 0..100 {
             log.note(to, gap(to));
             log.note(to + 1, gap(0));

@@ -28,7 +28,7 @@ pub struct CloseReport {
     /// one entry with their sequences. Empty ranges where nothing is missing.
     pub unacknowledged: Vec<Range<u64>>,
     /// Of a threaded node: the messages that were dropped while it ended, or before with an event
-    /// [`NodeEvent::Dropped`](crate::NodeEvent::Dropped) that was not read. The place of the publication, and the
+    /// [`Event::Dropped`](crate::Event::Dropped) that was not read. The place of the publication, and the
     /// numbers of the messages. They may be among those that are not acknowledged as well.
     pub dropped: Vec<(usize, RangeInclusive<u64>)>,
     /// Whether the members go on without this process in their view: it has left, or it was an observer or in no view.

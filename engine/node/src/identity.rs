@@ -52,7 +52,7 @@ pub(crate) struct BirthFile {
     /// What it holds.
     stored: u64,
     /// Why a birth could not be stored, until it is fetched.
-    problem: Option<String>,
+    problem: Option<&'static str>,
     /// A full disk stays full: the user learns it once.
     is_reported: bool,
 }
@@ -108,13 +108,14 @@ impl BirthFile {
         if let Err(error) = outcome
             && !std::mem::replace(&mut self.is_reported, true)
         {
-            self.problem = Some(lost(path, &error));
+            // Once a node: so its text may stay.
+            self.problem = Some(lost(path, &error).leak());
         }
     }
 
     /// Why a birth could not be stored since the start, once.
     #[inline]
-    pub(crate) fn poll_problem(&mut self) -> Option<String> {
+    pub(crate) fn poll_problem(&mut self) -> Option<&'static str> {
         self.problem.take()
     }
 }

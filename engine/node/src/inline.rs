@@ -19,7 +19,8 @@ use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::placement::PlacementError;
-use crate::transport::{NodePort, Reach, pick};
+use crate::reports::Reports;
+use crate::transport::{NodePort, pick};
 use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError, Sleep};
 use bourdon_protocol::Satisfied;
@@ -111,8 +112,9 @@ pub struct InlineNode {
     engine: Engine<NodePort>,
     fallback: Option<String>,
     links: Option<Links>,
-    /// When the links next receive the view's members.
-    links_due: Instant,
+    /// When the links next receive the view's members, and what the node reports of itself is next looked for.
+    upkeep_due: Instant,
+    reports: Reports,
     birth: BirthFile,
     /// The group's name, for its warnings.
     pub(crate) group: Box<str>,
@@ -123,8 +125,8 @@ pub struct InlineNode {
     is_member: bool,
 }
 
-/// How often the links receive the view's members: often enough that a new member is watched before it matters.
-const LINKS_NS: u64 = 5_000_000;
+/// How often: so that a new member is watched before it matters.
+const UPKEEP_NS: u64 = 5_000_000;
 
 impl InlineNode {
     /// Opens the sockets and begins to join.
@@ -185,8 +187,9 @@ impl InlineNode {
         let engine = Engine::new(port, config);
         let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
         let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
-        let (links_due, locks, is_member) = (Instant(0), None, rank != Rank::OBSERVER);
-        Ok(Self { engine, fallback, links, links_due, birth, group, drop_timeout_ns, locks, is_member })
+        let (upkeep_due, reports) = (Instant(0), Reports::default());
+        let (locks, is_member) = (None, rank != Rank::OBSERVER);
+        Ok(Self { engine, fallback, links, upkeep_due, reports, birth, group, drop_timeout_ns, locks, is_member })
     }
 
     /// As [`Engine::poll`]; takes in what the links know, too.
@@ -216,22 +219,35 @@ impl InlineNode {
         &mut self,
         limit: usize,
         passed: Satisfied<'_>,
-        on_delivery: impl FnMut(Delivery<'_>),
+        mut on_delivery: impl FnMut(Delivery<'_>),
     ) -> Result<usize, PortError> {
         if let Some(links) = &mut self.links {
             let engine = &mut self.engine;
             links.evidence(|rank, incarnation| engine.on_evidence(rank, incarnation));
-            if engine.now >= self.links_due {
-                self.links_due = engine.now + LINKS_NS;
-                links.watch(engine.process.links());
-            }
         }
         self.birth.note(self.engine.process.birth_floor());
+        if self.engine.now >= self.upkeep_due {
+            self.keep_up(&mut on_delivery);
+        }
         if self.locks.is_some() {
             self.carry_out();
         }
         let count = self.engine.poll_after(limit, passed, on_delivery)?;
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
+    }
+
+    /// What is not due with every poll.
+    #[cold]
+    fn keep_up(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) {
+        let now = self.engine.now;
+        self.upkeep_due = now + UPKEEP_NS;
+        let process = &self.engine.process;
+        if let Some(links) = &mut self.links {
+            links.watch(process.links());
+        }
+        let reach = self.engine.port.transport().reach();
+        let events = self.reports.due(now, process, reach, &mut self.birth);
+        events.for_each(|event| on_delivery(Delivery::Event(event)));
     }
 
     /// As [`Engine::wait`]; returns at once if locks or elections were given up since the last poll.
@@ -305,12 +321,6 @@ impl InlineNode {
         self.fallback.as_deref()
     }
 
-    /// Why a birth of the group could not be stored since the start, and what is lost by it; reported once.
-    #[inline]
-    pub fn poll_birth_problem(&mut self) -> Option<String> {
-        self.birth.poll_problem()
-    }
-
     /// Receives from one more source of the group, if `network.sources` names some.
     ///
     /// # Errors
@@ -330,11 +340,6 @@ impl InlineNode {
     /// What moves the bytes.
     pub fn io(&self) -> &str {
         self.engine.port.io()
-    }
-
-    /// Over the transport `auto`: how many peers multicast reaches, and how many TCP.
-    pub fn reach(&self) -> Option<Reach> {
-        self.engine.port.transport().reach()
     }
 
     /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would. Returns whether there was

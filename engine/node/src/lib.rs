@@ -72,6 +72,7 @@ mod links;
 mod locks;
 mod mailbox;
 pub mod placement;
+mod reports;
 mod threaded;
 mod topics;
 mod transport;
@@ -85,8 +86,8 @@ pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Judgement, Why};
 pub use bourdon_protocol::{
     CallId, Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage,
-    DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Refusal,
-    Standing, View,
+    DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Reach,
+    Refusal, Standing, View, Waiting,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,
@@ -104,8 +105,8 @@ pub use engine::Engine;
 pub use idle::Idler;
 pub use inline::{Error, InlineNode};
 pub use locks::{Election, ElectionState, Guard, LockError, LockRequest, Lost};
-pub use threaded::{DirectNews, DirectTo, NodeEvent, Waiting};
+pub use threaded::{DirectNews, DirectTo};
 pub use threaded::{Handles, Info, Node};
 pub use threaded::{NotAcknowledged, Publication, PublicationClaim, Subscription};
 pub use topics::{Filter, Pattern, PatternError, Verdict};
-pub use transport::{AnyPort, NodePort, Reach};
+pub use transport::{AnyPort, NodePort};

@@ -13,7 +13,7 @@
 //! today. `docs/decisions/rings-carry-bytes.md` has the figures.
 //!
 //! Invariants: dropping a [`Node`] leaves no thread, file or socket. A message that a [`Publication`] took is
-//! published in its order, or dropped with a [`NodeEvent::Dropped`] if the group can never take it. A system
+//! published in its order, or dropped with a [`Event::Dropped`] if the group can never take it. A system
 //! call is made for a message only to wake a thread that sleeps.
 
 mod acknowledgement;
@@ -24,7 +24,6 @@ pub(crate) mod commands;
 mod control;
 mod direct;
 mod end;
-pub(crate) mod events;
 mod frames;
 mod handles;
 mod held_up;
@@ -34,13 +33,10 @@ mod outlet;
 mod publication;
 #[cfg(test)]
 mod tests;
-mod waits;
 
 pub use direct::{DirectNews, DirectTo};
-pub use events::NodeEvent;
 pub use handles::Subscription;
 pub use publication::{NotAcknowledged, Publication, PublicationClaim};
-pub use waits::Waiting;
 
 use crate::admin::server::{self, Control};
 use crate::close::CloseReport;
@@ -55,15 +51,14 @@ use crate::mailbox::{Receiver, mailbox};
 use crate::topics::Pattern;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
-use bourdon_protocol::CallId;
+use bourdon_protocol::{CallId, Event};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag};
 use bourdon_wire::TopicName;
 use closing::Stop;
-use commands::{COMMANDS_MAX, Command, Commands};
+use commands::{COMMANDS_MAX, Command, Commands, EVENTS_MAX};
 use direct::{DirectCommand, NEWS_MAX};
 use end::{End, lock};
-use events::EVENTS_MAX;
 use handles::Inlet;
 use hosted::{Ending, Ends, Hosted};
 use publication::PublisherEnd;
@@ -98,7 +93,7 @@ pub struct Node {
     /// The group has ended.
     ended: Flag,
     admin: Option<Control>,
-    events: Mutex<Receiver<NodeEvent>>,
+    events: Mutex<Receiver<Event>>,
     /// Rung for events and news of direct messages.
     events_waker: Waker,
     counters: CountersFile,
@@ -149,7 +144,7 @@ struct Outside {
     publishers: Vec<PublisherEnd>,
     inlets: Vec<Inlet>,
     held_up_by: cells::Reader,
-    events: Receiver<NodeEvent>,
+    events: Receiver<Event>,
     events_waker: Waker,
     news: Receiver<DirectNews>,
     admin: server::Prepared,
@@ -355,7 +350,7 @@ impl Node {
     }
 
     /// The next event, if there is one.
-    pub fn poll_event(&self) -> Option<NodeEvent> {
+    pub fn poll_event(&self) -> Option<Event> {
         lock(&self.events).take()
     }
 
@@ -391,7 +386,7 @@ impl Node {
         self.stop.close(deadline.into());
         let mut report = self.end()?;
         while let Some(event) = self.poll_event() {
-            let NodeEvent::Dropped { publication, first, last, .. } = event else { continue };
+            let Event::Dropped { publication, first, last, .. } = event else { continue };
             if !report.dropped.contains(&(publication, first..=last)) {
                 report.dropped.push((publication, first..=last));
             }

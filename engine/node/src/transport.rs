@@ -6,6 +6,7 @@
 use crate::config::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::faults::{Faults, Faulty};
 use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, Sleep, To, Waker};
+use bourdon_protocol::Reach;
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
 use bourdon_wire::GroupId;
@@ -56,24 +57,6 @@ impl NodePort {
             Self::Plain(port) => port,
             Self::Faulty(port) => port.inner_mut(),
         }
-    }
-}
-
-/// How many peers are reached which way, where that can change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Reach {
-    /// Peers that multicast reaches.
-    pub by_multicast: u16,
-    /// Peers that get everything over TCP.
-    pub by_mesh: u16,
-}
-
-impl std::fmt::Display for Reach {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { by_multicast, by_mesh } = self;
-        let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
-        write!(f, "multicast reaches {by_multicast} of {} peers{rest}", by_multicast + by_mesh)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, TOPIC, World, poll_until, read, until};
 use bourdon::settings::Reliability;
-use bourdon::{Deadline, Handles, InlineNode, Node, NodeEvent, NotAcknowledged, Refusal};
+use bourdon::{Deadline, Event, Handles, InlineNode, Node, NotAcknowledged, Refusal};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -187,10 +187,10 @@ fn a_message_that_the_group_can_never_take_is_dropped_by_its_number() {
     let mut dropped = None;
     until("the event", || {
         let event = node.poll_event();
-        dropped = event.filter(|event| matches!(event, NodeEvent::Dropped { .. })).or(dropped.take());
+        dropped = event.filter(|event| matches!(event, Event::Dropped { .. })).or(dropped.take());
         dropped.is_some()
     });
-    let Some(NodeEvent::Dropped { publication, first, last, refusal }) = dropped else { unreachable!() };
+    let Some(Event::Dropped { publication, first, last, refusal }) = dropped else { unreachable!() };
     assert_eq!((publication, first, last), (0, 2, 2));
     assert!(matches!(refusal, Some(Refusal::TooLarge { .. })), "{refusal:?}");
 }

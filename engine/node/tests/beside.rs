@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, fresh_address, read, until};
 use bourdon::settings::{ChannelDetector, ChannelSettings, IdleStrategy};
-use bourdon::{Event, Handles, Node, NodeEvent, Publication, Settings, Subscription, Why};
+use bourdon::{Event, Handles, Node, Publication, Settings, Subscription, Why};
 
 const CHANNELS: [&str; 3] = ["trades", "quotes", "news"];
 
@@ -48,9 +48,7 @@ impl Host {
     fn take_events(&mut self) {
         for ((node, ..), events) in self.nodes.iter_mut().zip(&mut self.events) {
             while let Some(event) = node.poll_event() {
-                if let NodeEvent::Group(event) = event {
-                    events.push(event);
-                }
+                events.push(event);
             }
         }
     }

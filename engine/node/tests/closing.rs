@@ -2,13 +2,13 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, poll_until, read, until};
 use bourdon::settings::IdleStrategy;
-use bourdon::{Handles, InlineNode, Node, NodeEvent, NotAcknowledged, Refusal};
+use bourdon::{Event, Handles, InlineNode, Node, NotAcknowledged, Refusal};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Metadata, Subscriber};
 
 const COUNT: u64 = 20;
 
@@ -63,7 +63,7 @@ impl Subscriber for Warnings {
     }
     fn record(&self, _: &Id, _: &Record<'_>) {}
     fn record_follows_from(&self, _: &Id, _: &Id) {}
-    fn event(&self, event: &Event<'_>) {
+    fn event(&self, event: &tracing::Event<'_>) {
         event.record(&mut self.clone());
     }
     fn enter(&self, _: &Id) {}
@@ -331,7 +331,7 @@ fn messages_that_a_node_had_accepted_when_it_left_have_an_outcome() {
     let mut dropped = 0;
     until("the outcome of every message", || {
         while let Some(event) = node.poll_event() {
-            let NodeEvent::Dropped { last, .. } = event else { continue };
+            let Event::Dropped { last, .. } = event else { continue };
             dropped = last;
         }
         acknowledged.max(dropped) == published

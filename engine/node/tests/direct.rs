@@ -121,9 +121,7 @@ fn threaded_nodes_through_loss_and_duplication() {
                 Node::start(&settings).expect("it starts").0
             })
             .collect();
-        until("the group to form", || {
-            matches!(nodes[0].poll_event(), Some(bourdon::NodeEvent::Group(bourdon::Event::View { .. })))
-        });
+        until("the group to form", || matches!(nodes[0].poll_event(), Some(bourdon::Event::View { .. })));
         let (mut sent, mut ended, mut got) = (0u32, 0, Vec::new());
         until("all to be taken", || {
             // The ring has room for more than the protocol takes at once.

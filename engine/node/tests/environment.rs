@@ -4,7 +4,7 @@
 use crate::common::{self, TOPIC, World, cell, poll_until, read, until};
 use bourdon::counters;
 use bourdon::directory::Directory;
-use bourdon::{Error, Event, InlineNode, Node, NodeEvent, PortError};
+use bourdon::{Error, Event, InlineNode, Node, PortError};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -80,7 +80,7 @@ fn the_events_of_a_node_report_a_birth_that_cannot_be_stored() {
     let _second = Node::start(&world.member(1)).expect("it starts");
     let mut event = None;
     until("the event", || {
-        event = first.poll_event().filter(|event| matches!(event, NodeEvent::BirthNotStored(_)));
+        event = first.poll_event().filter(|event| matches!(event, Event::BirthNotStored(_)));
         event.is_some()
     });
     let text = event.map(|event| event.to_string()).unwrap_or_default();
@@ -169,7 +169,7 @@ fn the_admin_socket_answers_and_survives_what_comes() {
     read(&mut subscription, 1);
     assert_eq!(ask(&stream, b"{\"request\":\"stop\"}\n")["stopping"], true);
     until("it to stop", || !node.is_running());
-    assert!(matches!(node.poll_event(), Some(NodeEvent::Group(bourdon::Event::View { .. }))));
+    assert!(matches!(node.poll_event(), Some(bourdon::Event::View { .. })));
     assert_eq!(node.poll_event(), None);
     drop(node);
     assert_eq!(world.names(), Vec::<String>::new());
@@ -244,10 +244,10 @@ fn a_second_process_of_one_rank_is_reported() {
     let (mut claimed, mut conflict) = (false, false);
     until("both processes to report it", || {
         while let Some(event) = first.poll_event() {
-            claimed |= matches!(event, NodeEvent::Group(Event::RankClaimed(_)));
+            claimed |= matches!(event, Event::RankClaimed(_));
         }
         while let Some(event) = second.poll_event() {
-            conflict |= matches!(event, NodeEvent::Group(Event::IdentityConflict(_)));
+            conflict |= matches!(event, Event::IdentityConflict(_));
         }
         claimed && conflict
     });

@@ -2,11 +2,11 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, read, until};
 use bourdon::settings::{FlowMode, IdleStrategy};
-use bourdon::{Delivery, Handles, Node, NodeEvent, Pattern, Refusal, TopicId, TopicName};
+use bourdon::{Delivery, Event, Handles, Node, Pattern, Refusal, TopicId, TopicName};
 use std::time::{Duration, Instant};
 
 fn formed(node: &mut Node) {
-    until("the group to form", || matches!(node.poll_event(), Some(NodeEvent::Group(bourdon::Event::View { .. }))));
+    until("the group to form", || matches!(node.poll_event(), Some(bourdon::Event::View { .. })));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn an_observer_skips_what_does_not_fit_and_counts_it() {
     });
     assert_eq!(skipped, overruns);
     while let Some(event) = member.poll_event() {
-        assert!(!matches!(event, NodeEvent::Dropped { .. }), "{event}");
+        assert!(!matches!(event, Event::Dropped { .. }), "{event}");
     }
 }
 
@@ -258,7 +258,7 @@ fn events_that_are_not_fetched_are_counted() {
     until("the mailbox to be full", || cell(&world, &observer, "events_dropped") > 0);
     let mut fetched = 0;
     until("every refusal to be reported or counted", || {
-        let is_refusal = |event| event == NodeEvent::SyncRefused(Refusal::Role);
+        let is_refusal = |event| event == Event::SyncRefused(Refusal::Role);
         fetched += u64::from(observer.poll_event().is_some_and(is_refusal));
         fetched + cell(&world, &observer, "events_dropped") >= ASKED
     });

@@ -1,10 +1,13 @@
 //! What a process gives its application: messages, events, refusals.
 
 mod text;
+mod waiting;
 
 pub use text::Ranks;
+pub use waiting::{Reach, Waiting};
 
 use crate::control::detector::Why;
+use crate::refusal::Refusal;
 use crate::view::Member;
 use alloc::vec::Vec;
 use bourdon_wire::{
@@ -84,7 +87,8 @@ impl<'a> Message<'a> {
     }
 }
 
-/// What happened beside the messages. Some events have their place among the messages: [`Event::is_ordered`].
+/// What happened beside the messages. Some events have their place among the messages: [`Event::is_ordered`]. The last
+/// ones, from `Waiting` on, come from the node that runs the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -202,6 +206,30 @@ pub enum Event {
     GateDropped(Address),
     /// A process on the address uses another version.
     OtherVersion(u8),
+    /// This process is in no view yet.
+    Waiting(Waiting),
+    /// Over the transport `auto`: how peers are reached has changed.
+    Reached(Reach),
+    /// Messages that a publication had accepted were dropped: the group can't take them, or this process was removed
+    /// from it before they were delivered.
+    Dropped {
+        /// The publication's place in the order in which they were made.
+        publication: usize,
+        /// The number of the first of them.
+        first: u64,
+        /// The number of the last.
+        last: u64,
+        /// Why the group can't take them, the last reason.
+        refusal: Option<Refusal>,
+    },
+    /// A barrier that the application asked for was refused.
+    SyncRefused(Refusal),
+    /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
+    BirthNotStored(&'static str),
+    /// The control thread takes nothing: this node has stopped sending, acknowledging and delivering.
+    Halted,
+    /// The control thread is back, and this node goes on.
+    Resumed,
 }
 
 impl Event {
@@ -232,7 +260,14 @@ impl Event {
             | Self::OlderInstance { .. }
             | Self::GateEnded(_)
             | Self::GateDropped(_)
-            | Self::OtherVersion(_) => false,
+            | Self::OtherVersion(_)
+            | Self::Waiting(_)
+            | Self::Reached(_)
+            | Self::Dropped { .. }
+            | Self::SyncRefused(_)
+            | Self::BirthNotStored(_)
+            | Self::Halted
+            | Self::Resumed => false,
         }
     }
 }

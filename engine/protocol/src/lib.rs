@@ -73,7 +73,7 @@ pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
 pub use event::{
     CallId, DirectAnswer, DirectContent, DirectFailure, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Event,
-    Message, Ranks, To,
+    Message, Ranks, Reach, To, Waiting,
 };
 pub use mutant::Mutant;
 pub use outbox::Destination;

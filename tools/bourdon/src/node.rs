@@ -11,7 +11,7 @@ mod parts;
 use crate::exit::Failure;
 use crate::send::{received, received_object};
 use bourdon::settings::{Role, Transport};
-use bourdon::{DirectMessage, Event, Node, NodeEvent, Settings};
+use bourdon::{DirectMessage, Event, Node, Settings};
 use parts::Parts;
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
@@ -131,7 +131,7 @@ impl Reporter {
     }
 
     /// An event, and how many like it were left out before it.
-    fn event(&self, event: NodeEvent, left_out: u64) {
+    fn event(&self, event: Event, left_out: u64) {
         let mut text = event.to_string();
         if left_out > 0 {
             text += &format!(" ({left_out} more reports of it were left out)");
@@ -139,18 +139,17 @@ impl Reporter {
         let at_ns = bourdon::Clock::start().wall_ns();
         let mut object =
             json!({ "event": event.name(), "at_ns": at_ns, "rank": Value::Null, "text": text, "left_out": left_out });
-        if let NodeEvent::Reached(reach) = event {
+        if let Event::Reached(reach) = event {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();
         }
-        if let NodeEvent::Waiting(waiting) = event {
+        if let Event::Waiting(waiting) = event {
             object["missing"] = ranks(waiting.missing);
             object["in_lost_instance"] = ranks(waiting.in_lost_instance);
             object["rank_in_use"] = waiting.rank_in_use.is_some().into();
             object["waited_ns"] = waiting.waited_ns.into();
             return self.print(&format!("{text} ({} s so far)", waiting.waited_ns / 1_000_000_000), &mut object);
         }
-        let NodeEvent::Group(event) = event else { return self.print(&text, &mut object) };
         object["rank"] = event.rank().map(|rank| rank.0).into();
         match event {
             Event::View { epoch, members, sequencer, .. } => {

@@ -8,18 +8,15 @@ use crate::exit::Failure;
 use crate::node::signals;
 use crate::place::{Place, Where, unheard, write_message};
 use crate::send::received;
-use crate::wait::{self, Wait};
+use crate::wait;
 use bourdon::settings::{Role, Transport};
-use bourdon::{
-    Delivery, Discovery, Event, Filter, InlineNode, Message, NodeEvent, Pattern, Settings, TopicId, Verdict, Waiting,
-    discover,
-};
+use bourdon::{Delivery, Discovery, Event, Filter, InlineNode, Message, Pattern, Settings, TopicId, Verdict, discover};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use std::collections::HashSet;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long to look for a member; members send heartbeats at least every 100 ms.
 const LOOK_S: u64 = 5;
@@ -57,7 +54,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         eprintln!("bourdon: {why}");
     }
     let filter = Filter::new(&args.patterns, &settings.group.topics);
-    let (mut doubts, mut wait) = (Doubts::default(), Wait::default());
+    let mut doubts = Doubts::default();
     let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
     while !output.is_complete() && !is_over(&signals) {
         let mut events = Vec::new();
@@ -76,7 +73,6 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         if work_count == 0 {
             output.flush();
-            report_wait(&mut wait, &node);
             node.wait(SLEEP).map_err(Failure::broken)?;
         }
     }
@@ -85,14 +81,6 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::broken(format!("writing: {error}"))),
         _ => Ok(()),
     }
-}
-
-/// Reports that the group is absent, or that only a minority of the view is heard.
-fn report_wait(wait: &mut Wait, node: &InlineNode) {
-    let (process, now) = (node.process(), node.now());
-    let is_outside = process.view().epoch.0 == 0;
-    let Some(seconds) = wait.report(Instant::now(), is_outside || process.observes_no_majority(now)) else { return };
-    eprintln!("bourdon: {} ({seconds} s so far)", Waiting::of(process, now, seconds * 1_000_000_000));
 }
 
 /// Learns from the members the settings that only their configuration holds.
@@ -117,10 +105,9 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
 /// it is the other process that is wrong, or forged.
 fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
     for event in events {
-        let text = NodeEvent::from(event);
         match event {
             Event::ConfigurationDiffers(_) if node.process().view().epoch.0 == 0 => {
-                return Err(Failure::unusable(text));
+                return Err(Failure::unusable(event));
             }
             Event::View { members, .. } => {
                 let (group, io, count) = (&settings.group, node.io(), members.count_ones());
@@ -128,9 +115,12 @@ fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<
                     Transport::Tcp => "over tcp".to_owned(),
                     _ => format!("on {}", group.address),
                 };
-                eprintln!("bourdon: observing {count} members of {:?} {place} by {io}: {text}", group.name);
+                eprintln!("bourdon: observing {count} members of {:?} {place} by {io}: {event}", group.name);
             }
-            _ => eprintln!("bourdon: {text}"),
+            Event::Waiting(waiting) => {
+                eprintln!("bourdon: {event} ({} s so far)", waiting.waited_ns / 1_000_000_000);
+            }
+            _ => eprintln!("bourdon: {event}"),
         }
     }
     Ok(())

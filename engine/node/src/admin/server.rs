@@ -19,8 +19,8 @@ use crate::directory::SOCKET_SUFFIX;
 use crate::locks::Locks;
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::threaded::closing::Stop;
+use crate::threaded::commands::EVENTS_MAX;
 use crate::threaded::commands::{COMMANDS_MAX, Command, Commands, Reply};
-use crate::threaded::events::{EVENTS_MAX, NodeEvent};
 use bourdon_port::Waker;
 use bourdon_protocol::Event;
 use bourdon_ring::counters::Reader;
@@ -54,7 +54,7 @@ const LISTEN: Token = Token(usize::MAX - 1);
 /// Both threads' ends of the mailboxes between them, before either runs.
 pub(crate) struct Seats {
     pub(crate) control: Prepared,
-    pub(crate) listener: Sender<NodeEvent>,
+    pub(crate) listener: Sender<Event>,
     pub(crate) replies: Sender<Reply>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) struct Seats {
 pub(crate) struct Prepared {
     poll: Poll,
     waker: Arc<mio::Waker>,
-    events: Receiver<NodeEvent>,
+    events: Receiver<Event>,
     replies: Receiver<Reply>,
 }
 
@@ -237,7 +237,7 @@ impl ControlThread {
         let log = &mut self.log;
         let (mut syncs, mut view) = (Vec::new(), None);
         while let Some(event) = self.mailboxes.events.take() {
-            if let NodeEvent::Group(Event::Synced { phase, asked: true }) = event {
+            if let Event::Synced { phase, asked: true } = event {
                 syncs.push(json!({ "synced": { "phase": phase } }));
             }
             log.note(now_ns, event);

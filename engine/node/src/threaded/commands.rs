@@ -13,6 +13,10 @@ use bourdon_protocol::Refusal;
 /// Commands that the data agent has not taken: it takes so many each round.
 pub(crate) const COMMANDS_MAX: usize = 256;
 
+/// Events that a receiver has not fetched: as many as the protocol itself keeps. One that finds its mailbox full is
+/// dropped and counted (`events_dropped`): an application that fetches none must not stop the engine.
+pub(crate) const EVENTS_MAX: usize = 256;
+
 /// The way to the data agent.
 pub(crate) type Commands = Sender<Command>;
 

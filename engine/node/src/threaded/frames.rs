@@ -3,7 +3,7 @@
 //! Rings carry bytes, and both ends live in one process of one build, so a head is a plain struct in native order.
 //! `docs/decisions/rings-carry-bytes.md` gives the reason why payloads are copied. Everything else that crosses threads
 //! is rare, and goes by mailbox as a value: [`Command`](super::commands::Command),
-//! [`NodeEvent`](super::events::NodeEvent).
+//! [`Event`](bourdon_protocol::Event).
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 

@@ -24,12 +24,9 @@ use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
 use crate::threaded::direct::{DirectNews, Post};
 use crate::threaded::end::End;
-use crate::threaded::events::NodeEvent;
 use crate::threaded::held_up;
 use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
-use crate::threaded::waits::{FOLLOWING_NS, ViewWait, Waiting};
-use crate::transport::Reach;
 use bourdon_port::PortError;
 use bourdon_protocol::{Event, Refusal, Standing};
 use bourdon_ring::counters as cells;
@@ -39,8 +36,6 @@ use std::sync::mpsc::TrySendError;
 
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
 const TAKE_LIMIT: usize = 256;
-/// Between two judgements whether an observer hears a majority.
-const HEARING_INTERVAL_NS: u64 = 250_000_000;
 
 /// Its ends of the rings and mailboxes.
 pub(crate) struct Ends {
@@ -49,7 +44,7 @@ pub(crate) struct Ends {
     /// Why publications are blocked: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
     /// The receivers of events: the application and the admin thread.
-    pub(crate) listeners: [Sender<NodeEvent>; 2],
+    pub(crate) listeners: [Sender<Event>; 2],
     /// The answers to the admin thread.
     pub(crate) replies: Sender<Reply>,
     /// The application's direct messages.
@@ -68,7 +63,7 @@ pub(crate) struct Hosted {
     publications: Vec<Intake>,
     outlets: Vec<Outlet>,
     /// The receivers of events: the application and the admin thread.
-    listeners: [Sender<NodeEvent>; 2],
+    listeners: [Sender<Event>; 2],
     /// Events handed out in this round.
     events: Vec<Event>,
     commands: Receiver<Command>,
@@ -98,13 +93,6 @@ pub(crate) struct Hosted {
     pub(crate) closing: Closing,
     pub(crate) counters: CountersWriter,
     pub(crate) figures: AgentFigures,
-    /// What was last reported about it.
-    reach: Option<Reach>,
-    view_wait: ViewWait,
-    /// When it is judged again whether an observer hears a majority, and the last judgement.
-    hearing_due: Instant,
-    hears_no_majority: bool,
-    is_member: bool,
     /// What does not fit a ring stops delivery, instead of being skipped: at a member, and at an observer that gates.
     keeps_all: bool,
     /// Its port has failed.
@@ -148,11 +136,6 @@ impl Hosted {
             closing: Closing::new(stop, drop_timeout_ns),
             counters,
             figures: AgentFigures::default(),
-            reach: None,
-            view_wait: ViewWait::default(),
-            hearing_due: Instant(0),
-            hears_no_majority: false,
-            is_member,
             keeps_all: is_member || settings.flow.mode == FlowMode::Gating,
             failure: None,
             end,
@@ -207,38 +190,9 @@ impl Hosted {
         if self.owes_judgement {
             self.owes_judgement = !self.control.report_judgement(&self.node);
         }
-        if let Some(why) = self.node.poll_birth_problem() {
-            self.report(NodeEvent::BirthNotStored(why.into()));
-        }
-        let standing = self.node.process().standing();
-        let waits_from_ns = match standing {
-            Standing::Forming | Standing::Outside => Some(0),
-            Standing::Following if self.is_member => Some(FOLLOWING_NS),
-            Standing::Following if self.is_unheard() => Some(FOLLOWING_NS),
-            _ => None,
-        };
-        if let Some(waited_ns) = self.view_wait.report(self.node.now(), waits_from_ns) {
-            self.report(NodeEvent::Waiting(Waiting::of(self.node.process(), self.node.now(), waited_ns)));
-        }
         work_count += self.obey();
         work_count += self.post.collect(&mut self.node);
-        let reach = self.node.reach();
-        if reach != self.reach {
-            self.reach = reach;
-            reach.into_iter().for_each(|reach| self.report(NodeEvent::Reached(reach)));
-        }
         Ok(work_count)
-    }
-
-    /// Whether an observer hears no majority of its view, judged at intervals.
-    #[inline]
-    fn is_unheard(&mut self) -> bool {
-        let now = self.node.now();
-        if now >= self.hearing_due {
-            self.hearing_due = now + HEARING_INTERVAL_NS;
-            self.hears_no_majority = self.node.process().observes_no_majority(now);
-        }
-        self.hears_no_majority
     }
 
     /// Whether this group stands still, because its control thread does.
@@ -247,7 +201,7 @@ impl Hosted {
         let is_halted = self.control.is_halted(self.now(), &self.node);
         if is_halted != self.is_halted {
             self.is_halted = is_halted;
-            self.report(if is_halted { NodeEvent::Halted } else { NodeEvent::Resumed });
+            self.report(if is_halted { Event::Halted } else { Event::Resumed });
         }
         if is_halted {
             self.control.exchange(&mut self.node);
@@ -317,7 +271,7 @@ impl Hosted {
         for (publication, numbers) in dropped {
             let (first, last, refusal) = (*numbers.start(), *numbers.end(), self.refused.take());
             self.figures.publications_dropped += last - first + 1;
-            self.report(NodeEvent::Dropped { publication, first, last, refusal });
+            self.report(Event::Dropped { publication, first, last, refusal });
             if self.closing.is_asked() {
                 self.dropped.push((publication, numbers));
             }
@@ -468,7 +422,7 @@ impl Hosted {
     }
 
     #[cold]
-    fn report(&mut self, event: NodeEvent) {
+    fn report(&mut self, event: Event) {
         for listener in &self.listeners {
             if let Err(TrySendError::Full(_)) = listener.try_send(event.clone()) {
                 self.figures.events_dropped += 1;
@@ -495,7 +449,7 @@ impl Hosted {
         match command {
             Command::Sync => {
                 if let Err(refusal) = node.sync(None) {
-                    self.report(NodeEvent::SyncRefused(refusal));
+                    self.report(Event::SyncRefused(refusal));
                 }
             }
             Command::SyncForClient => {

@@ -3,9 +3,10 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use super::{Handles, Node, NodeEvent};
+use super::{Handles, Node};
 use crate::locks::LockRequest;
 use crate::locks::state::Wait;
+use bourdon_protocol::Event;
 use bourdon_wire::TopicName;
 use common::{PATIENCE, World, fresh_address, until};
 use std::sync::mpsc::channel;
@@ -36,15 +37,15 @@ fn a_silent_control_thread_stops_the_data_plane() {
     let (release, blocked) = channel::<()>();
     let blocked = Mutex::new(blocked);
     let guard = node.lock("one", PATIENCE).expect("it is granted");
-    let next_event = |what: &str, is_it: fn(&NodeEvent) -> bool| {
+    let next_event = |what: &str, is_it: fn(&Event) -> bool| {
         until(what, || std::iter::from_fn(|| node.poll_event()).any(|event| is_it(&event)));
     };
     let mut waits = planted(&node, move || {
         let _ = blocked.lock().expect("no panic").recv(); // it is over once the sender is gone
     });
-    next_event("it to stop", |event| matches!(event, NodeEvent::Halted));
+    next_event("it to stop", |event| matches!(event, Event::Halted));
     drop(release);
-    next_event("it to go on", |event| matches!(event, NodeEvent::Resumed));
+    next_event("it to go on", |event| matches!(event, Event::Resumed));
     drop(guard);
     drop(waits.wait(PATIENCE).expect("it is not lost").expect("it is granted"));
 }

@@ -53,6 +53,13 @@ impl Event {
             Self::Superseded { .. } => "superseded",
             Self::OlderInstance { .. } => "older_instance",
             Self::NewInstance { .. } => "new_instance",
+            Self::Waiting(_) => "waiting",
+            Self::Reached(_) => "reached",
+            Self::Dropped { .. } => "publication_dropped",
+            Self::SyncRefused(_) => "sync_refused",
+            Self::BirthNotStored(_) => "birth_not_stored",
+            Self::Halted => "halted",
+            Self::Resumed => "resumed",
         }
     }
 
@@ -172,6 +179,26 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
     }
 }
 
+/// What the node could not do for its application.
+fn write_hindrance(f: &mut Formatter<'_>, event: &Event) -> Result {
+    match event {
+        Event::Dropped { publication, first, last, refusal } => {
+            write!(f, "messages {first} to {last} of publication {publication} were dropped: ")?;
+            match refusal {
+                Some(refusal) => refusal.fmt(f),
+                None => f.write_str("this process was removed from the group before they were delivered"),
+            }
+        }
+        Event::SyncRefused(refusal) => write!(f, "there is no barrier: {refusal}"),
+        Event::Halted => f.write_str(
+            "the control thread has taken nothing for 1 s: this node sends, acknowledges and delivers nothing until it \
+                 goes on; a debugger may have stopped it, or the host is overloaded",
+        ),
+        Event::Resumed => f.write_str("the control thread goes on, and this node with it"),
+        _ => unreachable!("{event:?} hinders nothing"),
+    }
+}
+
 impl Display for Event {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
@@ -216,6 +243,10 @@ impl Display for Event {
             Event::SnapshotWanted => f.write_str("a joiner requests the application's state"),
             Event::SnapshotReady => f.write_str("the application's state at another member has come"),
             Event::GateEnded(_) | Event::GateDropped(_) => write_gate(f, self),
+            Event::Waiting(waiting) => waiting.fmt(f),
+            Event::Reached(reach) => reach.fmt(f),
+            Event::Dropped { .. } | Event::SyncRefused(_) | Event::Halted | Event::Resumed => write_hindrance(f, self),
+            Event::BirthNotStored(why) => f.write_str(why),
             other => write_obstacle(f, other),
         }
     }
@@ -238,6 +269,8 @@ impl Display for DirectOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{Reach, Waiting};
+    use crate::refusal::Refusal;
     use alloc::string::ToString;
     use bourdon_wire::{Address, Incarnation};
 
@@ -283,6 +316,13 @@ mod tests {
             Event::OlderInstance { instance: InstanceId(5) },
             Event::GateEnded(rank),
             Event::GateDropped(Address::default()),
+            Event::Waiting(Waiting { missing: 0b110, members: 3, waited_ns: 1 << 40, ..Waiting::default() }),
+            Event::Reached(Reach { by_multicast: 3, by_mesh: 4 }),
+            Event::Dropped { publication: 0, first: 3, last: 4, refusal: Some(Refusal::Role) },
+            Event::SyncRefused(Refusal::ViewChange),
+            Event::BirthNotStored("can't keep it"),
+            Event::Halted,
+            Event::Resumed,
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let mut names: alloc::vec::Vec<_> = named.iter().chain(&others).map(Event::name).collect();

@@ -11,6 +11,7 @@ use crate::control::detector::{Detector, Judgement};
 use crate::control::discovery::FRESH_NS;
 use crate::counters::Counters;
 use crate::data::flow::HeldBy;
+use crate::event::Waiting;
 use crate::view::{Member, View, bit};
 use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, Rank, Sequence};
 
@@ -130,6 +131,33 @@ impl Process {
     pub fn is_rank_in_use(&self, now: Instant) -> bool {
         let own = self.cx.config.rank().filter(|_| self.standing() != Standing::Member);
         own.is_some_and(|rank| self.discovery.hears(now, rank))
+    }
+
+    /// What this process waits for, since so long.
+    #[cold]
+    pub fn waiting(&self, now: Instant, waited_ns: u64) -> Waiting {
+        let missing = self.missing().fold(0, |missing, rank| missing | bit(rank));
+        let (standing, view) = (self.standing(), self.view());
+        let common = Waiting { waited_ns, ..Waiting::default() };
+        if self.observes_no_majority(now) {
+            return Waiting {
+                missing: view.bits() & !self.heard_lately(now),
+                members: view.members.len() as u16,
+                lacks_majority: true,
+                followed: Some(view.epoch),
+                ..common
+            };
+        }
+        let in_lost_instance = self.in_lost_instance(now);
+        Waiting {
+            missing: missing & !in_lost_instance,
+            members: self.cx.config.members,
+            outside: standing != Standing::Forming,
+            followed: (standing == Standing::Following).then_some(view.epoch),
+            in_lost_instance,
+            rank_in_use: self.cx.config.rank().filter(|_| self.is_rank_in_use(now)),
+            ..common
+        }
     }
 
     /// The suspicion level of a member: from 0; suspected from 1 on.

@@ -3,7 +3,7 @@
 //! A forged datagram costs its sender nothing, while a line of the log takes space, and hides other lines. So what
 //! comes within a second of the last line is counted, and the next line has the count.
 
-use bourdon::{Event, NodeEvent};
+use bourdon::Event;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,14 @@ pub(super) struct Limit {
 
 #[derive(Debug)]
 struct LimitedEvent {
-    event: NodeEvent,
+    event: Event,
     reported_at: Instant,
     left_out: u64,
 }
 
 impl Limit {
     /// The event with the number of those left out before it; `None` if it is left out itself.
-    pub(super) fn admit(&mut self, event: NodeEvent, now: Instant) -> Option<(NodeEvent, u64)> {
+    pub(super) fn admit(&mut self, event: Event, now: Instant) -> Option<(Event, u64)> {
         let Some(key) = key(&event) else { return Some((event, 0)) };
         let Some(held) = self.held.get_mut(&key) else {
             self.held.insert(key, LimitedEvent { event: event.clone(), reported_at: now, left_out: 0 });
@@ -40,7 +40,7 @@ impl Limit {
     }
 
     /// An event that was left out and whose second is over, with the number of the others.
-    pub(super) fn take_due(&mut self, now: Instant) -> Option<(NodeEvent, u64)> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<(Event, u64)> {
         let is_due = |held: &&mut LimitedEvent| held.left_out > 0 && now.duration_since(held.reported_at) >= INTERVAL;
         let held = self.held.values_mut().find(is_due)?;
         held.reported_at = now;
@@ -54,14 +54,12 @@ impl Limit {
 }
 
 /// The kind and the rank of an event that is limited.
-fn key(event: &NodeEvent) -> Option<(&'static str, u16)> {
+fn key(event: &Event) -> Option<(&'static str, u16)> {
     match event {
-        NodeEvent::Group(
-            event @ (Event::IdentityConflict(rank)
-            | Event::RankClaimed(rank)
-            | Event::ConfigurationDiffers(rank)
-            | Event::Restarted { rank, .. }),
-        ) => Some((event.name(), rank.0)),
+        Event::IdentityConflict(rank)
+        | Event::RankClaimed(rank)
+        | Event::ConfigurationDiffers(rank)
+        | Event::Restarted { rank, .. } => Some((event.name(), rank.0)),
         _ => None,
     }
 }
@@ -74,13 +72,13 @@ mod tests {
     #[test]
     fn a_flood_of_conflicts_is_a_line_a_second_and_a_count() {
         let (mut limit, begin) = (Limit::default(), Instant::now());
-        let conflict = |rank| NodeEvent::Group(Event::IdentityConflict(Rank(rank)));
+        let conflict = |rank| Event::IdentityConflict(Rank(rank));
         let at = |ms| begin + Duration::from_millis(ms);
         let lines: Vec<_> = (0..2500).filter_map(|ms| Some((ms, limit.admit(conflict(1), at(ms))?.1))).collect();
         assert_eq!(lines, [(0, 0), (1000, 999), (2000, 999)]);
         // Other ranks and other events are not held up.
         assert_eq!(limit.admit(conflict(2), at(2500)), Some((conflict(2), 0)));
-        let other = NodeEvent::Group(Event::NoMajority);
+        let other = Event::NoMajority;
         for _ in 0..3 {
             assert_eq!(limit.admit(other.clone(), at(2500)), Some((other.clone(), 0)));
         }

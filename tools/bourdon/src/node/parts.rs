@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::place::load;
 use bourdon::channels::{LEAVE_MAX_NS, full_name};
 use bourdon::settings::Role;
-use bourdon::{DirectNews, Event, Handles, Node, NodeEvent, Settings};
+use bourdon::{DirectNews, Event, Handles, Node, Settings};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::io::Read;
@@ -240,7 +240,7 @@ impl Part {
     fn report(&mut self) {
         self.node.clear_events();
         while let Some(event) = self.node.poll_event() {
-            if matches!(event, NodeEvent::Group(Event::Left(_))) && self.leave_by.is_some() {
+            if matches!(event, Event::Left(_)) && self.leave_by.is_some() {
                 self.leave_by = Some(Instant::now());
             }
             if let Some((event, left_out)) = self.limit.admit(event, Instant::now()) {

@@ -6,7 +6,7 @@ use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_tok
 use super::messages::Publisher;
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
-use bourdon::{Delivery, Event, InlineNode, LockRequest, Port, Reach, Refusal, Standing, TopicId};
+use bourdon::{Delivery, Event, InlineNode, LockRequest, Port, Refusal, Standing, TopicId};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
@@ -31,7 +31,6 @@ pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Re
         has_state: false,
         tokens,
         request: None,
-        reach: None,
         talk,
     };
     member.print(format_args!("begins"));
@@ -58,8 +57,6 @@ struct Member {
     tokens: Option<PathBuf>,
     /// The request for the lock.
     request: Option<LockRequest>,
-    /// The last report about the lock.
-    reach: Option<Reach>,
     talk: bool,
 }
 
@@ -84,10 +81,6 @@ impl Member {
         let work = work.map_err(Failure::broken)?;
         self.deliveries.check()?;
         let goes_on = self.hear(events)? && self.take_token()?;
-        if self.reach != self.node.reach() {
-            self.reach = self.node.reach();
-            self.reach.iter().for_each(|reach| self.print(format_args!("{reach}")));
-        }
         self.deliveries.history.flush();
         if work == 0 && goes_on {
             let until_due = Duration::from_nanos(self.due_ns.saturating_sub(self.node.clock().now().0));

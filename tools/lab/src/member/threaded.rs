@@ -18,8 +18,8 @@ use super::messages::{Line, Publisher, line};
 use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
 use bourdon::{
-    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, Message, Node, NodeEvent, Publication, Rank,
-    Refusal, Sequence, Subscription, TopicId,
+    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, Message, Node, Publication, Rank, Refusal,
+    Sequence, Subscription, TopicId,
 };
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
@@ -187,8 +187,9 @@ impl Member {
     fn take(&mut self) -> Result<bool, Failure> {
         while let Some(event) = self.node.poll_event() {
             self.print(format_args!("{event}"));
-            if let NodeEvent::Group(Event::IdentityConflict(_) | Event::ConfigurationDiffers(_))
-            | NodeEvent::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Role), .. } = event
+            if let Event::IdentityConflict(_)
+            | Event::ConfigurationDiffers(_)
+            | Event::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Role), .. } = event
             {
                 return Err(Failure::broken(event));
             }

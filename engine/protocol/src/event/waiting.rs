@@ -1,49 +1,8 @@
-//! When a process that is in no view, or an observer that hears no majority of it, reports that it waits.
-//!
-//! A member whose peers do not come prints nothing, as does one that searches at the wrong address: its user can't tell
-//! a slow start from a mistake. So a wait is reported after a second, and then at intervals that double: a start that
-//! takes minutes fills no log.
+//! What a process waits for, and how it reaches its peers: parts of events that the node adds to its process's own.
 
-use bourdon_protocol::{Process, Ranks, Standing};
-use bourdon_wire::{Epoch, Instant, Rank};
-
-/// A usual start is over by then.
-const FIRST_NS: u64 = 1_000_000_000;
-/// From when on a process that follows a view reports that it waits to be let in: a joiner catches up first.
-pub(crate) const FOLLOWING_NS: u64 = 3_000_000_000;
-/// The longest interval.
-const INTERVAL_MAX_NS: u64 = 60_000_000_000;
-
-/// A wait for a view.
-#[derive(Debug, Default)]
-pub(crate) struct ViewWait {
-    since: Option<Instant>,
-    /// How long after the beginning it is reported next.
-    report_after_ns: u64,
-    interval_ns: u64,
-}
-
-impl ViewWait {
-    /// How long the process has waited, if that is to be reported now: while it waits, not before `from_ns`.
-    #[inline]
-    pub(crate) fn report(&mut self, now: Instant, from_ns: Option<u64>) -> Option<u64> {
-        let Some(from_ns) = from_ns else {
-            self.since = None;
-            return None;
-        };
-        let Some(since) = self.since else {
-            *self = Self { since: Some(now), report_after_ns: FIRST_NS, interval_ns: FIRST_NS };
-            return None;
-        };
-        let waited_ns = now.since(since);
-        if waited_ns < self.report_after_ns.max(from_ns) {
-            return None;
-        }
-        self.interval_ns = (2 * self.interval_ns).min(INTERVAL_MAX_NS);
-        self.report_after_ns = waited_ns + self.interval_ns;
-        Some(waited_ns)
-    }
-}
+use super::Ranks;
+use bourdon_wire::{Epoch, Rank};
+use core::fmt::{Display, Formatter, Result};
 
 /// What a process that is in no view waits for, or an observer that hears no majority.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,39 +26,8 @@ pub struct Waiting {
     pub waited_ns: u64,
 }
 
-impl Waiting {
-    /// What this process waits for.
-    #[cold]
-    pub fn of(process: &Process, now: Instant, waited_ns: u64) -> Self {
-        let (config, standing, in_lost_instance) =
-            (process.config(), process.standing(), process.in_lost_instance(now));
-        let missing = process.missing().fold(0, |missing, rank| missing | 1 << rank.0);
-        if process.observes_no_majority(now) {
-            let view = process.view();
-            return Self {
-                missing: view.bits() & !process.heard_lately(now),
-                members: view.members.len() as u16,
-                lacks_majority: true,
-                followed: Some(view.epoch),
-                waited_ns,
-                ..Self::default()
-            };
-        }
-        Self {
-            missing: missing & !in_lost_instance,
-            members: config.members,
-            lacks_majority: false,
-            outside: standing != Standing::Forming,
-            followed: (standing == Standing::Following).then(|| process.view().epoch),
-            in_lost_instance,
-            rank_in_use: config.rank().filter(|_| process.is_rank_in_use(now)),
-            waited_ns,
-        }
-    }
-}
-
-impl std::fmt::Display for Waiting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Display for Waiting {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let members = self.members;
         match (self.followed, self.outside) {
             (Some(epoch), _) if self.lacks_majority => {
@@ -147,31 +75,27 @@ impl std::fmt::Display for Waiting {
     }
 }
 
+/// How many peers are reached which way, where that can change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Peers that multicast reaches.
+    pub by_multicast: u16,
+    /// Peers that get everything over TCP.
+    pub by_mesh: u16,
+}
+
+impl Display for Reach {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let Self { by_multicast, by_mesh } = self;
+        let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
+        write!(f, "multicast reaches {by_multicast} of {} peers{rest}", by_multicast + by_mesh)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_wait_is_reported_at_growing_intervals() {
-        let mut wait = ViewWait::default();
-        let at = |ms: u64| Instant(ms * 1_000_000);
-        let reports: Vec<_> = (0..20_000).filter(|ms| wait.report(at(*ms), Some(0)).is_some()).collect();
-        assert_eq!(reports, [1_000, 3_000, 7_000, 15_000]);
-        // A view ends the wait; the next wait is another one.
-        assert_eq!(wait.report(at(20_000), None), None);
-        let reports: Vec<_> = (30_000..34_000).filter(|ms| wait.report(at(*ms), Some(0)).is_some()).collect();
-        assert_eq!(reports, [31_000, 33_000]);
-    }
-
-    #[test]
-    fn a_process_that_follows_reports_later() {
-        let mut wait = ViewWait::default();
-        let at = |ms: u64| Instant(ms * 1_000_000);
-        let mut reports = |range: std::ops::Range<u64>, from_ns| -> Vec<_> {
-            range.filter(|ms| wait.report(at(*ms), from_ns).is_some()).collect()
-        };
-        assert_eq!(reports(0..6_000, Some(FOLLOWING_NS)), [3_000, 5_000]);
-    }
+    use alloc::string::ToString;
 
     #[test]
     fn a_wait_names_its_cause_and_what_to_do() {

@@ -1,0 +1,123 @@
+//! What a node reports of itself, beside the events of its process: that it waits for a view, or hears no majority of
+//! it; how it reaches its peers; that a birth could not be stored.
+//!
+//! A member whose peers do not come prints nothing, as does one that searches at the wrong address: its user can't tell
+//! a slow start from a mistake. So a wait is reported after a second, and then at intervals that double: a start that
+//! takes minutes fills no log.
+
+use crate::identity::BirthFile;
+use bourdon_protocol::{Event, Process, Reach, Standing};
+use bourdon_wire::Instant;
+
+/// A usual start is over by then.
+const FIRST_NS: u64 = 1_000_000_000;
+/// From when on a process that follows a view reports that it waits to be let in: a joiner catches up first.
+const FOLLOWING_NS: u64 = 3_000_000_000;
+/// The longest interval.
+const INTERVAL_MAX_NS: u64 = 60_000_000_000;
+
+/// Between two judgements whether an observer hears a majority.
+const HEARING_INTERVAL_NS: u64 = 250_000_000;
+
+/// What a node has reported.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    reach: Option<Reach>,
+    view_wait: ViewWait,
+    /// When it is judged again whether an observer hears a majority, and the last judgement.
+    hearing_due: Instant,
+    hears_no_majority: bool,
+}
+
+impl Reports {
+    /// What is to be reported now.
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        process: &Process,
+        reach: Option<Reach>,
+        birth: &mut BirthFile,
+    ) -> impl Iterator<Item = Event> {
+        let waits_from_ns = match process.standing() {
+            Standing::Forming | Standing::Outside => Some(0),
+            Standing::Following if process.config().rank().is_some() => Some(FOLLOWING_NS),
+            Standing::Following if self.is_unheard(now, process) => Some(FOLLOWING_NS),
+            _ => None,
+        };
+        let waited_ns = self.view_wait.report(now, waits_from_ns);
+        let reached = reach.filter(|_| reach != std::mem::replace(&mut self.reach, reach));
+        let events = [
+            waited_ns.map(|waited_ns| Event::Waiting(process.waiting(now, waited_ns))),
+            reached.map(Event::Reached),
+            birth.poll_problem().map(Event::BirthNotStored),
+        ];
+        events.into_iter().flatten()
+    }
+
+    /// Whether an observer hears no majority of its view, judged at intervals.
+    fn is_unheard(&mut self, now: Instant, process: &Process) -> bool {
+        if now >= self.hearing_due {
+            self.hearing_due = now + HEARING_INTERVAL_NS;
+            self.hears_no_majority = process.observes_no_majority(now);
+        }
+        self.hears_no_majority
+    }
+}
+
+/// A wait for a view.
+#[derive(Debug, Default)]
+struct ViewWait {
+    since: Option<Instant>,
+    /// How long after the beginning it is reported next.
+    report_after_ns: u64,
+    interval_ns: u64,
+}
+
+impl ViewWait {
+    /// How long the process has waited, if that is to be reported now: while it waits, not before `from_ns`.
+    #[inline]
+    fn report(&mut self, now: Instant, from_ns: Option<u64>) -> Option<u64> {
+        let Some(from_ns) = from_ns else {
+            self.since = None;
+            return None;
+        };
+        let Some(since) = self.since else {
+            *self = Self { since: Some(now), report_after_ns: FIRST_NS, interval_ns: FIRST_NS };
+            return None;
+        };
+        let waited_ns = now.since(since);
+        if waited_ns < self.report_after_ns.max(from_ns) {
+            return None;
+        }
+        self.interval_ns = (2 * self.interval_ns).min(INTERVAL_MAX_NS);
+        self.report_after_ns = waited_ns + self.interval_ns;
+        Some(waited_ns)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_reported_at_growing_intervals() {
+        let mut wait = ViewWait::default();
+        let at = |ms: u64| Instant(ms * 1_000_000);
+        let reports: Vec<_> = (0..20_000).filter(|ms| wait.report(at(*ms), Some(0)).is_some()).collect();
+        assert_eq!(reports, [1_000, 3_000, 7_000, 15_000]);
+        // A view ends the wait; the next wait is another one.
+        assert_eq!(wait.report(at(20_000), None), None);
+        let reports: Vec<_> = (30_000..34_000).filter(|ms| wait.report(at(*ms), Some(0)).is_some()).collect();
+        assert_eq!(reports, [31_000, 33_000]);
+    }
+
+    #[test]
+    fn a_process_that_follows_reports_later() {
+        let mut wait = ViewWait::default();
+        let at = |ms: u64| Instant(ms * 1_000_000);
+        let mut reports = |range: std::ops::Range<u64>, from_ns| -> Vec<_> {
+            range.filter(|ms| wait.report(at(*ms), from_ns).is_some()).collect()
+        };
+        assert_eq!(reports(0..6_000, Some(FOLLOWING_NS)), [3_000, 5_000]);
+    }
+}
