@@ -49,8 +49,8 @@ impl From<Instant> for Deadline {
     }
 }
 
-/// Ends the waits of a node's publications, from any thread: those under way return at once, and so does every later
-/// one. Nothing else changes: the node runs on, and calls that do not wait work as before.
+/// Ends the waits of a node's publications and requests, from any thread: those under way return at once, and so does
+/// every later one. Nothing else changes: the node runs on, and calls that do not wait work as before.
 ///
 /// [`Canceller::cancel`] only writes to memory and to descriptors, so a signal handler may call it.
 #[derive(Clone, Debug)]
@@ -80,6 +80,28 @@ impl Canceller {
 /// Sleeps on a descriptor until it is rung or the deadline has passed, but not if `is_over` once the sleep is
 /// announced. May return early.
 pub(crate) fn sleep(sleeper: &mut Sleeper, waker: &Waker, deadline: Deadline, is_over: impl FnOnce() -> bool) {
+    sleep_on(sleeper, waker, &mut [PollFd::new(waker, PollFlags::IN)], deadline, is_over);
+}
+
+/// The same, also until another descriptor is rung, which is not cleared: many threads may sleep on it.
+pub(crate) fn sleep_beside(
+    sleeper: &mut Sleeper,
+    waker: &Waker,
+    other: &Waker,
+    deadline: Deadline,
+    is_over: impl FnOnce() -> bool,
+) {
+    let mut descriptors = [waker, other].map(|waker| PollFd::new(waker, PollFlags::IN));
+    sleep_on(sleeper, waker, &mut descriptors, deadline, is_over);
+}
+
+fn sleep_on(
+    sleeper: &mut Sleeper,
+    waker: &Waker,
+    descriptors: &mut [PollFd<'_>],
+    deadline: Deadline,
+    is_over: impl FnOnce() -> bool,
+) {
     sleeper.lie_down();
     // From here on every thread that changes something sees that it must ring; what changed before is seen here.
     if !is_over() {
@@ -87,7 +109,7 @@ pub(crate) fn sleep(sleeper: &mut Sleeper, waker: &Waker, deadline: Deadline, is
             tv_sec: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: remaining.subsec_nanos().into(),
         });
-        let slept = poll(&mut [PollFd::new(waker, PollFlags::IN)], remaining.as_ref());
+        let slept = poll(descriptors, remaining.as_ref());
         if slept.is_err_and(|error| error != rustix::io::Errno::INTR) {
             std::thread::yield_now(); // the kernel has no memory for it: the caller looks again
         }

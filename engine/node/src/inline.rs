@@ -9,6 +9,7 @@
 
 use crate::config::{Settings, SettingsError, Transport};
 use crate::counters::{CountersFile, CountersWriter, Description};
+use crate::deadline::Deadline;
 use crate::delivery::Delivery;
 use crate::directory::{Directory, DirectoryError};
 use crate::engine::DELIVER_LIMIT;
@@ -19,12 +20,15 @@ use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::placement::PlacementError;
+use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
 use crate::reports::Reports;
 use crate::transport::{NodePort, pick};
 use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError, Sleep};
-use bourdon_protocol::Satisfied;
-use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
+use bourdon_protocol::{
+    CallId, DirectAnswer, DirectContent, DirectKind, DirectOutcome, DirectRequest, Refusal, Satisfied, To,
+};
+use bourdon_wire::{ChannelId, Epoch, Incarnation, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -123,6 +127,12 @@ pub struct InlineNode {
     /// From the first request for a lock or an election on.
     locks: Option<Box<InlineLocks>>,
     is_member: bool,
+    /// Requests and messages beside the stream.
+    calls: Calls,
+    /// Requests of other processes are among its deliveries.
+    takes_requests: bool,
+    /// The view in which it was last looked whether the takers of its requests are gone.
+    calls_seen: Epoch,
 }
 
 /// How often: so that a new member is watched before it matters.
@@ -186,10 +196,22 @@ impl InlineNode {
         let asked_bytes = settings.network.receive_buffer_bytes;
         let engine = Engine::new(port, config);
         let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
-        let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
-        let (upkeep_due, reports) = (Instant(0), Reports::default());
-        let (locks, is_member) = (None, rank != Rank::OBSERVER);
-        Ok(Self { engine, fallback, links, upkeep_due, reports, birth, group, drop_timeout_ns, locks, is_member })
+        let waker = engine.port.waker();
+        Ok(Self {
+            engine,
+            fallback,
+            links,
+            upkeep_due: Instant(0),
+            reports: Reports::default(),
+            birth,
+            group: settings.group.name.as_str().into(),
+            drop_timeout_ns: settings.threads.drop_timeout_ns,
+            locks: None,
+            is_member: rank != Rank::OBSERVER,
+            calls: Calls::new(move || waker.wake()),
+            takes_requests: settings.process.requests,
+            calls_seen: Epoch(0),
+        })
     }
 
     /// As [`Engine::poll`]; takes in what the links know, too.
@@ -232,7 +254,10 @@ impl InlineNode {
         if self.locks.is_some() {
             self.carry_out();
         }
-        let count = self.engine.poll_after(limit, passed, on_delivery)?;
+        let mut count = self.engine.poll_after(limit, passed, &mut on_delivery)?;
+        if self.engine.process.has_direct_news() || self.calls.has_answers() || self.calls.is_waiting() {
+            count += self.tend_calls(&mut on_delivery);
+        }
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
     }
 
@@ -267,7 +292,78 @@ impl InlineNode {
     }
 
     fn has_commands(&self) -> bool {
-        self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+        self.calls.has_answers() || self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+    }
+
+    /// Sends answers, and hands out outcomes and requests.
+    #[inline(never)]
+    fn tend_calls(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let mut count = self.calls.tend(&mut self.engine);
+        let epoch = self.engine.process.view().epoch;
+        if self.calls_seen != epoch {
+            self.calls_seen = epoch;
+            self.calls.end_gone(&self.engine);
+        }
+        while self.takes_requests
+            && let Some(request) = self.next_request()
+        {
+            count += 1;
+            on_delivery(Delivery::Request(request));
+        }
+        count
+    }
+
+    /// The next request of another process.
+    pub(crate) fn next_request(&mut self) -> Option<Request> {
+        self.calls.next_request(&mut self.engine)
+    }
+
+    /// Hands this node over to an agent, which fetches requests by itself; `ring` announces an answer to it.
+    pub(crate) fn share_calls(&mut self, ring: impl FnMut() + Send + 'static) {
+        self.calls = Calls::new(ring);
+        self.takes_requests = false;
+    }
+
+    /// Begins a call; its completion comes back if it is refused.
+    pub(crate) fn begin(
+        &mut self,
+        outbound: &Outbound<'_>,
+        completion: Completion,
+    ) -> Result<(), (Refusal, Completion)> {
+        self.calls.begin(&mut self.engine, outbound, completion)
+    }
+
+    /// Whether messages or answers beside the stream are still to be sent or acknowledged.
+    pub(crate) fn owes_calls(&self) -> bool {
+        self.calls.has_answers() || self.engine.process.owes_direct()
+    }
+
+    /// Sends a message of at most one datagram beside the stream. [`Call::try_reply`] returns with a later poll which
+    /// process has taken it: its process, not its application.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, no receiver was heard, or the port can't broadcast.
+    pub fn try_send(&mut self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
+        self.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+    }
+
+    /// Sends a request of at most one datagram beside the stream. [`Call::try_reply`] returns the reply with a later
+    /// poll. Where no receiver was heard yet, the call is refused at once.
+    ///
+    /// # Errors
+    /// As [`InlineNode::try_send`].
+    pub fn try_request(
+        &mut self,
+        to: To<'_>,
+        payload: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Call, Refusal> {
+        self.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+    }
+
+    fn try_call(&mut self, outbound: &Outbound<'_>) -> Result<Call, Refusal> {
+        let (completion, call) = Completion::new(outbound.deadline, None);
+        self.begin(outbound, completion).map(|()| call).map_err(|(refusal, _)| refusal)
     }
 
     /// Does what was asked of locks and elections; it goes out with the next call to the engine.
@@ -379,6 +475,32 @@ impl InlineNode {
             path,
             source,
         })
+    }
+}
+
+impl Directs for Engine<NodePort> {
+    fn send(&mut self, to: To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
+        Engine::send(self, to, content)
+    }
+
+    fn limit_bytes(&self, kind: DirectKind) -> usize {
+        self.process.direct_limit_bytes(kind)
+    }
+
+    fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.process.poll_outcome()
+    }
+
+    fn poll_answer(&mut self) -> Option<DirectAnswer> {
+        Engine::poll_answer(self)
+    }
+
+    fn poll_request(&mut self) -> Option<DirectRequest> {
+        Engine::poll_request(self)
+    }
+
+    fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
+        self.process.view().members.iter().find(|member| member.rank == rank).map(|member| member.incarnation)
     }
 }
 

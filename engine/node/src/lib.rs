@@ -73,6 +73,7 @@ mod locks;
 mod mailbox;
 pub mod placement;
 mod reports;
+mod request;
 mod threaded;
 mod topics;
 mod transport;
@@ -85,9 +86,9 @@ pub mod settings {
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Judgement, Why};
 pub use bourdon_protocol::{
-    CallId, Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage,
-    DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Reach,
-    Refusal, Standing, View, Waiting,
+    Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage,
+    Event, FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Reach,
+    Refusal, Standing, To, View, Waiting,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,
@@ -105,7 +106,7 @@ pub use engine::Engine;
 pub use idle::Idler;
 pub use inline::{Error, InlineNode};
 pub use locks::{Election, ElectionState, Guard, LockError, LockRequest, Lost};
-pub use threaded::{DirectNews, DirectTo};
+pub use request::{Call, Reply, Request, RequestError};
 pub use threaded::{Handles, Info, Node};
 pub use threaded::{NotAcknowledged, Publication, PublicationClaim, Subscription};
 pub use topics::{Filter, Pattern, PatternError, Verdict};

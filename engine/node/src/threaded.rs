@@ -19,6 +19,7 @@
 mod acknowledgement;
 mod agent;
 mod agents;
+mod calls;
 pub(crate) mod closing;
 pub(crate) mod commands;
 mod control;
@@ -34,7 +35,6 @@ mod publication;
 #[cfg(test)]
 mod tests;
 
-pub use direct::{DirectNews, DirectTo};
 pub use handles::Subscription;
 pub use publication::{NotAcknowledged, Publication, PublicationClaim};
 
@@ -48,16 +48,18 @@ use crate::inline::{Error, InlineNode};
 use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, mailbox};
+use crate::request::{Call, Outbound, Reply, RequestError};
 use crate::topics::Pattern;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
-use bourdon_protocol::{CallId, Event};
+use bourdon_protocol::{DirectKind, DirectMessage, Event, Refusal, To};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag};
 use bourdon_wire::TopicName;
+use calls::Caller;
 use closing::Stop;
 use commands::{COMMANDS_MAX, Command, Commands, EVENTS_MAX};
-use direct::{DirectCommand, NEWS_MAX};
+use direct::MESSAGES_MAX;
 use end::{End, lock};
 use handles::Inlet;
 use hosted::{Ending, Ends, Hosted};
@@ -99,10 +101,8 @@ pub struct Node {
     counters: CountersFile,
     commands: Commands,
     locks: Locks,
-    news: Mutex<Receiver<DirectNews>>,
-    /// Direct messages sent so far.
-    tickets: Mutex<u64>,
-    datagram_max_bytes: usize,
+    messages: Mutex<Receiver<DirectMessage>>,
+    caller: Caller,
     canceller: Canceller,
     /// The threads, which end with the last group that they run.
     place: Place,
@@ -146,7 +146,7 @@ struct Outside {
     held_up_by: cells::Reader,
     events: Receiver<Event>,
     events_waker: Waker,
-    news: Receiver<DirectNews>,
+    messages: Receiver<DirectMessage>,
     admin: server::Prepared,
 }
 
@@ -221,7 +221,13 @@ impl Node {
         let (control, route) = place.control().take_over(&mut node, settings, ring(), ending);
         let mut wakers: Vec<_> = inside.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
         wakers.extend(inside.publications.iter().map(|intake| intake.waker().clone()));
-        let canceller = Canceller::new(Flag::new(), wakers.clone());
+        let cancelled = Waker::new().map_err(|source| Error::Io { doing: "making an eventfd", source })?;
+        let cancels = wakers.iter().chain([&cancelled]).cloned().collect();
+        let canceller = Canceller::new(Flag::new(), cancels);
+        let limits = [DirectKind::Message, DirectKind::Request(0)].map(|kind| node.process().direct_limit_bytes(kind));
+        let events_waker = outside.events_waker.clone();
+        let caller = Caller::new(commands.clone(), limits, events_waker, canceller.clone(), cancelled);
+        node.share_calls(ring());
         wakers.extend([outside.events_waker.clone(), place.control().waker().clone()]);
         let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), wakers, outcome_in) };
         place.run(Hosted::new(node, settings, inside, commands_in, control, counters, ending), ended.clone());
@@ -239,9 +245,8 @@ impl Node {
             counters: file,
             commands,
             locks: Locks::new(route),
-            news: Mutex::new(outside.news),
-            tickets: Mutex::new(0),
-            datagram_max_bytes: settings.limits.mtu_bytes,
+            messages: Mutex::new(outside.messages),
+            caller,
             canceller,
             place,
         };
@@ -291,25 +296,72 @@ impl Node {
         self.command(Command::Leave)
     }
 
-    /// Sends a message of at most one datagram beside the stream; [`Node::poll_direct`] reports its outcome by
-    /// this name. `None` if too much waits already, or it is longer than any datagram.
-    pub fn send_direct(&self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
-        let mut tickets = lock(&self.tickets); // held, so that calls are taken in the order of their names
-        let call = CallId(*tickets);
-        let fits = payload.len() <= self.datagram_max_bytes;
-        let taken = fits && self.command(Command::Direct(DirectCommand::new(call, to, payload)));
-        *tickets += u64::from(taken);
-        taken.then_some(call)
+    /// Sends a request of at most one datagram beside the stream, and waits for the reply of the receiver's application.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let settings = bourdon::Settings::default();
+    /// use bourdon::{Node, To};
+    /// use std::time::Duration;
+    ///
+    /// let (node, ..) = Node::start(&settings)?;
+    /// let reply = node.request(To::Nearest, b"es", Duration::from_millis(20))?;
+    /// println!("{:?} from {:?}", reply.payload(), reply.from());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Why there is no reply: it was refused, declined, or not answered by the deadline. After
+    /// [`RequestError::Unanswered`] it may have been executed.
+    pub fn request(
+        &self,
+        to: To<'_>,
+        payload: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Reply, RequestError> {
+        self.caller.call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
     }
 
-    /// The next direct message received, or what became of one sent. [`Node::events_fd`] is readable for these
-    /// as well.
-    pub fn poll_direct(&self) -> Option<DirectNews> {
-        let news = lock(&self.news).take();
-        if news.is_some() && self.bell.clone().must_ring() {
+    /// As [`Node::request`], but comes back at once: [`Call::try_reply`] returns the reply. [`Node::events_fd`] is
+    /// readable once there is one.
+    ///
+    /// # Errors
+    /// If it is too long, 256 commands wait already, or the node has ended. The call hands out any other refusal.
+    pub fn try_request(
+        &self,
+        to: To<'_>,
+        payload: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Call, Refusal> {
+        self.caller.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+    }
+
+    /// Sends a message of at most one datagram beside the stream, and waits until a process has taken it: its process,
+    /// not its application.
+    ///
+    /// # Errors
+    /// As [`Node::request`].
+    pub fn send(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
+        self.caller.call(&Outbound { to, payload, is_request: false, deadline: deadline.into() })
+    }
+
+    /// As [`Node::send`], but comes back at once. The outcome comes after 5 s at the latest.
+    ///
+    /// # Errors
+    /// As [`Node::try_request`].
+    pub fn try_send(&self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
+        self.caller.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+    }
+
+    /// The next direct message received. At most 512 wait to be fetched; more are refused, and their senders learn of
+    /// it. [`Node::events_fd`] is readable for these as well.
+    pub fn poll_direct(&self) -> Option<DirectMessage> {
+        let message = lock(&self.messages).take();
+        if message.is_some() && self.bell.clone().must_ring() {
             self.waker.wake(); // there is room for what had to wait
         }
-        news
+        message
     }
 
     /// Waits for a lock, for so long at most; without a limit if that is [`Duration::MAX`], not at all if it is zero.
@@ -432,7 +484,10 @@ fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), Error
     let publications = (0..handles.publications).map(|_| intake::ends(ring_bytes));
     let publications: Result<Vec<_>, _> = publications.collect();
     let (publications, publishers) = publications.map_err(io("making an eventfd"))?.into_iter().unzip();
-    let subscriptions = handles.subscriptions.iter().map(|patterns| outlet::ends(settings, patterns));
+    let takes_requests = |place| place == 0 && settings.process.requests;
+    let subscriptions = handles.subscriptions.iter().enumerate();
+    let subscriptions =
+        subscriptions.map(|(place, patterns)| outlet::ends(settings, patterns, takes_requests(place)));
     let subscriptions: Result<Vec<_>, _> = subscriptions.collect();
     let (outlets, inlets) = subscriptions.map_err(io("making an eventfd"))?.into_iter().unzip();
     let events_waker = Waker::new().map_err(io("making an eventfd"))?;
@@ -441,9 +496,9 @@ fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), Error
         move || waker.wake()
     };
     let (listener, events) = mailbox(EVENTS_MAX, wake());
-    let (news_sender, news) = mailbox(NEWS_MAX, wake());
+    let (messages_in, messages) = mailbox(MESSAGES_MAX, wake());
     let seats = server::prepare().map_err(io("preparing the admin socket"))?;
     let (listeners, replies) = ([listener, seats.listener], seats.replies);
-    let inside = Ends { publications, outlets, held_up, listeners, replies, news: news_sender };
-    Ok((inside, Outside { publishers, inlets, held_up_by, events, events_waker, news, admin: seats.control }))
+    let inside = Ends { publications, outlets, held_up, listeners, replies, messages: messages_in };
+    Ok((inside, Outside { publishers, inlets, held_up_by, events, events_waker, messages, admin: seats.control }))
 }

@@ -218,6 +218,11 @@ impl Client {
         self.roster.members(now)
     }
 
+    /// The incarnation of a member, if it was ever heard.
+    pub fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
+        self.roster.target(rank).and_then(|target| target.member?.1)
+    }
+
     /// As [`Process::send`](crate::Process::send); the nearest is the nearest of the members heard lately.
     ///
     /// # Errors

@@ -6,7 +6,8 @@
 //! Invariants: one thread per handle (they are `Send`, not shared); a call never blocks but [`Subscription::wait`].
 
 use crate::delivery::Delivery;
-use crate::threaded::frames::{Delivered, EVENT_TAG, Value};
+use crate::request::Request;
+use crate::threaded::frames::{Delivered, EVENT_TAG, MESSAGE_TAG, Value};
 use bourdon_port::Waker;
 use bourdon_ring::signal::{Bell, Sleeper, WatermarkReader};
 use bourdon_ring::spsc;
@@ -18,6 +19,7 @@ use std::time::Duration;
 pub(crate) struct Inlet {
     pub(crate) consumer: spsc::Consumer,
     pub(crate) values: Receiver<Value>,
+    pub(crate) requests: Receiver<Request>,
     pub(crate) sleeper: Sleeper,
     pub(crate) waker: Waker,
     pub(crate) overruns: WatermarkReader,
@@ -40,17 +42,17 @@ impl Subscription {
     /// Hands out at most `limit` messages and events. Returns how many. Zero means that there is none.
     #[inline]
     pub fn poll(&mut self, limit: usize, mut on_delivery: impl FnMut(Delivery<'_>)) -> usize {
-        let (freed_bytes, values) = (&mut self.freed_bytes, &self.inlet.values);
+        let (freed_bytes, values, requests) = (&mut self.freed_bytes, &self.inlet.values, &self.inlet.requests);
         let count = self.inlet.consumer.read(limit, |tag, frame| {
             *freed_bytes += spsc::HEADER_BYTES + frame.len();
-            if tag == EVENT_TAG {
-                on_delivery(match values.try_recv().expect("its value was sent before its frame was shown") {
+            on_delivery(match tag {
+                MESSAGE_TAG => return on_delivery(Delivery::Message(&Delivered::read(frame))),
+                EVENT_TAG => match values.try_recv().expect("its value was sent before its frame was shown") {
                     Value::Event(event) => Delivery::Event(event),
                     Value::Skipped(count) => Delivery::Skipped(count),
-                });
-            } else {
-                on_delivery(Delivery::Message(&Delivered::read(frame)));
-            }
+                },
+                _ => Delivery::Request(requests.try_recv().expect("it was sent before its frame was shown")),
+            });
         });
         // A gated agent is woken for a batch's worth of room, not for every message's.
         if count > 0

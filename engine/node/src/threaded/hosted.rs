@@ -22,13 +22,13 @@ use crate::mailbox::{Receiver, Sender};
 use crate::threaded::closing::{Closing, Stop};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
-use crate::threaded::direct::{DirectNews, Post};
+use crate::threaded::direct::Post;
 use crate::threaded::end::End;
 use crate::threaded::held_up;
 use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
 use bourdon_port::PortError;
-use bourdon_protocol::{Event, Refusal, Standing};
+use bourdon_protocol::{DirectMessage, Event, Refusal, Standing};
 use bourdon_ring::counters as cells;
 use bourdon_wire::{Incarnation, Instant, Sequence};
 use std::ops::RangeInclusive;
@@ -48,7 +48,7 @@ pub(crate) struct Ends {
     /// The answers to the admin thread.
     pub(crate) replies: Sender<Reply>,
     /// The application's direct messages.
-    pub(crate) news: Sender<DirectNews>,
+    pub(crate) messages: Sender<DirectMessage>,
 }
 
 /// How it is stopped, and how it reports its end.
@@ -123,7 +123,7 @@ impl Hosted {
             events: Vec::new(),
             commands,
             replies: ends.replies,
-            post: Post::new(ends.news),
+            post: Post::new(ends.messages),
             control,
             owes_judgement: false,
             is_halted: false,
@@ -175,7 +175,7 @@ impl Hosted {
                         outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
                     }
                 }
-                Delivery::Skipped(count) => unreachable!("an engine skips no message, and it skipped {count}"),
+                other => unreachable!("a node that an agent polls delivers neither skips nor requests: {other:?}"),
             }
         })?;
         if shown {
@@ -191,7 +191,7 @@ impl Hosted {
             self.owes_judgement = !self.control.report_judgement(&self.node);
         }
         work_count += self.obey();
-        work_count += self.post.collect(&mut self.node);
+        work_count += self.post.work(&mut self.node, &mut self.outlets);
         Ok(work_count)
     }
 
@@ -458,10 +458,7 @@ impl Hosted {
                 }
             }
             Command::Leave => node.leave(),
-            Command::Direct(command) => {
-                let is_known = self.post.send(node, command);
-                self.figures.events_dropped += u64::from(!is_known);
-            }
+            Command::Call(command) => self.post.call(node, command),
             Command::View => {
                 let report = ViewReport::of(node.process(), node.now());
                 self.reply(Reply::View(Box::new(report)));
@@ -481,7 +478,8 @@ impl Hosted {
     fn owes_messages(&mut self) -> bool {
         let waiting = self.publications.iter_mut().any(Intake::has_frames);
         let unsettled = self.publications.iter().any(Intake::has_unacknowledged);
-        self.node.owes_own() || (waiting || unsettled) && self.node.process().standing() != Standing::Gone
+        let owes_calls = self.post.owes() || self.node.owes_calls();
+        self.node.owes_own() || owes_calls || (waiting || unsettled) && self.node.process().standing() != Standing::Gone
     }
 
     /// What is not acknowledged at the end.

@@ -7,7 +7,8 @@
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
 
 use crate::config::Settings;
-use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, Value};
+use crate::request::Request;
+use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, REQUEST_TAG, Value};
 use crate::threaded::handles::Inlet;
 use crate::topics::{Filter, Pattern};
 use bourdon_port::Waker;
@@ -26,6 +27,9 @@ const KEPT_MAX: usize = 1024;
 
 /// The most events in a subscription's ring: days of views. A ring of another topic could fill with losses.
 const VALUES_MAX: usize = 4096;
+
+/// The most requests in a subscription's ring; more wait in the protocol, which refuses what it has no room for.
+const REQUESTS_MAX: usize = 64;
 
 /// What the ring had no room for.
 #[derive(Debug)]
@@ -49,18 +53,25 @@ pub(crate) struct Outlet {
     /// Wakes the subscriber.
     pub(crate) bell: Bell,
     pub(crate) waker: Waker,
+    /// The requests of the frames with [`REQUEST_TAG`] in the ring, where this subscription takes them.
+    requests: Option<SyncSender<Request>>,
     longest_bytes: usize,
     /// Skipped messages of which no item could be given.
     unshown: u64,
 }
 
 /// Both ends of a subscription's ring.
-pub(crate) fn ends(settings: &Settings, patterns: &[Pattern]) -> std::io::Result<(Outlet, Inlet)> {
+pub(crate) fn ends(
+    settings: &Settings,
+    patterns: &[Pattern],
+    takes_requests: bool,
+) -> std::io::Result<(Outlet, Inlet)> {
     let (producer, consumer) = spsc::channel(settings.threads.subscription_ring_bytes);
     let (sleeper, bell) = doorbell();
     let (overruns, overrun_count) = watermark(0);
     let waker = Waker::new()?;
     let (values, values_in) = sync_channel(VALUES_MAX);
+    let (requests, requests_in) = sync_channel(REQUESTS_MAX);
     let outlet = Outlet {
         producer,
         filter: Filter::new(patterns, &settings.group.topics),
@@ -69,10 +80,11 @@ pub(crate) fn ends(settings: &Settings, patterns: &[Pattern]) -> std::io::Result
         overruns,
         bell,
         waker: waker.clone(),
+        requests: takes_requests.then_some(requests),
         longest_bytes: FRAME_GUESS_BYTES,
         unshown: 0,
     };
-    Ok((outlet, Inlet { consumer, values: values_in, sleeper, waker, overruns: overrun_count }))
+    Ok((outlet, Inlet { consumer, values: values_in, requests: requests_in, sleeper, waker, overruns: overrun_count }))
 }
 
 impl Outlet {
@@ -194,6 +206,27 @@ impl Outlet {
         kept < KEPT_MAX
     }
 
+    /// Whether requests come here: as long as the subscription is there.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.requests.is_some() && !self.producer.is_abandoned()
+    }
+
+    /// Puts a request behind what was put before.
+    ///
+    /// # Errors
+    /// The request, if there is no room for it now.
+    pub(crate) fn put_request(&mut self, request: Request) -> Result<(), Request> {
+        self.stage_kept();
+        let Some(requests) = self.requests.as_ref().filter(|_| self.overflow.is_empty()) else { return Err(request) };
+        let Ok(claim) = self.producer.try_claim(REQUEST_TAG, 0) else { return Err(request) };
+        match requests.try_send(request) {
+            Err(TrySendError::Full(request)) => return Err(request),
+            Err(TrySendError::Disconnected(_)) => {} // it declines
+            Ok(()) => claim.stage(),
+        }
+        Ok(())
+    }
+
     /// Publishes what was put to the subscriber, and wakes it if it sleeps.
     pub(crate) fn show(&mut self) {
         self.producer.publish();
@@ -240,6 +273,7 @@ mod tests {
             overruns: watermark(0).0,
             bell: doorbell().1,
             waker: Waker::new().expect("eventfds are allowed"),
+            requests: None,
             longest_bytes: FRAME_GUESS_BYTES,
             unshown: 0,
         };
