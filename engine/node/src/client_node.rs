@@ -12,8 +12,8 @@ use crate::request::{Call, Calls, Completion, Directs, Outbound};
 use crate::transport::{AnyPort, pick};
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
-    self as protocol, CallId, Client, ClientEvent, Destination, DirectAnswer, DirectContent, DirectKind,
-    DirectMessage, DirectOutcome, DirectRequest, GroupState, Refusal,
+    self as protocol, CallId, Client, ClientEvent, Destination, DirectAnswer, DirectContent, DirectKind, DirectMessage,
+    DirectOutcome, DirectRequest, GroupState, Refusal,
 };
 use bourdon_wire::{
     CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, TopicName,

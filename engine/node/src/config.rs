@@ -345,7 +345,14 @@ impl Default for GroupSettings {
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        Self { role: Role::Member, rank: 0, start: Start::Live, snapshots: false, requests: false, state_directory: None }
+        Self {
+            role: Role::Member,
+            rank: 0,
+            start: Start::Live,
+            snapshots: false,
+            requests: false,
+            state_directory: None,
+        }
     }
 }
 

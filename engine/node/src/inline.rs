@@ -20,15 +20,15 @@ use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::placement::PlacementError;
-use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
 use crate::reports::Reports;
+use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
 use crate::transport::{NodePort, pick};
 use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError, Sleep};
 use bourdon_protocol::{
     CallId, DirectAnswer, DirectContent, DirectKind, DirectOutcome, DirectRequest, Refusal, Satisfied, To,
 };
-use bourdon_wire::{ChannelId, Epoch, Incarnation, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
+use bourdon_wire::{ChannelId, ECHO_OFFSET, Epoch, Incarnation, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -352,12 +352,7 @@ impl InlineNode {
     ///
     /// # Errors
     /// As [`InlineNode::try_send`].
-    pub fn try_request(
-        &mut self,
-        to: To<'_>,
-        payload: &[u8],
-        deadline: impl Into<Deadline>,
-    ) -> Result<Call, Refusal> {
+    pub fn try_request(&mut self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
         self.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
     }
 

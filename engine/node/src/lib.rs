@@ -86,9 +86,8 @@ pub mod settings {
 pub use bourdon_port::{Port, PortError};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Judgement, Why};
 pub use bourdon_protocol::{
-    Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage,
-    Event, FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Reach,
-    Refusal, Standing, To, View, Waiting,
+    Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage, Event,
+    FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Reach, Refusal, Standing, To, View, Waiting,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,

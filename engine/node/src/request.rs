@@ -448,8 +448,7 @@ impl Calls {
             }
             DirectOutcome::Done { by, attempts, .. } => {
                 pending.taken = Some(Taken { by, incarnation: node.incarnation(by), attempts });
-                pending.completion.sent =
-                    Some(RequestError::Unanswered { taken_by: Some(by), why: None, attempts });
+                pending.completion.sent = Some(RequestError::Unanswered { taken_by: Some(by), why: None, attempts });
                 self.pending.push(pending);
             }
         }
@@ -466,11 +465,9 @@ impl Calls {
 
     /// Ends the requests that were taken by processes that are gone.
     pub(crate) fn end_gone(&mut self, node: &impl Directs) {
-        let is_gone =
-            |taken: Taken| taken.incarnation.is_some() && node.incarnation(taken.by) != taken.incarnation;
+        let is_gone = |taken: Taken| taken.incarnation.is_some() && node.incarnation(taken.by) != taken.incarnation;
         for pending in self.pending.extract_if(.., |pending| pending.taken.is_some_and(is_gone)) {
-            let (taken_by, attempts) =
-                pending.taken.map_or((None, 0), |taken| (Some(taken.by), taken.attempts));
+            let (taken_by, attempts) = pending.taken.map_or((None, 0), |taken| (Some(taken.by), taken.attempts));
             let why = Some(DirectFailure::Gone);
             pending.completion.complete(Err(RequestError::Unanswered { taken_by, why, attempts }));
         }

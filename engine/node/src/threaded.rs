@@ -314,12 +314,7 @@ impl Node {
     /// # Errors
     /// Why there is no reply: it was refused, declined, or not answered by the deadline. After
     /// [`RequestError::Unanswered`] it may have been executed.
-    pub fn request(
-        &self,
-        to: To<'_>,
-        payload: &[u8],
-        deadline: impl Into<Deadline>,
-    ) -> Result<Reply, RequestError> {
+    pub fn request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
         self.caller.call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
     }
 
@@ -328,12 +323,7 @@ impl Node {
     ///
     /// # Errors
     /// If it is too long, 256 commands wait already, or the node has ended. The call hands out any other refusal.
-    pub fn try_request(
-        &self,
-        to: To<'_>,
-        payload: &[u8],
-        deadline: impl Into<Deadline>,
-    ) -> Result<Call, Refusal> {
+    pub fn try_request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
         self.caller.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
     }
 
@@ -486,8 +476,7 @@ fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), Error
     let (publications, publishers) = publications.map_err(io("making an eventfd"))?.into_iter().unzip();
     let takes_requests = |place| place == 0 && settings.process.requests;
     let subscriptions = handles.subscriptions.iter().enumerate();
-    let subscriptions =
-        subscriptions.map(|(place, patterns)| outlet::ends(settings, patterns, takes_requests(place)));
+    let subscriptions = subscriptions.map(|(place, patterns)| outlet::ends(settings, patterns, takes_requests(place)));
     let subscriptions: Result<Vec<_>, _> = subscriptions.collect();
     let (outlets, inlets) = subscriptions.map_err(io("making an eventfd"))?.into_iter().unzip();
     let events_waker = Waker::new().map_err(io("making an eventfd"))?;

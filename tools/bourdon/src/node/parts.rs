@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::place::load;
 use bourdon::channels::{LEAVE_MAX_NS, full_name};
 use bourdon::settings::Role;
-use bourdon::{DirectNews, Event, Handles, Node, Settings};
+use bourdon::{Event, Handles, Node, Settings};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::io::Read;
@@ -250,10 +250,8 @@ impl Part {
         while let Some((event, left_out)) = self.limit.take_due(Instant::now()) {
             self.reporter.event(event, left_out);
         }
-        while let Some(news) = self.node.poll_direct() {
-            if let DirectNews::Received(message) = news {
-                self.reporter.direct(&message);
-            }
+        while let Some(message) = self.node.poll_direct() {
+            self.reporter.direct(&message);
         }
     }
 
