@@ -363,8 +363,8 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.sync(self.now, payload)
     }
 
-    /// Sends a message or a request of at most one datagram, beside the stream. [`Engine::poll_outcome`] reports whether
-    /// it was taken.
+    /// Sends a message or a request of at most one datagram, beside the stream. [`Engine::poll_outcome`] reports
+    /// whether it was taken.
     ///
     /// # Errors
     /// If it is too long, too many are under way, no receiver was heard, or the port can't broadcast.

@@ -296,7 +296,8 @@ impl Node {
         self.command(Command::Leave)
     }
 
-    /// Sends a request of at most one datagram beside the stream, and waits for the reply of the receiver's application.
+    /// Sends a request of at most one datagram beside the stream, and waits for the reply of the receiver's
+    /// application.
     ///
     /// ```no_run
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
