@@ -4,10 +4,10 @@
 //! member of the group was ever heard, which on a real network means a wrong address, interface or name far more often
 //! than a dead group.
 
-use crate::clock::Clock;
 use crate::config::{Role, Settings};
 use crate::inline::Error;
 use crate::transport::{AnyPort, pick};
+use bourdon_engine::Clock;
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
     CallId, Client, ClientEvent, Destination, DirectMessage, DirectOutcome, DirectRefusal, GroupState,

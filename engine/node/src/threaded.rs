@@ -19,6 +19,7 @@
 mod acknowledgement;
 mod agent;
 mod agents;
+pub(crate) mod claim;
 pub(crate) mod closing;
 pub(crate) mod commands;
 mod control;
@@ -36,7 +37,7 @@ mod tests;
 
 pub use direct::{DirectNews, DirectTo};
 pub use handles::Subscription;
-pub use publication::{NotAcknowledged, Publication, PublicationClaim};
+pub use publication::{NotAcknowledged, Publication};
 
 use crate::admin::server::{self, Control};
 use crate::close::CloseReport;
@@ -132,7 +133,7 @@ impl Info {
             local_address: node.local_address(),
             io: node.io().to_owned(),
             fallback: node.fallback().map(str::to_owned),
-            receive_buffer_bytes: node.port().limits().receive_buffer_bytes,
+            receive_buffer_bytes: node.engine.port().limits().receive_buffer_bytes,
             counters_path: counters.path(),
             socket_path: PathBuf::new(),
         }
@@ -203,9 +204,9 @@ impl Node {
         settings.check_ring_memory(handles.publications, handles.subscriptions.len())?;
         let (mut inside, outside) = ends(settings, handles)?;
         let mut node = InlineNode::join_beside(settings)?;
-        held_up::write(&mut inside.held_up, node.process().unavailable());
-        let (file, counters) = node.share_counters(settings)?;
-        let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.port().waker());
+        held_up::write(&mut inside.held_up, node.engine.process().unavailable());
+        let (file, counters) = node.create_counters(settings)?;
+        let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.engine.port().waker());
         let info = Info::of(&node, &file);
         let ring = || {
             let (mut bell, doorbell) = (bells.work.clone(), waker.clone());
