@@ -131,7 +131,7 @@ impl Member {
         }
         self.ask()?;
         let mut events = Vec::new();
-        let work = self.node.poll(|delivery| events.extend(delivery.event())).map_err(broken)?;
+        let work = self.node.poll(usize::MAX, |delivery| events.extend(delivery.event())).map_err(broken)?;
         let heard = self.hear(events)?;
         let node = &mut self.node;
         let busy = work + usize::from(heard);
@@ -193,7 +193,7 @@ impl Member {
         }
         for event in events {
             match event {
-                Event::View { epoch, members, .. } if self.node.process().standing() == Standing::Member => {
+                Event::View { epoch, members, .. } if self.node.standing() == Standing::Member => {
                     report(&MemberReport::View { epoch: epoch.0, members });
                 }
                 Event::Removed(_) => {

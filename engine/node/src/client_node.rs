@@ -4,12 +4,12 @@
 //! member of the group was ever heard, which on a real network means a wrong address, interface or name far more often
 //! than a dead group.
 
-use crate::clock::Clock;
 use crate::config::{Role, Settings};
 use crate::deadline::Deadline;
 use crate::inline::Error;
 use crate::request::{Call, Calls, Completion, Directs, Outbound};
 use crate::transport::{AnyPort, pick};
+use bourdon_engine::Clock;
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
     self as protocol, CallId, Client, ClientEvent, Destination, DirectAnswer, DirectContent, DirectKind, DirectMessage,

@@ -17,7 +17,7 @@
 //! Source: Aeron's counters file; flock(2); linkat(2) for files that appear complete.
 
 use crate::directory::Directory;
-use crate::engine::Engine;
+use bourdon_engine::Engine;
 use bourdon_port::Port;
 use bourdon_protocol::Counter;
 use bourdon_protocol::control::detector::Why;
@@ -202,7 +202,7 @@ fn write_front(file: &mut File, description: &Description) -> io::Result<usize> 
         magic: MAGIC,
         version: VERSION,
         pid: std::process::id(),
-        start_time_ns: crate::clock::Clock::start().wall_ns(),
+        start_time_ns: bourdon_engine::Clock::start().wall_ns(),
         description_bytes: text.len() as u32,
         cells_offset_bytes: offset_bytes as u32,
         cells_count: CELLS as u32,

@@ -7,13 +7,12 @@
 //!
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
+use crate::claim::{Claim, Space};
 use crate::config::{Settings, SettingsError, Transport};
-use crate::counters::{CountersFile, CountersWriter, Description};
+use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
 use crate::deadline::Deadline;
 use crate::delivery::Delivery;
 use crate::directory::{Directory, DirectoryError};
-use crate::engine::DELIVER_LIMIT;
-use crate::engine::Engine;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::locks::inline::InlineLocks;
@@ -22,11 +21,15 @@ use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::placement::PlacementError;
 use crate::reports::Reports;
 use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
+use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
+use bourdon_engine::{Clock, DELIVER_LIMIT, Engine, Item};
 use bourdon_port::faults::Faults;
-use bourdon_port::{Echo, Port, PortError, Sleep};
+use bourdon_port::{Echo, Port, PortError, Sleep, Waker};
+use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 use bourdon_protocol::{
-    CallId, DirectAnswer, DirectContent, DirectKind, DirectOutcome, DirectRequest, Refusal, Satisfied, To,
+    CallId, Counters, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Refusal,
+    Satisfied, Standing, To, View,
 };
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Epoch, Incarnation, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
@@ -107,13 +110,13 @@ fn without_links(before: Option<String>, error: &std::io::Error) -> String {
     format!("{before}no links to the other members ({error}): a process that is gone is noticed by its silence only")
 }
 
-/// A member or observer, run by the thread that calls [`Engine::poll`].
+/// A member or observer, run by the thread that calls [`InlineNode::poll`].
 ///
 /// A node that is dropped polls itself until all that it published is acknowledged, for `threads.drop_timeout_ns` at
 /// most; messages that are delivered meanwhile are discarded.
 #[derive(Debug)]
 pub struct InlineNode {
-    engine: Engine<NodePort>,
+    pub(crate) engine: Engine<NodePort>,
     fallback: Option<String>,
     links: Option<Links>,
     /// When the links next receive the view's members, and what the node reports of itself is next looked for.
@@ -124,6 +127,8 @@ pub struct InlineNode {
     pub(crate) group: Box<str>,
     /// How long it goes on at most when it is dropped; see `close.rs`.
     pub(crate) drop_timeout_ns: u64,
+    /// Its counters file, if it shares them.
+    counters: Option<Box<(CountersFile, CountersWriter)>>,
     /// From the first request for a lock or an election on.
     locks: Option<Box<InlineLocks>>,
     is_member: bool,
@@ -149,7 +154,7 @@ impl InlineNode {
     }
 
     /// As [`InlineNode::join`]. A channel that leans on the detectors of its group is run beside the group: the caller
-    /// passes their judgements to [`Engine::judge`].
+    /// passes their judgements on.
     pub(crate) fn join_beside(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         settings.check_peers()?;
@@ -196,7 +201,7 @@ impl InlineNode {
         let asked_bytes = settings.network.receive_buffer_bytes;
         let engine = Engine::new(port, config);
         let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
-        let waker = engine.port.waker();
+        let waker = engine.port().waker();
         Ok(Self {
             engine,
             fallback,
@@ -206,6 +211,7 @@ impl InlineNode {
             birth,
             group: settings.group.name.as_str().into(),
             drop_timeout_ns: settings.threads.drop_timeout_ns,
+            counters: None,
             locks: None,
             is_member: rank != Rank::OBSERVER,
             calls: Calls::new(move || waker.wake()),
@@ -214,30 +220,25 @@ impl InlineNode {
         })
     }
 
-    /// As [`Engine::poll`]; takes in what the links know, too.
+    /// Sends, receives, delivers at most `limit` messages (give or take one datagram's), keeps time. Events are
+    /// delivered in their place; one call delivers messages or events that have a place among them, not both. Returns
+    /// how much was done: zero means that there was nothing to do. What a delivery brings about goes out with the next
+    /// call, together with what the application publishes in answer: so do not stop calling while this returns more
+    /// than zero.
     ///
     /// # Errors
-    /// If the port is broken.
+    /// If the port is broken: the node has ended.
     #[inline]
-    pub fn poll(&mut self, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
-        self.poll_at_most(DELIVER_LIMIT, on_delivery)
-    }
-
-    /// As [`Engine::poll_at_most`]; takes in what the links know, too.
-    ///
-    /// # Errors
-    /// If the port is broken.
-    #[inline]
-    pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+    pub fn poll(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
         self.poll_after(limit, &|_| true, on_delivery)
     }
 
-    /// As [`Engine::poll_after`]; takes in what the links know, too.
+    /// As [`InlineNode::poll`], but holds back what comes after a message of another group that has not `passed` there.
     ///
     /// # Errors
     /// If the port is broken.
     #[inline]
-    pub fn poll_after(
+    pub(crate) fn poll_after(
         &mut self,
         limit: usize,
         passed: Satisfied<'_>,
@@ -247,15 +248,20 @@ impl InlineNode {
             let engine = &mut self.engine;
             links.evidence(|rank, incarnation| engine.on_evidence(rank, incarnation));
         }
-        self.birth.note(self.engine.process.birth_floor());
-        if self.engine.now >= self.upkeep_due {
+        self.birth.note(self.engine.process().birth_floor());
+        if self.engine.now() >= self.upkeep_due {
             self.keep_up(&mut on_delivery);
         }
         if self.locks.is_some() {
             self.carry_out();
         }
-        let mut count = self.engine.poll_after(limit, passed, &mut on_delivery)?;
-        if self.engine.process.has_direct_news() || self.calls.has_answers() || self.calls.is_waiting() {
+        let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| {
+            on_delivery(match item {
+                Item::Message(message) => Delivery::Message(message),
+                Item::Event(event) => Delivery::Event(event),
+            });
+        })?;
+        if self.engine.process().has_direct_news() || self.calls.has_answers() || self.calls.is_waiting() {
             count += self.tend_calls(&mut on_delivery);
         }
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
@@ -264,18 +270,22 @@ impl InlineNode {
     /// What is not due with every poll.
     #[cold]
     fn keep_up(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) {
-        let now = self.engine.now;
+        let now = self.engine.now();
         self.upkeep_due = now + UPKEEP_NS;
-        let process = &self.engine.process;
+        let process = self.engine.process();
         if let Some(links) = &mut self.links {
             links.watch(process.links());
         }
-        let reach = self.engine.port.transport().reach();
+        if let Some(counters) = &mut self.counters {
+            counters.1.copy(&self.engine, &AgentFigures::default());
+        }
+        let reach = self.engine.port().transport().reach();
         let events = self.reports.due(now, process, reach, &mut self.birth);
         events.for_each(|event| on_delivery(Delivery::Event(event)));
     }
 
-    /// As [`Engine::wait`]; returns at once if locks or elections were given up since the last poll.
+    /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once where the port
+    /// spins, or if locks or elections were given up since the last poll.
     ///
     /// # Errors
     /// If the port is broken.
@@ -283,7 +293,7 @@ impl InlineNode {
         if self.has_commands() { Ok(()) } else { self.engine.wait(longest) }
     }
 
-    /// As [`Engine::sleeper`], for that reason.
+    /// Prepares a sleep for this node among others, of at most `longest`; none if the thread must not sleep.
     ///
     /// # Errors
     /// If the port is broken.
@@ -299,7 +309,7 @@ impl InlineNode {
     #[inline(never)]
     fn tend_calls(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
         let mut count = self.calls.tend(&mut self.engine);
-        let epoch = self.engine.process.view().epoch;
+        let epoch = self.engine.process().view().epoch;
         if self.calls_seen != epoch {
             self.calls_seen = epoch;
             self.calls.end_gone(&self.engine);
@@ -335,7 +345,7 @@ impl InlineNode {
 
     /// Whether messages or answers beside the stream are still to be sent or acknowledged.
     pub(crate) fn owes_calls(&self) -> bool {
-        self.calls.has_answers() || self.engine.process.owes_direct()
+        self.calls.has_answers() || self.engine.process().owes_direct()
     }
 
     /// Sends a message of at most one datagram beside the stream. [`Call::try_reply`] returns with a later poll which
@@ -401,7 +411,7 @@ impl InlineNode {
     }
 
     fn locks(&mut self) -> &Locks {
-        let (is_member, port) = (self.is_member, &self.engine.port);
+        let (is_member, port) = (self.is_member, self.engine.port());
         let locks = self.locks.get_or_insert_with(|| Box::new(InlineLocks::new(is_member, port.waker())));
         locks.note_poller();
         locks.locks()
@@ -412,12 +422,146 @@ impl InlineNode {
         self.fallback.as_deref()
     }
 
+    // ---- what it publishes ----------------------------------------------------------------------------------------
+
+    /// Publishes a message, which goes out with the next [`InlineNode::flush`] or [`InlineNode::poll`]. Returns its
+    /// number. A process numbers its messages from 1; one that was removed from its group begins again at 1 when it is
+    /// back.
+    ///
+    /// # Errors
+    /// Why it can't be taken now; nothing of it was sent. Where it [is transient](Refusal::is_transient), poll and try
+    /// again.
+    #[inline]
+    pub fn try_publish<P: Payload + ?Sized>(&mut self, topic: &Topic<P>, payload: &P) -> Result<u64, Refusal> {
+        let sequence = match topic.plain() {
+            Some(id) => self.engine.try_publish(id, payload.as_bytes())?,
+            None => self.engine.try_publish_with(topic.outgoing(), payload.as_bytes())?,
+        };
+        Ok(sequence.0 + 1)
+    }
+
+    /// Claims space in the log for a message of at most one datagram, to be written in place and committed.
+    ///
+    /// # Errors
+    /// As [`InlineNode::try_publish`].
+    #[inline]
+    pub fn try_claim(&mut self, topic: &Topic, payload_bytes: usize) -> Result<Claim<'_>, Refusal> {
+        Ok(Claim::new(Space::Log(self.engine.try_claim(topic.outgoing(), payload_bytes)?)))
+    }
+
+    /// Claims space in the log for a payload of the topic's type, to be written in place and committed.
+    ///
+    /// # Errors
+    /// As [`InlineNode::try_publish`].
+    #[inline]
+    pub fn try_claim_as<P: Payload>(&mut self, topic: &Topic<P>) -> Result<Claim<'_, P>, Refusal> {
+        Ok(Claim::new(Space::Log(self.engine.try_claim(topic.outgoing(), size_of::<P>())?)))
+    }
+
+    /// Sends what has been published.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), PortError> {
+        self.engine.flush()
+    }
+
+    /// The number up to which all messages are acknowledged, in the sense of [`Publication`](crate::Publication); none
+    /// while this process is in no view.
+    pub fn acknowledged(&mut self) -> Option<u64> {
+        self.engine.own_acknowledged().map(|sequence| sequence.0)
+    }
+
+    /// Asks for a barrier: [`Event::Synced`] reports when everything that any member sent before it has been delivered
+    /// everywhere. A payload of at most one datagram is delivered at every process between what was before and after.
+    ///
+    /// # Errors
+    /// If this process is no member, too many barriers wait, or the payload is too long.
+    pub fn sync(&mut self, payload: Option<&[u8]>) -> Result<(), Refusal> {
+        self.engine.sync(payload)
+    }
+
+    /// Leaves the group; [`Event::Left`] reports when the others have gone on without this process.
+    pub fn leave(&mut self) {
+        self.engine.leave();
+    }
+
+    /// The next direct message received. If the application never fetches them, 256 wait and the others are refused.
+    pub fn poll_direct(&mut self) -> Option<DirectMessage> {
+        self.engine.poll_direct()
+    }
+
+    /// Gives the application's state, as it is after everything delivered so far, in answer to
+    /// [`Event::SnapshotWanted`].
+    ///
+    /// # Errors
+    /// If it is longer than `max_snapshot_bytes`: joiners can't join.
+    pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
+        self.engine.give_snapshot(state)
+    }
+
+    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now
+    /// on came after it.
+    pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
+        self.engine.take_snapshot()
+    }
+
+    // ---- what is known --------------------------------------------------------------------------------------------
+
+    /// The view that this process is in, or follows; before the first, an empty one of epoch 0.
+    pub fn view(&self) -> &View {
+        self.engine.process().view()
+    }
+
+    /// Its own rank; none at an observer.
+    pub fn rank(&self) -> Option<Rank> {
+        self.engine.process().config().rank()
+    }
+
+    /// How this process stands to its group.
+    pub fn standing(&self) -> Standing {
+        self.engine.process().standing()
+    }
+
+    /// Whether there is a view that it is in, or follows.
+    pub fn is_formed(&self) -> bool {
+        self.engine.process().is_formed()
+    }
+
+    /// What has been counted since the start.
+    pub fn counters(&self) -> &Counters {
+        self.engine.counters()
+    }
+
+    /// How often a kind of detector has suspected members here, and was wrong.
+    pub fn suspicions(&self, why: Why) -> Figures {
+        self.engine.process().detector().figures(why)
+    }
+
+    /// How near members have come to be suspected without being: the gaps between what was heard of them.
+    pub fn gaps(&self) -> Gaps {
+        self.engine.process().detector().gaps()
+    }
+
+    /// The clock by which it delivers.
+    pub fn clock(&self) -> &Clock {
+        self.engine.clock()
+    }
+
+    /// Ends an [`InlineNode::wait`] from another thread.
+    pub fn waker(&self) -> Waker {
+        self.engine.port().waker()
+    }
+
+    // ---- its network ----------------------------------------------------------------------------------------------
+
     /// Receives from one more source of the group, if `network.sources` names some.
     ///
     /// # Errors
     /// If it names none, or the kernel refuses.
     pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.engine.port.transport().join_source(source)
+        self.engine.port().transport().join_source(source)
     }
 
     /// Stops receiving from a source; without the last source, it receives from none.
@@ -425,31 +569,42 @@ impl InlineNode {
     /// # Errors
     /// If the source was not joined.
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.engine.port.transport().leave_source(source)
+        self.engine.port().transport().leave_source(source)
     }
 
     /// What moves the bytes.
     pub fn io(&self) -> &str {
-        self.engine.port.io()
+        self.engine.port().io()
     }
 
     /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would. Returns whether there was
     /// one.
     pub fn break_one_link(&mut self) -> bool {
-        self.engine.port.transport_mut().break_one_link()
+        self.engine.port_mut().transport_mut().break_one_link()
+    }
+
+    /// What the kernel granted as a receive buffer, in its own accounting (twice what is asked).
+    pub fn receive_buffer_bytes(&self) -> usize {
+        self.engine.port().limits().receive_buffer_bytes
     }
 
     /// The address at which others reach this process.
     pub fn local_address(&self) -> SocketAddr {
-        self.engine.port.local_address()
+        self.engine.port().local_address()
     }
 
-    /// Makes the counters file by which `bourdon stat` and other tools read this node; after each poll, call
-    /// [`CountersWriter::update`]. The file is removed when the first of the two is dropped.
+    /// Makes the counters file by which `bourdon stat` and other tools read this node: polls bring it up to date, at
+    /// most every 5 ms. It is removed when the node is dropped.
     ///
     /// # Errors
     /// If there is no directory for it.
-    pub fn share_counters(&self, settings: &Settings) -> Result<(CountersFile, CountersWriter), Error> {
+    pub fn share_counters(&mut self, settings: &Settings) -> Result<PathBuf, Error> {
+        let shared = self.create_counters(settings)?;
+        Ok(self.counters.insert(Box::new(shared)).0.path())
+    }
+
+    /// Makes that file for the thread that brings it up to date.
+    pub(crate) fn create_counters(&self, settings: &Settings) -> Result<(CountersFile, CountersWriter), Error> {
         let directory = Directory::open(settings.threads.directory.as_deref())?;
         let description = Description {
             group: settings.group.name.clone(),
@@ -461,7 +616,7 @@ impl InlineNode {
             io: self.io().to_owned(),
             fallback: self.fallback.clone(),
             idle: format!("{:?}", settings.threads.idle).to_lowercase(),
-            receive_buffer_bytes: self.engine.port.limits().receive_buffer_bytes as u64,
+            receive_buffer_bytes: self.engine.port().limits().receive_buffer_bytes as u64,
             cells: crate::counters::cells(),
         };
         let path = directory.path().to_owned();
@@ -479,11 +634,11 @@ impl Directs for Engine<NodePort> {
     }
 
     fn limit_bytes(&self, kind: DirectKind) -> usize {
-        self.process.direct_limit_bytes(kind)
+        self.process().direct_limit_bytes(kind)
     }
 
     fn poll_outcome(&mut self) -> Option<DirectOutcome> {
-        self.process.poll_outcome()
+        Engine::poll_outcome(self)
     }
 
     fn poll_answer(&mut self) -> Option<DirectAnswer> {
@@ -495,22 +650,6 @@ impl Directs for Engine<NodePort> {
     }
 
     fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
-        self.process.view().members.iter().find(|member| member.rank == rank).map(|member| member.incarnation)
-    }
-}
-
-impl std::ops::Deref for InlineNode {
-    type Target = Engine<NodePort>;
-
-    #[inline]
-    fn deref(&self) -> &Self::Target {
-        &self.engine
-    }
-}
-
-impl std::ops::DerefMut for InlineNode {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.engine
+        self.process().view().members.iter().find(|member| member.rank == rank).map(|member| member.incarnation)
     }
 }

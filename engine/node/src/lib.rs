@@ -55,8 +55,8 @@ extern crate self as bourdon; // what the tests of this crate and those of its f
 
 mod admin;
 pub mod channels;
+mod claim;
 mod client_node;
-mod clock;
 mod close;
 mod config;
 pub mod counters;
@@ -64,7 +64,6 @@ mod deadline;
 mod delivery;
 pub mod directory;
 mod discover;
-mod engine;
 mod identity;
 mod idle;
 mod inline;
@@ -75,6 +74,7 @@ pub mod placement;
 mod reports;
 mod request;
 mod threaded;
+mod topic;
 mod topics;
 mod transport;
 
@@ -83,30 +83,31 @@ pub mod settings {
     pub use crate::config::*;
 }
 
-pub use bourdon_port::{Port, PortError};
+pub use bourdon_engine::Clock;
+pub use bourdon_port::{PortError, Waker};
 pub use bourdon_protocol::control::detector::{Figures, Gaps, Judgement, Why};
 pub use bourdon_protocol::{
-    Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage, Event,
-    FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Reach, Refusal, Standing, To, View, Waiting,
+    Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage, Event, FencingToken,
+    GroupState, Loss, Member, Message, Outgoing, Process, Reach, Refusal, Standing, To, View, Waiting,
 };
 pub use bourdon_wire::{
     Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,
     Sequence, TopicId, TopicName,
 };
 pub use channels::Channels;
+pub use claim::Claim;
 pub use client_node::ClientNode;
-pub use clock::{Clock, Time};
 pub use close::CloseReport;
 pub use config::{Settings, SettingsError};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
-pub use engine::Engine;
 pub use idle::Idler;
 pub use inline::{Error, InlineNode};
 pub use locks::{Election, ElectionState, Guard, LockError, LockRequest, Lost};
 pub use request::{Call, Reply, Request, RequestError};
 pub use threaded::{Handles, Info, Node};
-pub use threaded::{NotAcknowledged, Publication, PublicationClaim, Subscription};
+pub use threaded::{NotAcknowledged, Publication, Subscription};
+pub use topic::{Payload, Topic};
 pub use topics::{Filter, Pattern, PatternError, Verdict};
 pub use transport::{AnyPort, NodePort};

@@ -20,6 +20,7 @@ mod acknowledgement;
 mod agent;
 mod agents;
 mod calls;
+pub(crate) mod claim;
 pub(crate) mod closing;
 pub(crate) mod commands;
 mod control;
@@ -36,7 +37,7 @@ mod publication;
 mod tests;
 
 pub use handles::Subscription;
-pub use publication::{NotAcknowledged, Publication, PublicationClaim};
+pub use publication::{NotAcknowledged, Publication};
 
 use crate::admin::server::{self, Control};
 use crate::close::CloseReport;
@@ -52,7 +53,7 @@ use crate::request::{Call, Outbound, Reply, RequestError};
 use crate::topics::Pattern;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
-use bourdon_protocol::{DirectKind, DirectMessage, Event, Refusal, To};
+use bourdon_protocol::{DirectMessage, Event, Refusal, To};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag};
 use bourdon_wire::TopicName;
@@ -103,7 +104,6 @@ pub struct Node {
     locks: Locks,
     messages: Mutex<Receiver<DirectMessage>>,
     caller: Caller,
-    canceller: Canceller,
     /// The threads, which end with the last group that they run.
     place: Place,
 }
@@ -132,7 +132,7 @@ impl Info {
             local_address: node.local_address(),
             io: node.io().to_owned(),
             fallback: node.fallback().map(str::to_owned),
-            receive_buffer_bytes: node.port().limits().receive_buffer_bytes,
+            receive_buffer_bytes: node.engine.port().limits().receive_buffer_bytes,
             counters_path: counters.path(),
             socket_path: PathBuf::new(),
         }
@@ -203,9 +203,9 @@ impl Node {
         settings.check_ring_memory(handles.publications, handles.subscriptions.len())?;
         let (mut inside, outside) = ends(settings, handles)?;
         let mut node = InlineNode::join_beside(settings)?;
-        held_up::write(&mut inside.held_up, node.process().unavailable());
-        let (file, counters) = node.share_counters(settings)?;
-        let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.port().waker());
+        held_up::write(&mut inside.held_up, node.engine.process().unavailable());
+        let (file, counters) = node.create_counters(settings)?;
+        let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.engine.port().waker());
         let info = Info::of(&node, &file);
         let ring = || {
             let (mut bell, doorbell) = (bells.work.clone(), waker.clone());
@@ -221,12 +221,8 @@ impl Node {
         let (control, route) = place.control().take_over(&mut node, settings, ring(), ending);
         let mut wakers: Vec<_> = inside.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
         wakers.extend(inside.publications.iter().map(|intake| intake.waker().clone()));
-        let cancelled = Waker::new().map_err(|source| Error::Io { doing: "making an eventfd", source })?;
-        let cancels = wakers.iter().chain([&cancelled]).cloned().collect();
-        let canceller = Canceller::new(Flag::new(), cancels);
-        let limits = [DirectKind::Message, DirectKind::Request(0)].map(|kind| node.process().direct_limit_bytes(kind));
-        let events_waker = outside.events_waker.clone();
-        let caller = Caller::new(commands.clone(), limits, events_waker, canceller.clone(), cancelled);
+        let caller = Caller::new(&node, commands.clone(), outside.events_waker.clone(), &wakers);
+        let caller = caller.map_err(|source| Error::Io { doing: "making an eventfd", source })?;
         node.share_calls(ring());
         wakers.extend([outside.events_waker.clone(), place.control().waker().clone()]);
         let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), wakers, outcome_in) };
@@ -247,7 +243,6 @@ impl Node {
             locks: Locks::new(route),
             messages: Mutex::new(outside.messages),
             caller,
-            canceller,
             place,
         };
         node.start_admin(outside.admin, cells)?;
@@ -256,7 +251,7 @@ impl Node {
             bell: bells.work.clone(),
             waker: node.waker.clone(),
             held_up_by: outside.held_up_by,
-            cancelled: node.canceller.clone(),
+            cancelled: node.canceller(),
         };
         let limit_bytes = is_member.then_some(settings.limits.max_message_bytes);
         let publication = |end| Publication::new(end, agent.clone(), limit_bytes);
@@ -384,7 +379,7 @@ impl Node {
 
     /// Ends the waits of its publications, from any thread. A [`Subscription::wait`] that is under way returns early.
     pub fn canceller(&self) -> Canceller {
-        self.canceller.clone()
+        self.caller.canceller().clone()
     }
 
     /// What it chose.

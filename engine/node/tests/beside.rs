@@ -82,7 +82,7 @@ fn four_groups_share_two_agents_and_one_control_thread() {
         for group in 0..4 {
             for number in 0..20_u64 {
                 let from = &mut hosts[number as usize % 3].nodes[group].1;
-                until("room", || from.try_publish(TOPIC, &number.to_le_bytes()).is_ok());
+                until("room", || from.try_publish(&TOPIC, &number.to_le_bytes()).is_ok());
             }
             let delivered = read(&mut hosts[0].nodes[group].2, 20);
             assert!(hosts[1..].iter_mut().all(|host| read(&mut host.nodes[group].2, 20) == delivered), "{idle:?}");
@@ -95,7 +95,7 @@ fn four_groups_share_two_agents_and_one_control_thread() {
         }
         for group in 0..3 {
             let from = &mut hosts[2].nodes[group].1;
-            until("room", || from.try_publish(TOPIC, b"more").is_ok());
+            until("room", || from.try_publish(&TOPIC, b"more").is_ok());
             hosts.iter_mut().for_each(|host| assert_eq!(read(&mut host.nodes[group].2, 1)[0].3, b"more"));
         }
         drop(hosts);

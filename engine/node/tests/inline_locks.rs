@@ -24,7 +24,7 @@ impl Nodes {
 
     fn poll_until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
         until(what, || {
-            self.0.iter_mut().flatten().for_each(|node| _ = node.poll(|_| {}).expect("the port works"));
+            self.0.iter_mut().flatten().for_each(|node| _ = node.poll(usize::MAX, |_| {}).expect("the port works"));
             done()
         });
     }

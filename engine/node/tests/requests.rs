@@ -20,9 +20,9 @@ fn formed(world: &World) -> [InlineNode; 2] {
     });
     until("the group to form", || {
         for node in &mut nodes {
-            node.poll(|_| {}).expect("the port works");
+            node.poll(64, |_| {}).expect("the port works");
         }
-        nodes.iter().all(|node| node.process().is_formed())
+        nodes.iter().all(|node| node.is_formed())
     });
     nodes
 }
@@ -37,7 +37,7 @@ fn outcome(nodes: &mut [InlineNode; 2], call: &mut Call, mut answer: impl FnMut(
                     answer(request);
                 }
             };
-            node.poll(on_delivery).expect("the port works");
+            node.poll(64, on_delivery).expect("the port works");
         }
         outcome = call.try_reply();
         outcome.is_some()
@@ -174,14 +174,14 @@ fn threaded_nodes_ask_inline_nodes_and_inline_nodes_threaded_ones() {
     let mut inline = InlineNode::join(&settings).expect("it joins");
     let (threaded, subscription) = start(&world, 1);
     until("the group to form", || {
-        inline.poll(|_| {}).expect("the port works");
-        inline.process().is_formed()
+        inline.poll(64, |_| {}).expect("the port works");
+        inline.is_formed()
     });
     let server = serve(subscription, |request| echo(&request));
     let mut call = inline.try_request(To::Nearest, b"up", PATIENCE).expect("1 was heard");
     let mut reply = None;
     until("the reply", || {
-        inline.poll(|_| {}).expect("the port works");
+        inline.poll(64, |_| {}).expect("the port works");
         reply = call.try_reply();
         reply.is_some()
     });
@@ -199,7 +199,7 @@ fn threaded_nodes_ask_inline_nodes_and_inline_nodes_threaded_ones() {
                 echo(&request);
             }
         };
-        inline.poll(answer).expect("the port works");
+        inline.poll(64, answer).expect("the port works");
         inline.wait(Duration::from_millis(1)).expect("the port works");
     }
     assert_eq!(asks.join().expect("no panic").expect("an answer").payload(), b"re down");

@@ -120,7 +120,7 @@ impl Place {
 
     /// Hands a group over to the agent; `ended` is set when it has ended.
     pub(crate) fn run(&self, group: Hosted, ended: Flag) {
-        let waker = group.node.port().waker();
+        let waker = group.node.engine.port().waker();
         self.thread().arrivals.send(Box::new(group));
         lock(&self.thread().groups).push((ended, waker));
     }

@@ -6,13 +6,14 @@
 //! Invariants: a call that waits makes no system call but its sleep, and asks for the outcome only when it was woken.
 
 use crate::deadline::{Canceller, Deadline, sleep_beside};
+use crate::inline::InlineNode;
 use crate::request::{Call, Completion, Outbound, Outcome, RequestError, Ring};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Commands};
 use crate::threaded::direct::CallCommand;
 use crate::threaded::end::lock;
 use bourdon_port::Waker;
-use bourdon_protocol::Refusal;
-use bourdon_ring::signal::{Bell, Sleeper, doorbell};
+use bourdon_protocol::{DirectKind, Refusal};
+use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell};
 use std::sync::Mutex;
 use std::sync::mpsc::TrySendError;
 
@@ -40,14 +41,19 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    pub(crate) fn new(
-        commands: Commands,
-        limits: [usize; 2],
-        events: Waker,
-        canceller: Canceller,
-        cancelled: Waker,
-    ) -> Self {
-        Self { commands, limits, spare: Mutex::new(Vec::new()), events, canceller, cancelled }
+    /// Of this node. A canceller rings `wakers` as well; `events` is rung with outcomes that no thread waits for.
+    pub(crate) fn new(node: &InlineNode, commands: Commands, events: Waker, wakers: &[Waker]) -> std::io::Result<Self> {
+        let process = node.engine.process();
+        let limits = [DirectKind::Message, DirectKind::Request(0)].map(|kind| process.direct_limit_bytes(kind));
+        let cancelled = Waker::new()?;
+        let cancels = wakers.iter().chain([&cancelled]).cloned().collect();
+        let canceller = Canceller::new(Flag::new(), cancels);
+        Ok(Self { commands, limits, spare: Mutex::new(Vec::new()), events, canceller, cancelled })
+    }
+
+    /// What ends the waits.
+    pub(crate) fn canceller(&self) -> &Canceller {
+        &self.canceller
     }
 
     /// Begins a call, and comes back at once.

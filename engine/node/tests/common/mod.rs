@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test file uses its share
 
 use bourdon::settings::{IdleStrategy, Role, Transport};
-use bourdon::{InlineNode, Node, Settings, Subscription, TopicId};
+use bourdon::{InlineNode, Node, Settings, Subscription, Topic, TopicId};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// Longer than any step takes on a loaded host; only failing tests reach it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-pub(crate) const TOPIC: TopicId = TopicId::of("es");
+pub(crate) const TOPIC: Topic = Topic::of_id(TopicId::of("es"));
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
@@ -126,7 +126,7 @@ pub(crate) fn cell(world: &World, node: &Node, label: &str) -> u64 {
 /// Polls an inline node until something holds.
 pub(crate) fn poll_until(node: &mut InlineNode, what: &str, mut done: impl FnMut(&mut InlineNode) -> bool) {
     until(what, || {
-        node.poll(|_| {}).expect("the port works");
+        node.poll(usize::MAX, |_| {}).expect("the port works");
         done(node)
     });
 }

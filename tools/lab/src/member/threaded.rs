@@ -19,7 +19,7 @@ use super::{Failure, ending_of};
 use bourdon::settings::{Role, Settings};
 use bourdon::{
     Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, Message, Node, Publication, Rank, Refusal,
-    Sequence, Subscription, TopicId,
+    Sequence, Subscription, Topic, TopicId,
 };
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
@@ -175,7 +175,9 @@ impl Member {
         let Some(publication) = self.publication.as_mut().filter(|_| now >= self.due) else { return Ok(()) };
         // A process that was stopped does not catch up.
         self.due = (self.due + self.interval).max(now);
-        match publication.try_publish(TopicId::of("lab"), &self.deliveries.payload(self.own, self.published)) {
+        match publication
+            .try_publish(&Topic::of_id(TopicId::of("lab")), &self.deliveries.payload(self.own, self.published))
+        {
             Ok(_) => self.published += 1,
             Err(refusal) if refusal.is_transient() || refusal == Refusal::Closed => {}
             Err(refusal) => return Err(Failure::broken(refusal)),
