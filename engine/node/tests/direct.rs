@@ -1,8 +1,10 @@
 //! Direct messages on real sockets: inline, threaded and client nodes; through loss; by source.
 
 use crate::common::{TOPIC, World, free_addresses, until};
+use bourdon::error::DirectRefusal;
+use bourdon::id::Rank;
 use bourdon::settings::{IdleStrategy, Transport};
-use bourdon::{ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, InlineNode, Node, Rank};
+use bourdon::{ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectTo, InlineNode, Node};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<InlineNode> {
