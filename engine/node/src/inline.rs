@@ -394,8 +394,9 @@ impl InlineNode {
         self.engine.own_acknowledged().map(|sequence| sequence.0)
     }
 
-    /// Asks for a barrier: [`Event::Synced`](crate::Event::Synced) reports when everything that any member
-    /// sent before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between what was before and after.
+    /// Asks for a barrier: the event [`Synced`](crate::Event::Synced) reports when everything that any member sent
+    /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between
+    /// what was before and after.
     ///
     /// # Errors
     /// If this process is no member, too many barriers wait, or the payload is too long.
