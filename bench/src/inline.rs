@@ -5,8 +5,11 @@
 
 use crate::worker::{Spec, WorkerKind};
 use crate::{Failure, Idle, Link, broken};
+use bourdon::counters::Counter;
+use bourdon::id::{Rank, TopicId};
 use bourdon::settings::{FlowMode, Role};
-use bourdon::{Counter, Delivery, Event, Idler, InlineNode, Rank, Refusal, Topic, TopicId};
+use bourdon::time::Idler;
+use bourdon::{Delivery, Event, InlineNode, Refusal, Topic};
 use std::time::{Duration, Instant};
 
 const TOPIC: Topic = Topic::of_id(TopicId(1));

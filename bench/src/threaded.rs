@@ -5,8 +5,9 @@
 use crate::storm::{NodeFigures, RunningStorm, Storm};
 use crate::worker::Spec;
 use crate::{Failure, Idle, Link, Stage, broken};
+use bourdon::id::{Rank, TopicId};
 use bourdon::settings::Role;
-use bourdon::{Node, Publication, Rank, Subscription, Topic, TopicId};
+use bourdon::{Node, Publication, Subscription, Topic};
 use std::sync::Arc;
 use std::time::Duration;
 

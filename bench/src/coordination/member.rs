@@ -6,8 +6,12 @@
 
 use crate::Failure;
 use crate::script::{broken, now_ns, report};
+use bourdon::counters::Counter;
+use bourdon::error::LockError;
+use bourdon::id::Rank;
 use bourdon::settings::Settings;
-use bourdon::{Counter, Election, Event, FencingToken, Idler, InlineNode, LockError, LockRequest, Rank, Standing};
+use bourdon::time::Idler;
+use bourdon::{Election, Event, FencingToken, InlineNode, LockRequest, Standing};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;

@@ -7,8 +7,12 @@
 
 use crate::Failure;
 use crate::script::{self, broken, report};
+use bourdon::counters::Gaps;
+use bourdon::event::Why;
+use bourdon::id::TopicId;
 use bourdon::settings::Settings;
-use bourdon::{Delivery, Event, Gaps, Idler, InlineNode, Standing, Topic, TopicId, Why};
+use bourdon::time::Idler;
+use bourdon::{Delivery, Event, InlineNode, Standing, Topic};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;

@@ -8,9 +8,11 @@ use super::member::{
 };
 use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
-use bourdon::directory::Directory;
+use bourdon::counters::Directory;
+use bourdon::id::TopicId;
 use bourdon::settings::ChannelSettings;
-use bourdon::{Event, Handles, Idler, Node, Publication, Subscription, Topic, TopicId};
+use bourdon::time::Idler;
+use bourdon::{Event, Handles, Node, Publication, Subscription, Topic};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;

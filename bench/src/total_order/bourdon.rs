@@ -4,8 +4,10 @@ use super::member::{Ordered, play};
 use crate::Failure;
 use crate::task::Task;
 use crate::worker::Spec;
+use bourdon::id::TopicId;
 use bourdon::settings::{Reliability, Role};
-use bourdon::{Delivery, Event, Idler, InlineNode, Refusal, Topic, TopicId};
+use bourdon::time::Idler;
+use bourdon::{Delivery, Event, InlineNode, Refusal, Topic};
 use std::time::Duration;
 
 const TOPIC: Topic = Topic::of_id(TopicId(1));

@@ -15,10 +15,9 @@
 //! `channel.members`; a process that is not among them observes.
 //!
 //! Invariants: two channels of a group differ in name, in address, and over tcp in every address; a channel that was
-//! left is gone, sockets and all, once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to
-//! let it go; one channel that fails to open leaves the others as they were.
+//! left is gone, sockets and all, once its [`Event::Left`] has come, or after [`Channels::LEAVE_MAX_NS`] without a
+//! majority to let it go; one channel that fails to open leaves the others as they were.
 
-pub use crate::config::full_name;
 use crate::config::{Settings, SettingsError, in_channel};
 use crate::delivery::Delivery;
 use crate::inline::{Error, InlineNode};
@@ -29,10 +28,6 @@ use bourdon_protocol::control::detector::Judgement;
 use bourdon_wire::{GroupId, Instant, MessageName};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long a member that leaves waits for the others to let it go: several view changes. Then it is gone like one that
-/// crashed.
-pub const LEAVE_MAX_NS: u64 = 10_000_000_000;
 
 /// The channels that one thread has joined.
 #[derive(Debug)]
@@ -62,6 +57,10 @@ struct Leaning {
 }
 
 impl Channels {
+    /// How long a member that leaves waits for the others to let it go: several view changes. Then it is gone like one
+    /// that crashed.
+    pub const LEAVE_MAX_NS: u64 = 10_000_000_000;
+
     /// The channels of a group, none of them joined.
     ///
     /// # Errors
@@ -107,7 +106,7 @@ impl Channels {
         let Some(index) = self.joined.iter().position(|joined| &*joined.name == name) else { return };
         let joined = &mut self.joined[index];
         joined.node.leave();
-        joined.leave_by = joined.leave_by.or(Some(joined.node.engine.now() + LEAVE_MAX_NS));
+        joined.leave_by = joined.leave_by.or(Some(joined.node.engine.now() + Self::LEAVE_MAX_NS));
     }
 
     /// Drops the channels that were left, or that were being left for too long.

@@ -473,8 +473,9 @@ impl InlineNode {
         self.engine.own_acknowledged().map(|sequence| sequence.0)
     }
 
-    /// Asks for a barrier: [`Event::Synced`] reports when everything that any member sent before it has been delivered
-    /// everywhere. A payload of at most one datagram is delivered at every process between what was before and after.
+    /// Asks for a barrier: the event [`Synced`](crate::Event::Synced) reports when everything that any member sent
+    /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between
+    /// what was before and after.
     ///
     /// # Errors
     /// If this process is no member, too many barriers wait, or the payload is too long.
@@ -482,7 +483,7 @@ impl InlineNode {
         self.engine.sync(payload)
     }
 
-    /// Leaves the group; [`Event::Left`] reports when the others have gone on without this process.
+    /// Leaves the group; [`Event::Left`](crate::Event::Left) reports when the others have gone on without this process.
     pub fn leave(&mut self) {
         self.engine.leave();
     }
@@ -493,7 +494,7 @@ impl InlineNode {
     }
 
     /// Gives the application's state, as it is after everything delivered so far, in answer to
-    /// [`Event::SnapshotWanted`].
+    /// [`Event::SnapshotWanted`](crate::Event::SnapshotWanted).
     ///
     /// # Errors
     /// If it is longer than `max_snapshot_bytes`: joiners can't join.
@@ -501,8 +502,8 @@ impl InlineNode {
         self.engine.give_snapshot(state)
     }
 
-    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now
-    /// on came after it.
+    /// The application's state at another member, in answer to
+    /// [`Event::SnapshotReady`](crate::Event::SnapshotReady): everything delivered from now on came after it.
     pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
         self.engine.take_snapshot()
     }

@@ -49,8 +49,8 @@ use crate::inline::{Error, InlineNode};
 use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, mailbox};
+use crate::patterns::Pattern;
 use crate::request::{Call, Outbound, Reply, RequestError};
-use crate::topics::Pattern;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::{DirectMessage, Event, Refusal, To};
@@ -281,12 +281,12 @@ impl Node {
         self.commands.try_send(command).is_ok()
     }
 
-    /// Asks for a barrier, as [`Engine::sync`](crate::Engine::sync) does; false if too much waits already.
+    /// Asks for a barrier, as [`InlineNode::sync`](crate::InlineNode::sync) does; false if too much waits already.
     pub fn sync(&self) -> bool {
         self.command(Command::Sync)
     }
 
-    /// Leaves the group, as [`Engine::leave`](crate::Engine::leave) does.
+    /// Leaves the group, as [`InlineNode::leave`](crate::InlineNode::leave) does.
     pub fn leave(&self) -> bool {
         self.command(Command::Leave)
     }

@@ -1,8 +1,9 @@
 //! Numbers of messages, acknowledgements by level, and waits for room and acknowledgement.
 
 use crate::common::{PATIENCE, TOPIC, World, poll_until, read, until};
+use bourdon::error::NotAcknowledged;
 use bourdon::settings::Reliability;
-use bourdon::{Deadline, Event, Handles, InlineNode, Node, NotAcknowledged, Refusal};
+use bourdon::{Deadline, Event, Handles, InlineNode, Node, Refusal};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(20);

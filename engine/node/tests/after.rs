@@ -2,8 +2,9 @@
 //! in that order, whatever arrives first.
 
 use crate::common::{TOPIC, World, fresh_address, until};
+use bourdon::id::MessageName;
 use bourdon::settings::{ChannelSettings, Order, Reliability};
-use bourdon::{Channels, MessageName, Refusal, Settings};
+use bourdon::{Channels, Refusal, Settings};
 
 /// Channel, and the number that is the payload.
 type Got = (String, u64);
@@ -143,10 +144,10 @@ fn a_channel_that_is_not_joined_is_not_waited_for() {
     });
     let group = first.for_channel("orders").expect("there is one").group.name;
     let name = MessageName::new(
-        bourdon::GroupId::of(&group),
-        (bourdon::InstanceId(1), bourdon::Epoch(1)),
-        (bourdon::Rank(0), bourdon::Incarnation(1)),
-        bourdon::Sequence(9),
+        bourdon::id::GroupId::of(&group),
+        (bourdon::id::InstanceId(1), bourdon::id::Epoch(1)),
+        (bourdon::id::Rank(0), bourdon::id::Incarnation(1)),
+        bourdon::id::Sequence(9),
     );
     until("room", || {
         parties.iter_mut().for_each(Party::poll);

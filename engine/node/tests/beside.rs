@@ -1,8 +1,9 @@
 //! Groups beside each other on real sockets: several data agents, one control thread, one judgement of what is alive.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, fresh_address, read, until};
+use bourdon::event::Why;
 use bourdon::settings::{ChannelDetector, ChannelSettings, IdleStrategy};
-use bourdon::{Event, Handles, Node, Publication, Settings, Subscription, Why};
+use bourdon::{Event, Handles, Node, Publication, Settings, Subscription};
 
 const CHANNELS: [&str; 3] = ["trades", "quotes", "news"];
 

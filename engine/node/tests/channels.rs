@@ -1,8 +1,10 @@
 //! Channels on real sockets: a process gets exactly the channels it joins, in their order, whatever the others do.
 
 use crate::common::{self, World, free_addresses, fresh_address, until};
+use bourdon::counters::Counter;
+use bourdon::event::Why;
 use bourdon::settings::{ChannelDetector, ChannelSettings, Order, Reliability, Role, Transport};
-use bourdon::{Channels, Counter, Event, InlineNode, Settings, Standing, Topic, Why};
+use bourdon::{Channels, Event, InlineNode, Settings, Standing, Topic};
 use bourdon_wire::Rank;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -256,7 +258,7 @@ fn two_channels_on_one_address_do_not_mix() {
     let world = World::new(2);
     let settings = |rank, name: &str| {
         let mut settings = world.member(rank);
-        settings.group.name = bourdon::channels::full_name("test", name);
+        settings.group.name = bourdon::settings::full_name("test", name);
         settings.group.order = if name == "a" { Order::Total } else { Order::Fifo };
         settings
     };

@@ -1,8 +1,9 @@
 //! The end of a node: what it accepted arrives, or is reported, within a bound.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, poll_until, read, until};
+use bourdon::error::NotAcknowledged;
 use bourdon::settings::IdleStrategy;
-use bourdon::{Event, Handles, InlineNode, Node, NotAcknowledged, Refusal};
+use bourdon::{Event, Handles, InlineNode, Node, Refusal};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;

@@ -1,8 +1,10 @@
 //! Direct messages on real sockets: inline, threaded and client nodes; through loss; by source.
 
 use crate::common::{PATIENCE, TOPIC, World, free_addresses, until};
+use bourdon::error::RequestError;
+use bourdon::id::Rank;
 use bourdon::settings::{IdleStrategy, Transport};
-use bourdon::{Call, ClientNode, DirectMessage, InlineNode, Node, Rank, Refusal, RequestError, To};
+use bourdon::{Call, ClientNode, DirectMessage, InlineNode, Node, Refusal, To};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<InlineNode> {

@@ -3,8 +3,9 @@
 
 use crate::common::{self, TOPIC, World, cell, poll_until, read, until};
 use bourdon::counters;
-use bourdon::directory::Directory;
-use bourdon::{Error, Event, InlineNode, Node, PortError};
+use bourdon::counters::Directory;
+use bourdon::error::PortError;
+use bourdon::{Error, Event, InlineNode, Node};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -22,7 +23,7 @@ fn a_core_that_is_not_there_stops_the_start() {
     let mut settings = world.member(0);
     settings.threads.core = Some(4711);
     assert!(refusal(&settings).to_string().contains("threads.core is 4711"));
-    settings.threads.core = bourdon::placement::usable_cores().first().copied();
+    settings.threads.core = core_affinity::get_core_ids().and_then(|cores| Some(cores.first()?.id));
     Node::start(&settings).expect("a core that is there is taken");
 }
 

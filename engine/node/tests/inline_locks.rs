@@ -1,8 +1,9 @@
 //! Locks and leaders of inline nodes: the verbs of threaded nodes, carried out by the thread that polls.
 
 use crate::common::{PATIENCE, World, until};
+use bourdon::error::{CoordinationRefusal, LockError, Lost};
 use bourdon::settings::MutexKind;
-use bourdon::{CoordinationRefusal, Election, Guard, InlineNode, LockError, LockRequest, Lost};
+use bourdon::{Election, Guard, InlineNode, LockRequest};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 

@@ -2,8 +2,9 @@
 //! and an observer needs one member's address.
 
 use crate::common::{self, TOPIC, World, free_addresses, until};
+use bourdon::id::OrderNumber;
 use bourdon::settings::{IdleStrategy, Start, Transport};
-use bourdon::{Delivery, Discovery, Event, InlineNode, OrderNumber, Settings, Standing, discover};
+use bourdon::{Delivery, Discovery, Event, InlineNode, Settings, Standing, discover};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
@@ -82,7 +83,8 @@ fn links_that_break_in_mid_stream_lose_nothing() {
             "one number each"
         );
         assert!(got.iter().all(|it| *it == got[0]), "all in one order");
-        let repaired: u64 = nodes.iter().map(|node| node.counters().get(bourdon::Counter::RepairsReceived)).sum();
+        let repaired: u64 =
+            nodes.iter().map(|node| node.counters().get(bourdon::counters::Counter::RepairsReceived)).sum();
         assert!(repaired > 0, "what was broken off was repaired, or nothing was broken off");
     }
 }

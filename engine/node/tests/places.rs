@@ -2,7 +2,8 @@
 
 use crate::common::{TOPIC, World, cell, until};
 use bourdon::settings::{Order, Reliability, Role, Start};
-use bourdon::{Delivery, Event, Handles, InlineNode, Node, Pattern, Subscription};
+use bourdon::topics::Pattern;
+use bourdon::{Delivery, Event, Handles, InlineNode, Node, Subscription};
 
 /// What an application can write down of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 //! than a receiver takes, cancelled.
 
 use crate::common::{PATIENCE, World, cell, until};
-use bourdon::{
-    Call, Deadline, Delivery, DirectFailure, Event, InlineNode, Node, Rank, Refusal, Reply, Request, RequestError,
-    Subscription, To,
-};
+use bourdon::error::{DirectFailure, RequestError};
+use bourdon::id::Rank;
+use bourdon::{Call, Deadline, Delivery, Event, InlineNode, Node, Refusal, Reply, Request, Subscription, To};
 use std::thread::JoinHandle;
 use std::time::Duration;
 

@@ -1,8 +1,10 @@
 //! Threaded nodes on real sockets: order, backpressure, overruns, sleeping and waking, ending.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, read, until};
+use bourdon::id::TopicId;
 use bourdon::settings::{FlowMode, IdleStrategy};
-use bourdon::{Delivery, Event, Handles, Node, Pattern, Refusal, Topic, TopicId};
+use bourdon::topics::Pattern;
+use bourdon::{Delivery, Event, Handles, Node, Refusal, Topic};
 use std::time::{Duration, Instant};
 
 fn formed(node: &mut Node) {

@@ -7,7 +7,9 @@
 
 use crate::exit::{Failure, print};
 use crate::place::{Messages, Where, unheard};
-use bourdon::{Address, Call, ClientNode, DirectMessage, Rank, Refusal, Reply, RequestError, Settings, To};
+use bourdon::error::RequestError;
+use bourdon::id::{Address, Rank};
+use bourdon::{Call, ClientNode, DirectMessage, Refusal, Reply, Settings, To};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};

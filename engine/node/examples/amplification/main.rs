@@ -14,8 +14,9 @@
 
 mod questions;
 
+use bourdon::id::{Rank, TopicId};
 use bourdon::settings::{IdleStrategy, Role};
-use bourdon::{Event, InlineNode, Rank, Settings, Topic, TopicId};
+use bourdon::{Event, InlineNode, Settings, Topic};
 use bourdon_wire::records::Heartbeat;
 use bourdon_wire::{Datagram, GroupId, Kind};
 use questions::{KINDS, Target};

@@ -21,8 +21,9 @@ mod book;
 mod input;
 
 use book::{Book, Event};
+use bourdon::id::TopicId;
 use bourdon::settings::{Reliability, Role, Start};
-use bourdon::{Delivery, InlineNode, Settings, Topic, TopicId};
+use bourdon::{Delivery, InlineNode, Settings, Topic};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};

@@ -7,10 +7,10 @@
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
 
 use crate::config::Settings;
+use crate::patterns::{Filter, Pattern};
 use crate::request::Request;
 use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, REQUEST_TAG, Value};
 use crate::threaded::handles::Inlet;
-use crate::topics::{Filter, Pattern};
 use bourdon_port::Waker;
 use bourdon_protocol::{Event, Message};
 use bourdon_ring::signal::{Bell, WatermarkWriter, doorbell, watermark};

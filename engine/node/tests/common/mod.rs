@@ -1,8 +1,9 @@
 //! Groups of their own for tests that run side by side: an address and a directory each.
 #![allow(dead_code)] // each test file uses its share
 
+use bourdon::id::TopicId;
 use bourdon::settings::{IdleStrategy, Role, Transport};
-use bourdon::{InlineNode, Node, Settings, Subscription, Topic, TopicId};
+use bourdon::{InlineNode, Node, Settings, Subscription, Topic};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -116,7 +117,7 @@ pub(crate) fn read(subscription: &mut Subscription, count: usize) -> Vec<(u16, u
 
 /// A counter or cell of a running node, from its file.
 pub(crate) fn cell(world: &World, node: &Node, label: &str) -> u64 {
-    let directory = bourdon::directory::Directory::open(Some(world.path())).expect("it is ours");
+    let directory = bourdon::counters::Directory::open(Some(world.path())).expect("it is ours");
     let found = bourdon::counters::list(&directory).expect("it can be read");
     let path = &node.info().counters_path;
     let file = found.iter().find(|file| path.ends_with(format!("{}.counters", file.stem))).expect("it is listed");

@@ -67,7 +67,7 @@ fn key(event: &Event) -> Option<(&'static str, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bourdon::Rank;
+    use bourdon::id::Rank;
 
     #[test]
     fn a_flood_of_conflicts_is_a_line_a_second_and_a_count() {

@@ -5,8 +5,9 @@
 use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_token};
 use super::messages::Publisher;
 use super::{Failure, ending_of};
+use bourdon::id::TopicId;
 use bourdon::settings::{Role, Settings};
-use bourdon::{Delivery, Event, InlineNode, LockRequest, Refusal, Standing, Topic, TopicId};
+use bourdon::{Delivery, Event, InlineNode, LockRequest, Refusal, Standing, Topic};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;

@@ -10,8 +10,9 @@
 //! removed from the group; the harness that started it starts its next incarnation.
 
 use super::{Failure, ending_of, named};
+use bourdon::error::{LockError, Loss, Lost};
 use bourdon::settings::{MutexKind, Profile, Settings};
-use bourdon::{Event, FencingToken, Guard, InlineNode, LockError, LockRequest, Loss, Lost, Standing};
+use bourdon::{Event, FencingToken, Guard, InlineNode, LockRequest, Standing};
 use bourdon_lab::locks::journal::{Grant, Incarnation, Journal, Kind, Token, now_ns};
 use std::io::{Read, Write};
 use std::net::SocketAddr;

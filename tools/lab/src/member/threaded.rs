@@ -16,11 +16,9 @@
 use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_token};
 use super::messages::{Line, Publisher, line};
 use super::{Failure, ending_of};
+use bourdon::id::{Incarnation, InstanceId, Rank, Sequence, TopicId};
 use bourdon::settings::{Role, Settings};
-use bourdon::{
-    Delivery, Event, Handles, Incarnation, InstanceId, LockRequest, Message, Node, Publication, Rank, Refusal,
-    Sequence, Subscription, Topic, TopicId,
-};
+use bourdon::{Delivery, Event, Handles, LockRequest, Message, Node, Publication, Refusal, Subscription, Topic};
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
 use std::fmt;
