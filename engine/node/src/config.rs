@@ -16,7 +16,7 @@ mod sizes;
 mod threads;
 mod timing;
 
-pub use bourdon_protocol::{ElectionKind, FlowMode, Limits, MutexKind, Order, Quorum, Rate, Reliability, Start};
+pub use bourdon_protocol::{ElectionKind, Flow, Limits, MutexKind, Order, Quorum, Rate, Reliability, Start};
 pub use channels::{ChannelDetector, ChannelSettings, full_name};
 pub(crate) use channels::{group_of, in_channel};
 pub use detector::{DetectorSettings, Profile};

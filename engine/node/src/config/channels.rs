@@ -1,6 +1,6 @@
 //! The settings of channels: each is a group of its own, made from the group's settings and what it changes.
 
-use super::{ElectionKind, FlowMode, MutexKind, Order, Reliability, Role, Settings, SettingsError, Transport};
+use super::{ElectionKind, Flow, MutexKind, Order, Reliability, Role, Settings, SettingsError, Transport};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_wire::check_name;
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub struct ChannelSettings {
     /// Which algorithm elects its leaders; the group's, if left out.
     pub election: Option<ElectionKind>,
     /// Whether this process waits for its observers, or asks its publishers to wait; `flow.mode`, if left out.
-    pub flow: Option<FlowMode>,
+    pub flow: Option<Flow>,
     /// The ranks of the group's members that are members of it, by which they are numbered in it; all, if left out.
     pub members: Option<Vec<u16>>,
     /// Which detectors watch its members.

@@ -1,6 +1,6 @@
 //! `[flow]`: whether publishers wait for observers, and how fast they send.
 
-use super::{FlowMode, Settings};
+use super::{Flow, Settings};
 use bourdon_protocol::Rate;
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 pub struct FlowSettings {
     /// An observer asks for it; a member grants at most this.
-    pub mode: FlowMode,
+    pub mode: Flow,
     /// How long one observer can hold a publisher up.
     pub gating_timeout_ns: u64,
     /// How fast a member sends its stream at most, repairs included.
@@ -23,12 +23,7 @@ pub struct FlowSettings {
 impl Default for FlowSettings {
     fn default() -> Self {
         let gating_timeout_ns = bourdon_protocol::Timing::default().gating_timeout_ns;
-        Self {
-            mode: FlowMode::default(),
-            gating_timeout_ns,
-            rate_limit_bytes_per_s: None,
-            rate_floor_bytes_per_s: None,
-        }
+        Self { mode: Flow::default(), gating_timeout_ns, rate_limit_bytes_per_s: None, rate_floor_bytes_per_s: None }
     }
 }
 
