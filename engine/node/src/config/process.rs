@@ -36,6 +36,13 @@ pub enum Role {
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        Self { role: Role::Member, rank: 0, start: Start::Live, snapshots: false, requests: false, state_directory: None }
+        Self {
+            role: Role::Member,
+            rank: 0,
+            start: Start::Live,
+            snapshots: false,
+            requests: false,
+            state_directory: None,
+        }
     }
 }
