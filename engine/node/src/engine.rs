@@ -81,6 +81,13 @@ impl<P: Port, C: Time> Engine<P, C> {
         })
     }
 
+    /// Begins now: for the process, no time has passed since it was made.
+    pub(crate) fn begin(&mut self) {
+        self.now = self.clock.now();
+        let config = self.process.config().clone();
+        self.process = Process::new(self.now, config).expect("it has taken this configuration before");
+    }
+
     /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
     ///
     /// # Errors
@@ -232,7 +239,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         };
         let mut delivered = 0;
         if looks {
-            let emit = |message: Message<'_>| on_delivery(Delivery::Message(&message));
+            let emit = |message: Message<'_>| on_delivery(Delivery::Message(message));
             delivered = self.process.deliver_after(self.now, limit, passed, emit);
             self.may_deliver = delivered > 0 || limit == 0 || self.process.waits_elsewhere();
         }

@@ -7,6 +7,7 @@
 //!
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
+use crate::closed::Closed;
 use crate::config::{Settings, SettingsError, Transport};
 use crate::counters::{CountersFile, CountersWriter, Description};
 use crate::delivery::Delivery;
@@ -20,6 +21,7 @@ use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::placement::PlacementError;
 use crate::reports::Reports;
+use crate::topics::PatternError;
 use crate::transport::{NodePort, pick};
 use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError, Sleep};
@@ -73,10 +75,24 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// [`Node::start_beside`](crate::Node::start_beside) after a thread of the node has panicked: a bug
-    /// of Bourdon. Start another node.
+    /// [`Node::join`](crate::Node::join) or [`Node::open_beside`](crate::Node::open_beside) after a thread of the node
+    /// has panicked: a bug of Bourdon. Start another node.
     #[error("the threads of this node have ended by a panic, so they run no more groups: start another node")]
     ThreadsGone,
+    /// A text is no pattern for topics. Mend it by the rule that the text gives.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// Something that this process does not do, or not with its settings. The text gives what to do.
+    #[error("{setting} is not supported here: {what}")]
+    Unsupported {
+        /// What was asked for.
+        setting: &'static str,
+        /// Why not, and what to do.
+        what: String,
+    },
+    /// The node has ended, so it has no new handles.
+    #[error(transparent)]
+    Closed(#[from] Closed),
     /// The kernel refused a thread, an eventfd or the like: the process is usually at a limit of its own (`ulimit -n`,
     /// `ulimit -u`). Raise it.
     #[error("{doing}: {source}")]
@@ -234,6 +250,11 @@ impl InlineNode {
         }
         let count = self.engine.poll_after(limit, passed, on_delivery)?;
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
+    }
+
+    /// Begins now: for the process, no time has passed since it was made.
+    pub(crate) fn begin(&mut self) {
+        self.engine.begin();
     }
 
     /// What is not due with every poll.

@@ -21,18 +21,18 @@
 //! reached through rings:
 //!
 //! ```no_run
-//! use bourdon::{Settings, Node, TopicId};
+//! use bourdon::{Node, Settings, Subscribe, TopicId};
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let settings = Settings::load("bourdon.toml".as_ref())?;
-//! let (node, mut publication, mut subscription) = Node::start(&settings)?;
+//! let node = Node::open(&settings)?;
+//! let (mut publication, mut subscription) = (node.publication()?, node.subscribe(Subscribe::all())?);
+//! node.join()?;
 //! let number = publication.publish(TopicId::of("es"), b"4750.25", Duration::from_secs(5))?; // waits for the group
 //! publication.wait_acknowledged(number, Duration::from_secs(1))?;
-//! while !subscription.has_ended() {
-//!     if subscription.poll(256, |delivery| println!("{delivery:?}")) == 0 {
-//!         subscription.wait(Duration::from_secs(1))?;
-//!     }
+//! while let Some(delivery) = subscription.next(Duration::from_secs(1))? {
+//!     println!("{delivery:?}");
 //! }
 //! node.close(Duration::from_secs(5))?;
 //! # Ok(())
@@ -58,6 +58,7 @@ pub mod channels;
 mod client_node;
 mod clock;
 mod close;
+mod closed;
 mod config;
 pub mod counters;
 mod deadline;
@@ -97,7 +98,8 @@ pub use channels::Channels;
 pub use client_node::ClientNode;
 pub use clock::{Clock, Time};
 pub use close::CloseReport;
-pub use config::{Settings, SettingsError};
+pub use closed::Closed;
+pub use config::{Settings, SettingsError, Start};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
@@ -106,7 +108,7 @@ pub use idle::Idler;
 pub use inline::{Error, InlineNode};
 pub use locks::{Election, ElectionState, Guard, LockError, LockRequest, Lost};
 pub use threaded::{DirectNews, DirectTo};
-pub use threaded::{Handles, Info, Node};
-pub use threaded::{NotAcknowledged, Publication, PublicationClaim, Subscription};
+pub use threaded::{Info, Node};
+pub use threaded::{NotAcknowledged, Overrun, Publication, PublicationClaim, Subscribe, Subscription};
 pub use topics::{Filter, Pattern, PatternError, Verdict};
 pub use transport::{AnyPort, NodePort};

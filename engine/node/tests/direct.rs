@@ -1,8 +1,8 @@
 //! Direct messages on real sockets: inline, threaded and client nodes; through loss; by source.
 
-use crate::common::{TOPIC, World, free_addresses, until};
+use crate::common::{TOPIC, World, events, free_addresses, next_event, start, until};
 use bourdon::settings::{IdleStrategy, Transport};
-use bourdon::{ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, InlineNode, Node, Rank};
+use bourdon::{ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, InlineNode, Rank};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<InlineNode> {
@@ -118,10 +118,11 @@ fn threaded_nodes_through_loss_and_duplication() {
                 let mut settings = world.member(rank);
                 settings.threads.idle = idle;
                 (settings.faults.drop_percent, settings.faults.duplicate_percent) = (10.0, 10.0);
-                Node::start(&settings).expect("it starts").0
+                start(&settings).0
             })
             .collect();
-        until("the group to form", || matches!(nodes[0].poll_event(), Some(bourdon::Event::View { .. })));
+        let mut events = events(&nodes[0]);
+        until("the group to form", || matches!(next_event(&mut events), Some(bourdon::Event::View { .. })));
         let (mut sent, mut ended, mut got) = (0u32, 0, Vec::new());
         until("all to be taken", || {
             // The ring has room for more than the protocol takes at once.
