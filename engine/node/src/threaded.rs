@@ -13,7 +13,8 @@
 //! today. `docs/decisions/rings-carry-bytes.md` has the figures.
 //!
 //! Invariants: dropping a [`Node`] leaves no thread, file or socket. A message that a [`Publication`] took is
-//! published in its order, or dropped with a [`Event::Dropped`](crate::Event::Dropped) if the group can never take it. A system
+//! published in its order, or dropped with an [`Event::Dropped`](crate::Event::Dropped) if the group can never take it.
+//! A system
 //! call is made for a message only to wake a thread that sleeps.
 
 mod acknowledgement;
@@ -73,7 +74,8 @@ use std::time::{Duration, Instant};
 /// A member or observer with threads of its own. Any thread may call it; shared in an `Arc`, by several at once.
 ///
 /// It is opened, then joined: a [`Subscription`] that is made in between misses nothing. A node that is dropped goes on
-/// for `threads.drop_timeout_ns` at most, while a message that it accepted may be lost with it; [`Node::close`] reports.
+/// for `threads.drop_timeout_ns` at most, while a message that it accepted may be lost with it; [`Node::close`]
+/// reports.
 ///
 /// ```no_run
 /// use bourdon::{Deadline, Node, Settings, Subscribe};

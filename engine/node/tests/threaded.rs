@@ -258,25 +258,6 @@ fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
 }
 
 #[test]
-fn events_that_are_not_fetched_are_counted() {
-    let world = World::new(1);
-    let (observer, ..) = start(&world.observer());
-    let mut events = events(&observer);
-    const ASKED: u64 = 300;
-    for _ in 0..ASKED {
-        until("room for a command", || observer.sync());
-    }
-    until("the mailbox to be full", || cell(&world, &observer, "events_dropped") > 0);
-    let mut fetched = 0;
-    until("every refusal to be reported or counted", || {
-        let is_refusal = |event| event == Event::SyncRefused(Refusal::Role);
-        fetched += u64::from(next_event(&mut events).is_some_and(is_refusal));
-        fetched + cell(&world, &observer, "events_dropped") >= ASKED
-    });
-    assert!(fetched > 200, "{fetched}");
-}
-
-#[test]
 fn before_the_group_is_formed_publishers_are_refused_and_no_ring_fills() {
     let world = World::new(2);
     let (node, mut publication, _subscription) = start(&world.member(0));
