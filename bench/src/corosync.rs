@@ -18,7 +18,7 @@ use crate::task::Task;
 use crate::total_order::member::{Ordered, play};
 use crate::worker::Spec;
 use crate::{Failure, Idle};
-use bourdon::Idler;
+use bourdon::time::Idler;
 use cpg::{Cpg, CpgError};
 use serde_json::{Value, json};
 use std::path::Path;

@@ -5,11 +5,14 @@
 
 use crate::worker::{Spec, WorkerKind};
 use crate::{Failure, Idle, Link, broken};
+use bourdon::counters::Counter;
+use bourdon::id::{Rank, TopicId};
 use bourdon::settings::{FlowMode, Role};
-use bourdon::{Counter, Delivery, Event, Idler, InlineNode, Rank, Refusal, TopicId};
+use bourdon::time::Idler;
+use bourdon::{Delivery, Event, InlineNode, Refusal, Topic};
 use std::time::{Duration, Instant};
 
-const TOPIC: TopicId = TopicId(1);
+const TOPIC: Topic = Topic::of_id(TopicId(1));
 /// How long the other processes may take to join.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// The longest sleep of a node that parks.
@@ -49,9 +52,8 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
     let gates = if observed && role == Role::Member && spec.flow == FlowMode::Gating { spec.receivers } else { 0 };
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let process = link.node.process();
-        let formed = process.is_formed();
-        if formed && process.counters().get(Counter::GatingObservers) >= gates.into() {
+        let formed = link.node.is_formed();
+        if formed && link.node.counters().get(Counter::GatingObservers) >= gates.into() {
             return Ok(link);
         }
         if Instant::now() > deadline {
@@ -63,7 +65,7 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
         }
         // No end publishes before all are ready.
         let events = &mut link.events;
-        link.worked = link.node.poll(|delivery| events.extend(delivery.event())).map_err(broken)? > 0;
+        link.worked = link.node.poll(usize::MAX, |delivery| events.extend(delivery.event())).map_err(broken)? > 0;
         link.wait(spec.idle)?;
         for event in link.events.drain(..) {
             if let Event::ConfigurationDiffers(rank) = event {
@@ -94,7 +96,7 @@ impl InlineLink {
 impl Link for InlineLink {
     #[inline]
     fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
-        match self.node.try_publish(TOPIC, message) {
+        match self.node.try_publish(&TOPIC, message) {
             Ok(_) => Ok(true),
             Err(refusal) if !refusal.is_unavailable() && refusal.is_transient() => Ok(false),
             Err(Refusal::Forming { .. }) => Ok(false),
@@ -106,7 +108,7 @@ impl Link for InlineLink {
     fn poll(&mut self, mut on_message: impl FnMut(&[u8])) -> Result<usize, Failure> {
         let (own, mut count) = (self.own, 0);
         let events = &mut self.events;
-        let work = self.node.poll(|delivery| match delivery {
+        let work = self.node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Message(message) if message.sender != own => {
                 count += 1;
                 on_message(message.payload);

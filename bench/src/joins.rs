@@ -53,7 +53,7 @@ impl Seat {
     fn work(&mut self) -> Result<(usize, bool), Failure> {
         let Some(node) = &mut self.node else { return Ok((0, false)) };
         let (mut events, mut has_left) = (Vec::new(), false);
-        let work = node.poll(|delivery| events.extend(delivery.event())).map_err(broken)?;
+        let work = node.poll(usize::MAX, |delivery| events.extend(delivery.event())).map_err(broken)?;
         for event in events {
             match event {
                 Event::Left(_) | Event::Removed(_) => has_left = true,
@@ -63,7 +63,7 @@ impl Seat {
                 _ => {}
             }
         }
-        let has_joined = !self.is_leaving && node.process().standing() == Standing::Member;
+        let has_joined = !self.is_leaving && node.standing() == Standing::Member;
         if has_joined {
             self.is_leaving = true;
             node.leave();

@@ -5,12 +5,13 @@
 use crate::storm::{NodeFigures, RunningStorm, Storm};
 use crate::worker::Spec;
 use crate::{Failure, Idle, Link, Stage, broken};
+use bourdon::id::{Rank, TopicId};
 use bourdon::settings::Role;
-use bourdon::{Node, Publication, Rank, Subscribe, Subscription, TopicId};
+use bourdon::{Node, Publication, Subscribe, Subscription, Topic};
 use std::sync::Arc;
 use std::time::Duration;
 
-const TOPIC: TopicId = TopicId(1);
+const TOPIC: Topic = Topic::of_id(TopicId(1));
 /// The most messages that one poll takes.
 const LIMIT: usize = 256;
 /// How long one sleep lasts at most.
@@ -49,7 +50,7 @@ pub(crate) fn open(spec: &Spec) -> Result<ThreadedLink, Failure> {
 
 impl Link for ThreadedLink {
     fn try_send(&mut self, message: &[u8]) -> Result<bool, Failure> {
-        match self.publication.try_publish(TOPIC, message) {
+        match self.publication.try_publish(&TOPIC, message) {
             Ok(_) => Ok(true),
             Err(refusal) if refusal.is_transient() => Ok(false),
             Err(error) => Err(broken(error)),

@@ -2,6 +2,7 @@
 //!
 //! `cargo bench -p bourdon-perf --features criterion`; `-- NAME` picks some, `-- --quick` is quick.
 
+use bourdon_engine::Item;
 use bourdon_perf::group::{Group, Member};
 use bourdon_perf::guarantee::Guarantee;
 use bourdon_ring::spsc;
@@ -33,7 +34,11 @@ fn flush(group: &mut Group) {
 
 fn poll(member: &mut Member, now: Instant) {
     member
-        .poll(now, |delivery| _ = black_box(delivery.message().map(|message| message.payload)))
+        .poll(now, |item| {
+            if let Item::Message(message) = item {
+                black_box(message.payload);
+            }
+        })
         .expect("the port in memory works");
 }
 

@@ -17,6 +17,7 @@ use crate::gates::{GateError, difference};
 use crate::group::{Group, GroupError, Member};
 use crate::guarantee::{Guarantee, LEVELS, NOTHING};
 use crate::workload::MEASURED;
+use bourdon_engine::Item;
 use bourdon_protocol::Order;
 use bourdon_wire::Instant;
 use serde::Serialize;
@@ -144,8 +145,8 @@ fn bourdon_measured_poll(member: &mut Member, now: Instant) -> Result<u64, Group
 #[inline(always)]
 fn poll(member: &mut Member, now: Instant) -> Result<u64, GroupError> {
     let mut count = 0;
-    member.poll(now, |delivery| {
-        let Some(message) = delivery.message() else { return };
+    member.poll(now, |item| {
+        let Item::Message(message) = item else { return };
         black_box(message.payload);
         count += 1;
     })?;

@@ -3,7 +3,7 @@
 //! [`Member`] is the shipped engine: what a node runs, without the node's sockets.
 
 use crate::guarantee::Guarantee;
-use bourdon::{Delivery, Engine, Time};
+use bourdon_engine::{DELIVER_LIMIT, Engine, Item, Time};
 use bourdon_port::memory::{Hub, MemoryOptions, MemoryPort};
 use bourdon_port::{Arrival, Echo, Limits, Port, PortError, Sleep, To, Waker};
 use bourdon_protocol::{Config, Refusal, Role};
@@ -210,9 +210,9 @@ impl Member {
     /// # Errors
     /// If the port is broken.
     #[inline]
-    pub fn poll(&mut self, now: Instant, on_delivery: impl FnMut(Delivery<'_>)) -> Result<(), GroupError> {
+    pub fn poll(&mut self, now: Instant, on_delivery: impl FnMut(Item<'_>)) -> Result<(), GroupError> {
         self.engine.clock().0.set(now);
-        self.engine.poll(on_delivery)?;
+        self.engine.poll(DELIVER_LIMIT, &|_| true, on_delivery)?;
         Ok(())
     }
 }

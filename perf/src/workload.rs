@@ -8,6 +8,7 @@
 
 use crate::group::{Group, GroupError, Member};
 use crate::guarantee::Guarantee;
+use bourdon_engine::Item;
 use bourdon_protocol::{Order, Reliability};
 use bourdon_wire::Instant;
 use std::hint::black_box;
@@ -255,8 +256,8 @@ fn publish(member: &mut Member, now: Instant, messages: u64) -> Result<(), Group
 #[inline(always)]
 fn receive(member: &mut Member, now: Instant) -> Result<u64, GroupError> {
     let mut count = 0;
-    member.poll(now, |delivery| {
-        let Some(message) = delivery.message() else { return };
+    member.poll(now, |item| {
+        let Item::Message(message) = item else { return };
         black_box(message.payload);
         count += 1;
     })?;

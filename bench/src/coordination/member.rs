@@ -6,8 +6,12 @@
 
 use crate::Failure;
 use crate::script::{broken, now_ns, report};
+use bourdon::counters::Counter;
+use bourdon::error::LockError;
+use bourdon::id::Rank;
 use bourdon::settings::Settings;
-use bourdon::{Counter, Election, Event, FencingToken, Idler, InlineNode, LockError, LockRequest, Rank, Standing};
+use bourdon::time::Idler;
+use bourdon::{Election, Event, FencingToken, InlineNode, LockRequest, Standing};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -131,7 +135,7 @@ impl Member {
         }
         self.ask()?;
         let mut events = Vec::new();
-        let work = self.node.poll(|delivery| events.extend(delivery.event())).map_err(broken)?;
+        let work = self.node.poll(usize::MAX, |delivery| events.extend(delivery.event())).map_err(broken)?;
         let heard = self.hear(events)?;
         let node = &mut self.node;
         let busy = work + usize::from(heard);
@@ -193,7 +197,7 @@ impl Member {
         }
         for event in events {
             match event {
-                Event::View { epoch, members, .. } if self.node.process().standing() == Standing::Member => {
+                Event::View { epoch, members, .. } if self.node.standing() == Standing::Member => {
                     report(&MemberReport::View { epoch: epoch.0, members });
                 }
                 Event::Removed(_) => {

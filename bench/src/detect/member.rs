@@ -7,8 +7,12 @@
 
 use crate::Failure;
 use crate::script::{self, broken, report};
+use bourdon::counters::Gaps;
+use bourdon::event::Why;
+use bourdon::id::TopicId;
 use bourdon::settings::Settings;
-use bourdon::{Delivery, Event, Gaps, Idler, InlineNode, Standing, TopicId, Why};
+use bourdon::time::Idler;
+use bourdon::{Delivery, Event, InlineNode, Standing, Topic};
 use serde::{Deserialize, Serialize};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -154,7 +158,7 @@ impl Member {
         }
         self.publish();
         let (deliveries, mut events) = (&mut self.deliveries, Vec::new());
-        let work = self.node.poll(|delivery| match delivery {
+        let work = self.node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Message(message) => deliveries.note(message.delivered_at.0),
             delivery => events.extend(delivery.event()),
         });
@@ -172,18 +176,18 @@ impl Member {
 
     fn publish(&mut self) {
         let now_ns = self.node.clock().now().0;
-        let topic = TopicId(1);
+        let topic = Topic::of_id(TopicId(1));
         if self.task.flat_out {
             // Refused for now: the window is full, or the view changes.
             for _ in 0..BURST {
-                if self.node.try_publish(topic, &PAYLOAD).is_err() {
+                if self.node.try_publish(&topic, &PAYLOAD).is_err() {
                     break;
                 }
             }
         }
         if now_ns >= self.publish_at_ns {
             self.publish_at_ns = (self.publish_at_ns + PUBLISH_EVERY_NS).max(now_ns);
-            let _ = self.node.try_publish(topic, &PAYLOAD);
+            let _ = self.node.try_publish(&topic, &PAYLOAD);
         }
     }
 
@@ -191,13 +195,12 @@ impl Member {
         for event in events {
             let at_ns = self.node.clock().now().0;
             match event {
-                Event::View { epoch, members, sequencer } => {
-                    let process = self.node.process();
-                    if process.standing() == Standing::Member && process.view().epoch == epoch {
-                        let (epoch, sequencer) = (epoch.0, sequencer.0);
-                        report(&MemberReport::View(Installed { epoch, members, sequencer, at_ns }));
-                        (self.entered, self.deliveries.since_view) = (Some(epoch), 0);
-                    }
+                Event::View { epoch, members, sequencer }
+                    if self.node.standing() == Standing::Member && self.node.view().epoch == epoch =>
+                {
+                    let (epoch, sequencer) = (epoch.0, sequencer.0);
+                    report(&MemberReport::View(Installed { epoch, members, sequencer, at_ns }));
+                    (self.entered, self.deliveries.since_view) = (Some(epoch), 0);
                 }
                 Event::Suspected(rank, _) => report(&MemberReport::Suspected { rank: rank.0, at_ns }),
                 Event::Removed(_) => {
@@ -215,11 +218,10 @@ impl Member {
     }
 
     fn figures(&self) -> Figures {
-        let detector = self.node.process().detector();
-        let Gaps { count, reached, reached_unfloored } = detector.gaps();
+        let Gaps { count, reached, reached_unfloored } = self.node.gaps();
         let before = &self.before;
         let add = |before: [u64; 3], now: [u64; 3]| [0, 1, 2].map(|k| before[k] + now[k]);
-        let suspicions = DETECTORS.map(|why| detector.figures(why).suspicions);
+        let suspicions = DETECTORS.map(|why| self.node.suspicions(why).suspicions);
         Figures {
             delivered: self.deliveries.count,
             gaps: before.gaps + count,

@@ -8,8 +8,10 @@ use super::member::{
 };
 use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
-use bourdon::directory::Directory;
-use bourdon::{Event, Idler, Node, Publication, Subscribe, Subscription, TopicId};
+use bourdon::counters::Directory;
+use bourdon::id::TopicId;
+use bourdon::time::Idler;
+use bourdon::{Event, Node, Publication, Subscribe, Subscription, Topic};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -105,14 +107,14 @@ impl Member {
     }
 
     fn publish(&mut self) {
-        let (now_ns, topic, publication) = (now_ns(), TopicId(1), &mut self.node.publication);
+        let (now_ns, topic, publication) = (now_ns(), Topic::of_id(TopicId(1)), &mut self.node.publication);
         if self.task.flat_out {
             // Refused for now: the ring is full.
-            let _ = (0..BURST).try_for_each(|_| publication.try_publish(topic, &PAYLOAD).map(drop));
+            let _ = (0..BURST).try_for_each(|_| publication.try_publish(&topic, &PAYLOAD).map(drop));
         }
         if now_ns >= self.publish_at_ns {
             self.publish_at_ns = (self.publish_at_ns + PUBLISH_EVERY_NS).max(now_ns);
-            let _ = publication.try_publish(topic, &PAYLOAD);
+            let _ = publication.try_publish(&topic, &PAYLOAD);
         }
     }
 

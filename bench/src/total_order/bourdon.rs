@@ -4,11 +4,13 @@ use super::member::{Ordered, play};
 use crate::Failure;
 use crate::task::Task;
 use crate::worker::Spec;
+use bourdon::id::TopicId;
 use bourdon::settings::{Reliability, Role};
-use bourdon::{Delivery, Event, Idler, InlineNode, Refusal, TopicId};
+use bourdon::time::Idler;
+use bourdon::{Delivery, Event, InlineNode, Refusal, Topic};
 use std::time::Duration;
 
-const TOPIC: TopicId = TopicId(1);
+const TOPIC: Topic = Topic::of_id(TopicId(1));
 
 /// A node and what it does while nothing arrives.
 struct Member {
@@ -39,7 +41,7 @@ pub(crate) fn run(spec: &Spec, task: &Task) -> Result<(), Failure> {
 impl Ordered for Member {
     #[inline]
     fn try_send(&mut self, payload: &[u8]) -> Result<bool, Failure> {
-        match self.node.try_publish(TOPIC, payload) {
+        match self.node.try_publish(&TOPIC, payload) {
             Ok(_) => Ok(true),
             Err(refusal) if !refusal.is_unavailable() && refusal.is_transient() => Ok(false),
             Err(Refusal::Forming { .. }) => Ok(false),
@@ -50,7 +52,7 @@ impl Ordered for Member {
     #[inline]
     fn poll(&mut self, mut on_delivery: impl FnMut(u16, &[u8])) -> Result<usize, Failure> {
         let mut events = Vec::new();
-        let work = self.node.poll(|delivery| match delivery {
+        let work = self.node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Message(message) => on_delivery(message.sender.0, message.payload),
             delivery => events.extend(delivery.event()),
         });

@@ -77,7 +77,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bourdon::Epoch;
+    use bourdon::id::Epoch;
 
     #[test]
     fn a_lower_token_is_refused_and_nothing_changes() {

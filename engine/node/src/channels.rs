@@ -8,30 +8,26 @@
 //! are discarded before anything is counted by number. `docs/decisions/a-channel-has-its-own-view.md` has the price.
 //!
 //! Nothing is promised about the order of two messages on different channels, unless one names the other
-//! ([`Channels::publish_after`]): a process that joined both with one [`Channels`] delivers them in that order.
+//! ([`Topic::after`](crate::Topic::after)): a process that joined both with one [`Channels`] delivers them in that
+//! order.
 //!
 //! [`Channels`] runs those that one thread has joined. A member is numbered in a channel by its place among
 //! `channel.members`; a process that is not among them observes.
 //!
 //! Invariants: two channels of a group differ in name, in address, and over tcp in every address; a channel that was
-//! left is gone, sockets and all, once its [`Event::Left`] has come, or after [`LEAVE_MAX_NS`] without a majority to
-//! let it go; one channel that fails to open leaves the others as they were.
+//! left is gone, sockets and all, once its [`Event::Left`] has come, or after [`Channels::LEAVE_MAX_NS`] without a
+//! majority to let it go; one channel that fails to open leaves the others as they were.
 
-pub use crate::config::full_name;
 use crate::config::{Settings, SettingsError, in_channel};
 use crate::delivery::Delivery;
-use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Error, InlineNode};
+use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::{PortError, Sleep};
+use bourdon_protocol::Event;
 use bourdon_protocol::control::detector::Judgement;
-use bourdon_protocol::{Event, Outgoing, Refusal};
-use bourdon_wire::{GroupId, Instant, MessageName, Sequence, TopicId};
+use bourdon_wire::{GroupId, Instant, MessageName};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How long a member that leaves waits for the others to let it go: several view changes. Then it is gone like one that
-/// crashed.
-pub const LEAVE_MAX_NS: u64 = 10_000_000_000;
 
 /// The channels that one thread has joined.
 #[derive(Debug)]
@@ -61,6 +57,10 @@ struct Leaning {
 }
 
 impl Channels {
+    /// How long a member that leaves waits for the others to let it go: several view changes. Then it is gone like one
+    /// that crashed.
+    pub const LEAVE_MAX_NS: u64 = 10_000_000_000;
+
     /// The channels of a group, none of them joined.
     ///
     /// # Errors
@@ -89,12 +89,12 @@ impl Channels {
     /// Passes what the group's detectors suspect to the channels that lean on them; call it after each poll of the
     /// group's node. A process that never does notices failures in those channels after a second.
     pub fn lean_on(&mut self, group: &InlineNode) {
-        let Some(judgement) = group.process().judgement() else { return };
+        let Some(judgement) = group.engine.process().judgement() else { return };
         for Joined { node, leaning, .. } in &mut self.joined {
             let Some(leaning) = leaning else { continue };
             let judgement = in_channel(judgement, &leaning.members);
             if core::mem::replace(&mut leaning.judgement, judgement) != judgement {
-                node.judge(judgement);
+                node.engine.judge(judgement);
             }
         }
     }
@@ -106,13 +106,13 @@ impl Channels {
         let Some(index) = self.joined.iter().position(|joined| &*joined.name == name) else { return };
         let joined = &mut self.joined[index];
         joined.node.leave();
-        joined.leave_by = joined.leave_by.or(Some(joined.node.now() + LEAVE_MAX_NS));
+        joined.leave_by = joined.leave_by.or(Some(joined.node.engine.now() + Self::LEAVE_MAX_NS));
     }
 
     /// Drops the channels that were left, or that were being left for too long.
     fn drop_left(&mut self) {
         self.joined.retain_mut(|joined| {
-            let stays = joined.leave_by.is_none_or(|by| joined.node.now() < by);
+            let stays = joined.leave_by.is_none_or(|by| joined.node.engine.now() < by);
             if !stays {
                 joined.node.give_up(); // it had its time
             }
@@ -137,23 +137,7 @@ impl Channels {
 
     /// The group that a channel is, for [`crate::Message::message_name`].
     pub fn group(&self, name: &str) -> Option<GroupId> {
-        self.get(name).map(|node| node.process().config().group)
-    }
-
-    /// Publishes a message on a channel that comes after one of another channel, as [`crate::Message::message_name`]
-    /// named it: a process that joined both delivers it after that one. With a topic's name: `after` of [`Outgoing`].
-    ///
-    /// # Errors
-    /// As [`Engine::try_publish`](crate::Engine::try_publish); [`Refusal::Outside`] if the channel is not joined.
-    pub fn publish_after(
-        &mut self,
-        channel: &str,
-        topic: TopicId,
-        payload: &[u8],
-        after: MessageName,
-    ) -> Result<Sequence, Refusal> {
-        let node = self.get_mut(channel).ok_or(Refusal::Outside)?;
-        node.try_publish_with(&Outgoing { topic, after: Some(after), ..Outgoing::default() }, payload)
+        self.get(name).map(|node| node.engine.process().config().group)
     }
 
     /// Polls every channel once, each time another channel first. Returns how much was done.
@@ -168,7 +152,7 @@ impl Channels {
             let (before, rest) = self.joined.split_at_mut((self.turn + place) % count);
             let Some((joined, behind)) = rest.split_first_mut() else { break };
             let (name, leave_by) = (&joined.name, &mut joined.leave_by);
-            let others = || before.iter().chain(&*behind).map(|other| other.node.process());
+            let others = || before.iter().chain(&*behind).map(|other| other.node.engine.process());
             let passed = |message: &MessageName| others().all(|process| process.has_passed(message));
             work_count += joined.node.poll_after(DELIVER_LIMIT, &passed, |delivery| {
                 if let Delivery::Event(Event::Left(_)) = delivery {
@@ -200,6 +184,6 @@ impl Channels {
         if let Some(sleeps) = sleepers.collect::<Result<Option<Vec<_>>, _>>()? {
             Sleep::all(&sleeps)?;
         }
-        self.joined.iter_mut().try_for_each(|joined| joined.node.end_sleep())
+        self.joined.iter_mut().try_for_each(|joined| joined.node.engine.end_sleep())
     }
 }

@@ -4,10 +4,10 @@
 //! member of the group was ever heard, which on a real network means a wrong address, interface or name far more often
 //! than a dead group.
 
-use crate::clock::Clock;
 use crate::config::{Role, Settings};
 use crate::inline::Error;
 use crate::transport::{AnyPort, pick};
+use bourdon_engine::Clock;
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
     CallId, Client, ClientEvent, Destination, DirectMessage, DirectOutcome, DirectRefusal, GroupState,
@@ -147,7 +147,7 @@ impl ClientNode {
         self.client.members(self.clock.now()).collect()
     }
 
-    /// As [`Engine::send_to`](crate::Engine::send_to), from beside the group.
+    /// As [`InlineNode::send_to`](crate::InlineNode::send_to), from beside the group.
     ///
     /// # Errors
     /// If it is too long, too many are under way, or the member was not heard.
@@ -155,7 +155,7 @@ impl ClientNode {
         self.client.send_to(self.clock.now(), rank, payload)
     }
 
-    /// As [`Engine::send_to_address`](crate::Engine::send_to_address).
+    /// As [`InlineNode::send_to_address`](crate::InlineNode::send_to_address).
     ///
     /// # Errors
     /// If it is too long, too many are under way, or nothing can be sent there.
@@ -163,7 +163,7 @@ impl ClientNode {
         self.client.send_to_address(self.clock.now(), to, payload)
     }
 
-    /// As [`Engine::send_any`](crate::Engine::send_any); none named means all members heard lately.
+    /// As [`InlineNode::send_any`](crate::InlineNode::send_any); none named means all members heard lately.
     ///
     /// # Errors
     /// If it is too long, too many are under way, or none of them was heard.
@@ -171,7 +171,7 @@ impl ClientNode {
         self.client.send_any(self.clock.now(), among, payload)
     }
 
-    /// As [`Engine::broadcast`](crate::Engine::broadcast).
+    /// As [`InlineNode::broadcast`](crate::InlineNode::broadcast).
     ///
     /// # Errors
     /// If it is too long, or the port can't broadcast.

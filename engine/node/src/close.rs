@@ -10,6 +10,7 @@
 
 use crate::deadline::Deadline;
 use crate::inline::{Error, InlineNode};
+use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
 use bourdon_protocol::{Process, Standing};
 use bourdon_wire::{Incarnation, Instant};
@@ -86,25 +87,25 @@ impl InlineNode {
     pub fn close(mut self, deadline: impl Into<Deadline>) -> Result<CloseReport, Error> {
         let until = until(self.clock().now(), deadline.into());
         self.drop_timeout_ns = 0;
-        let incarnation = self.process().incarnation();
+        let incarnation = self.engine.process().incarnation();
         self.settle(until)?;
         let unacknowledged = vec![self.unacknowledged(incarnation)];
-        if !has_left(self.process()) && self.process().may_leave() {
+        if !has_left(self.engine.process()) && self.engine.process().may_leave() {
             self.leave();
-            self.poll_until(until, |node| !has_left(node.process()) && node.process().may_leave())?;
+            self.poll_until(until, |node| !has_left(node.engine.process()) && node.engine.process().may_leave())?;
         }
-        Ok(CloseReport { unacknowledged, dropped: Vec::new(), has_left: has_left(self.process()) })
+        Ok(CloseReport { unacknowledged, dropped: Vec::new(), has_left: has_left(self.engine.process()) })
     }
 
     /// Polls until all that was published is acknowledged, or it is time to end. Discards what is delivered.
     fn settle(&mut self, until: Instant) -> Result<(), PortError> {
         self.flush()?;
-        self.poll_until(until, |node| node.owes_own())
+        self.poll_until(until, |node| node.engine.owes_own())
     }
 
     fn poll_until(&mut self, until: Instant, owes: impl Fn(&mut Self) -> bool) -> Result<(), PortError> {
         while owes(self) && self.clock().now() < until {
-            let work_count = self.poll(|_| {})?;
+            let work_count = self.poll(DELIVER_LIMIT, |_| {})?;
             if work_count == 0 {
                 self.wait(LOOK)?;
             }
@@ -115,9 +116,10 @@ impl InlineNode {
     /// The sequences that are not acknowledged. Of a process that is no member, or no more in this incarnation: those
     /// that were not when it last ceased to be a member.
     fn unacknowledged(&mut self, incarnation: Incarnation) -> Range<u64> {
-        let acknowledged = self.own_acknowledged().filter(|_| self.process().incarnation() == incarnation);
-        let next = self.process().own_next();
-        let behind = || self.process().own_left_behind().map(|(_, behind)| behind).unwrap_or_default();
+        let acknowledged =
+            self.engine.own_acknowledged().filter(|_| self.engine.process().incarnation() == incarnation);
+        let next = self.engine.process().own_next();
+        let behind = || self.engine.process().own_left_behind().map(|(_, behind)| behind).unwrap_or_default();
         let range = acknowledged.map_or_else(behind, |acknowledged| acknowledged.min(next)..next);
         range.start.0..range.end.0
     }
@@ -131,7 +133,7 @@ impl InlineNode {
     /// Has it end without a wait when it is dropped, and warns now.
     pub(crate) fn give_up(&mut self) {
         if std::mem::take(&mut self.drop_timeout_ns) > 0 {
-            self.warn_of_end(self.process().incarnation());
+            self.warn_of_end(self.engine.process().incarnation());
         }
     }
 }
@@ -141,8 +143,8 @@ impl Drop for InlineNode {
         if self.drop_timeout_ns == 0 || std::thread::panicking() {
             return;
         }
-        let (until, incarnation) = (self.clock().now() + self.drop_timeout_ns, self.process().incarnation());
-        if self.owes_own()
+        let (until, incarnation) = (self.clock().now() + self.drop_timeout_ns, self.engine.process().incarnation());
+        if self.engine.owes_own()
             && let Err(error) = self.settle(until)
         {
             tracing::warn!(group = &*self.group, %error, "a node that ended could not send what it had accepted");

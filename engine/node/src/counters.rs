@@ -8,7 +8,7 @@
 //! The protocol counts in plain integers; a copy of them goes to the mapped cells about once a millisecond, by relaxed
 //! stores: some fifty of them, nothing on the path of a message.
 //!
-//! Layout: [`Header`], then a JSON description ([`Description`]: which node, where, and every cell's label and help
+//! Layout: a header, then a JSON description ([`Description`]: which node, where, and every cell's label and help
 //! text), then the cells, 8 bytes each, native byte order (readers are on this host). Version 1.
 //!
 //! Invariants: a file appears under its name complete and locked; its name is unique on the host; a file that no
@@ -16,11 +16,12 @@
 //!
 //! Source: Aeron's counters file; flock(2); linkat(2) for files that appear complete.
 
-use crate::directory::Directory;
-use crate::engine::Engine;
+pub use crate::directory::Directory;
+use bourdon_engine::Engine;
 use bourdon_port::Port;
-use bourdon_protocol::Counter;
 use bourdon_protocol::control::detector::Why;
+pub use bourdon_protocol::control::detector::{Figures, Gaps};
+pub use bourdon_protocol::{Counter, Counters};
 use bourdon_ring::counters::{Reader, Writer, map_file, map_file_read_only};
 use bourdon_wire::Instant;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
@@ -34,9 +35,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 const MAGIC: [u8; 8] = *b"BOURDON\0";
 /// The layout's version.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// How the names of counters files end.
-pub const SUFFIX: &str = ".counters";
+pub(crate) const SUFFIX: &str = ".counters";
 /// No honest file is longer: the description of a few hundred cells is some tens of KiB.
 const FILE_MAX_BYTES: u64 = 1 << 20;
 /// Between two copies: often enough for users and for rates, seldom enough to cost nothing.
@@ -45,7 +46,7 @@ const COPY_INTERVAL_NS: u64 = 1_000_000;
 /// The start of the file.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-pub struct Header {
+pub(crate) struct Header {
     magic: [u8; 8],
     version: u32,
     pid: u32,
@@ -136,10 +137,10 @@ node_cells! {
 }
 
 /// How many cells a file of this version has.
-pub const CELLS: usize = Counter::ALL.len() + NodeCell::ALL.len();
+pub(crate) const CELLS: usize = Counter::ALL.len() + NodeCell::ALL.len();
 
 /// The label and help text of each cell.
-pub fn cells() -> Vec<(String, String)> {
+pub(crate) fn cells() -> Vec<(String, String)> {
     let protocol = Counter::ALL.iter().map(|counter| (counter.label(), counter.help()));
     let node = NodeCell::ALL.iter().map(|cell| (cell.label(), cell.help()));
     protocol.chain(node).map(|(label, help)| (label.to_owned(), help.to_owned())).collect()
@@ -147,7 +148,7 @@ pub fn cells() -> Vec<(String, String)> {
 
 /// A node's own counters file; removed when this is dropped.
 #[derive(Debug)]
-pub struct CountersFile {
+pub(crate) struct CountersFile {
     directory: Arc<Directory>,
     stem: String,
     /// Holds the lock.
@@ -159,7 +160,7 @@ impl CountersFile {
     ///
     /// # Errors
     /// The file system's error.
-    pub fn create(directory: Arc<Directory>, description: &Description) -> io::Result<(Self, CountersWriter)> {
+    pub(crate) fn create(directory: Arc<Directory>, description: &Description) -> io::Result<(Self, CountersWriter)> {
         remove_stale(&directory);
         // Unlinked until it is complete and locked: no reader ever sees half a file or takes a new file for stale.
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
@@ -174,17 +175,17 @@ impl CountersFile {
     }
 
     /// Where it is.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join(format!("{}{SUFFIX}", self.stem))
     }
 
     /// Its name without the ending: the node's name on this host.
-    pub fn stem(&self) -> &str {
+    pub(crate) fn stem(&self) -> &str {
         &self.stem
     }
 
     /// The directory it is in.
-    pub fn directory(&self) -> &Arc<Directory> {
+    pub(crate) fn directory(&self) -> &Arc<Directory> {
         &self.directory
     }
 }
@@ -202,7 +203,7 @@ fn write_front(file: &mut File, description: &Description) -> io::Result<usize> 
         magic: MAGIC,
         version: VERSION,
         pid: std::process::id(),
-        start_time_ns: crate::clock::Clock::start().wall_ns(),
+        start_time_ns: bourdon_engine::Clock::start().wall_ns(),
         description_bytes: text.len() as u32,
         cells_offset_bytes: offset_bytes as u32,
         cells_count: CELLS as u32,
@@ -237,7 +238,7 @@ fn link(directory: &Directory, file: &File, description: &Description) -> io::Re
 /// What only the node's own thread knows.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(missing_docs)] // see `NodeCell`
-pub struct AgentFigures {
+pub(crate) struct AgentFigures {
     pub longest_cycle_ns: u64,
     pub longest_recent_cycle_ns: u64,
     pub rounds: u64,
@@ -250,7 +251,7 @@ pub struct AgentFigures {
 }
 
 /// Copies a node's figures to its counters file.
-pub struct CountersWriter {
+pub(crate) struct CountersWriter {
     writer: Writer,
     reader: Reader,
     due: Instant,
@@ -265,14 +266,14 @@ impl std::fmt::Debug for CountersWriter {
 impl CountersWriter {
     /// Copies the figures if the last copy is a millisecond old; call it after each poll.
     #[inline]
-    pub fn update<P: Port>(&mut self, engine: &Engine<P>, figures: &AgentFigures) {
+    pub(crate) fn update<P: Port>(&mut self, engine: &Engine<P>, figures: &AgentFigures) {
         if engine.now() >= self.due {
             self.copy(engine, figures);
         }
     }
 
     /// Copies the figures now: before a sleep.
-    pub fn copy<P: Port>(&mut self, engine: &Engine<P>, figures: &AgentFigures) {
+    pub(crate) fn copy<P: Port>(&mut self, engine: &Engine<P>, figures: &AgentFigures) {
         self.due = engine.now() + COPY_INTERVAL_NS;
         let process = engine.process();
         for (index, value) in process.counters().values().iter().enumerate() {
@@ -317,7 +318,7 @@ impl CountersWriter {
     }
 
     /// For other threads of this process.
-    pub fn reader(&self) -> Reader {
+    pub(crate) fn reader(&self) -> Reader {
         self.reader.clone()
     }
 }

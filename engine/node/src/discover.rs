@@ -10,10 +10,10 @@
 //! What can't be learned: an mtu or a message size that is not the default, of which there are too many. Then a
 //! configuration file is needed, and the error states this.
 
-use crate::clock::Clock;
 use crate::config::{Order, Reliability, Role, Settings};
 use crate::inline::Error;
 use crate::transport::pick;
+use bourdon_engine::Clock;
 use bourdon_port::{Echo, Port};
 use bourdon_wire::records::Heartbeat;
 use bourdon_wire::{CONTROL_CHANNEL, Datagram, ECHO_OFFSET, GroupId, Incarnation, Kind, Rank, echo_bytes};

@@ -7,26 +7,30 @@
 //!
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
+use crate::claim::{Claim, Space};
 use crate::closed::Closed;
 use crate::config::{Settings, SettingsError, Transport};
-use crate::counters::{CountersFile, CountersWriter, Description};
+use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
 use crate::delivery::Delivery;
 use crate::directory::{Directory, DirectoryError};
-use crate::engine::DELIVER_LIMIT;
-use crate::engine::Engine;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
+use crate::patterns::PatternError;
 use crate::placement::PlacementError;
 use crate::reports::Reports;
-use crate::topics::PatternError;
+use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
+use bourdon_engine::{Clock, DELIVER_LIMIT, Engine, Item};
 use bourdon_port::faults::Faults;
-use bourdon_port::{Echo, Port, PortError, Sleep};
-use bourdon_protocol::Satisfied;
-use bourdon_wire::{ChannelId, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
+use bourdon_port::{Echo, Port, PortError, Sleep, Waker};
+use bourdon_protocol::control::detector::{Figures, Gaps, Why};
+use bourdon_protocol::{
+    CallId, Counters, DirectMessage, DirectOutcome, DirectRefusal, Refusal, Satisfied, Standing, View,
+};
+use bourdon_wire::{Address, ChannelId, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -119,13 +123,13 @@ fn without_links(before: Option<String>, error: &std::io::Error) -> String {
     format!("{before}no links to the other members ({error}): a process that is gone is noticed by its silence only")
 }
 
-/// A member or observer, run by the thread that calls [`Engine::poll`].
+/// A member or observer, run by the thread that calls [`InlineNode::poll`].
 ///
 /// A node that is dropped polls itself until all that it published is acknowledged, for `threads.drop_timeout_ns` at
 /// most; messages that are delivered meanwhile are discarded.
 #[derive(Debug)]
 pub struct InlineNode {
-    engine: Engine<NodePort>,
+    pub(crate) engine: Engine<NodePort>,
     fallback: Option<String>,
     links: Option<Links>,
     /// When the links next receive the view's members, and what the node reports of itself is next looked for.
@@ -136,6 +140,8 @@ pub struct InlineNode {
     pub(crate) group: Box<str>,
     /// How long it goes on at most when it is dropped; see `close.rs`.
     pub(crate) drop_timeout_ns: u64,
+    /// Its counters file, if it shares them.
+    counters: Option<Box<(CountersFile, CountersWriter)>>,
     /// From the first request for a lock or an election on.
     locks: Option<Box<InlineLocks>>,
     is_member: bool,
@@ -155,7 +161,7 @@ impl InlineNode {
     }
 
     /// As [`InlineNode::join`]. A channel that leans on the detectors of its group is run beside the group: the caller
-    /// passes their judgements to [`Engine::judge`].
+    /// passes their judgements on.
     pub(crate) fn join_beside(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         settings.check_peers()?;
@@ -204,34 +210,41 @@ impl InlineNode {
         let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
         let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
         let (upkeep_due, reports) = (Instant(0), Reports::default());
-        let (locks, is_member) = (None, rank != Rank::OBSERVER);
-        Ok(Self { engine, fallback, links, upkeep_due, reports, birth, group, drop_timeout_ns, locks, is_member })
+        let (locks, counters, is_member) = (None, None, rank != Rank::OBSERVER);
+        Ok(Self {
+            engine,
+            fallback,
+            links,
+            upkeep_due,
+            reports,
+            birth,
+            group,
+            drop_timeout_ns,
+            counters,
+            locks,
+            is_member,
+        })
     }
 
-    /// As [`Engine::poll`]; takes in what the links know, too.
+    /// Sends, receives, delivers at most `limit` messages (give or take one datagram's), keeps time. Events are
+    /// delivered in their place; one call delivers messages or events that have a place among them, not both. Returns
+    /// how much was done: zero means that there was nothing to do. What a delivery brings about goes out with the next
+    /// call, together with what the application publishes in answer: so do not stop calling while this returns more
+    /// than zero.
     ///
     /// # Errors
-    /// If the port is broken.
+    /// If the port is broken: the node has ended.
     #[inline]
-    pub fn poll(&mut self, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
-        self.poll_at_most(DELIVER_LIMIT, on_delivery)
-    }
-
-    /// As [`Engine::poll_at_most`]; takes in what the links know, too.
-    ///
-    /// # Errors
-    /// If the port is broken.
-    #[inline]
-    pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
+    pub fn poll(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
         self.poll_after(limit, &|_| true, on_delivery)
     }
 
-    /// As [`Engine::poll_after`]; takes in what the links know, too.
+    /// As [`InlineNode::poll`], but holds back what comes after a message of another group that has not `passed` there.
     ///
     /// # Errors
     /// If the port is broken.
     #[inline]
-    pub fn poll_after(
+    pub(crate) fn poll_after(
         &mut self,
         limit: usize,
         passed: Satisfied<'_>,
@@ -241,37 +254,41 @@ impl InlineNode {
             let engine = &mut self.engine;
             links.evidence(|rank, incarnation| engine.on_evidence(rank, incarnation));
         }
-        self.birth.note(self.engine.process.birth_floor());
-        if self.engine.now >= self.upkeep_due {
+        self.birth.note(self.engine.process().birth_floor());
+        if self.engine.now() >= self.upkeep_due {
             self.keep_up(&mut on_delivery);
         }
         if self.locks.is_some() {
             self.carry_out();
         }
-        let count = self.engine.poll_after(limit, passed, on_delivery)?;
+        let count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| {
+            on_delivery(match item {
+                Item::Message(message) => Delivery::Message(message),
+                Item::Event(event) => Delivery::Event(event),
+            });
+        })?;
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
-    }
-
-    /// Begins now: for the process, no time has passed since it was made.
-    pub(crate) fn begin(&mut self) {
-        self.engine.begin();
     }
 
     /// What is not due with every poll.
     #[cold]
     fn keep_up(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) {
-        let now = self.engine.now;
+        let now = self.engine.now();
         self.upkeep_due = now + UPKEEP_NS;
-        let process = &self.engine.process;
+        let process = self.engine.process();
         if let Some(links) = &mut self.links {
             links.watch(process.links());
         }
-        let reach = self.engine.port.transport().reach();
+        if let Some(counters) = &mut self.counters {
+            counters.1.copy(&self.engine, &AgentFigures::default());
+        }
+        let reach = self.engine.port().transport().reach();
         let events = self.reports.due(now, process, reach, &mut self.birth);
         events.for_each(|event| on_delivery(Delivery::Event(event)));
     }
 
-    /// As [`Engine::wait`]; returns at once if locks or elections were given up since the last poll.
+    /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once where the port
+    /// spins, or if locks or elections were given up since the last poll.
     ///
     /// # Errors
     /// If the port is broken.
@@ -279,7 +296,7 @@ impl InlineNode {
         if self.has_commands() { Ok(()) } else { self.engine.wait(longest) }
     }
 
-    /// As [`Engine::sleeper`], for that reason.
+    /// Prepares a sleep for this node among others, of at most `longest`; none if the thread must not sleep.
     ///
     /// # Errors
     /// If the port is broken.
@@ -331,7 +348,7 @@ impl InlineNode {
     }
 
     fn locks(&mut self) -> &Locks {
-        let (is_member, port) = (self.is_member, &self.engine.port);
+        let (is_member, port) = (self.is_member, self.engine.port());
         let locks = self.locks.get_or_insert_with(|| Box::new(InlineLocks::new(is_member, port.waker())));
         locks.note_poller();
         locks.locks()
@@ -342,12 +359,186 @@ impl InlineNode {
         self.fallback.as_deref()
     }
 
+    // ---- what it publishes ----------------------------------------------------------------------------------------
+
+    /// Publishes a message, which goes out with the next [`InlineNode::flush`] or [`InlineNode::poll`]. Returns its
+    /// number. A process numbers its messages from 1; one that was removed from its group begins again at 1 when it is
+    /// back.
+    ///
+    /// # Errors
+    /// Why it can't be taken now; nothing of it was sent. Where it [is transient](Refusal::is_transient), poll and try
+    /// again.
+    #[inline]
+    pub fn try_publish<P: Payload + ?Sized>(&mut self, topic: &Topic<P>, payload: &P) -> Result<u64, Refusal> {
+        let sequence = match topic.plain() {
+            Some(id) => self.engine.try_publish(id, payload.as_bytes())?,
+            None => self.engine.try_publish_with(topic.outgoing(), payload.as_bytes())?,
+        };
+        Ok(sequence.0 + 1)
+    }
+
+    /// Claims space in the log for a message of at most one datagram, to be written in place and committed.
+    ///
+    /// # Errors
+    /// As [`InlineNode::try_publish`].
+    #[inline]
+    pub fn try_claim(&mut self, topic: &Topic, payload_bytes: usize) -> Result<Claim<'_>, Refusal> {
+        Ok(Claim::new(Space::Log(self.engine.try_claim(topic.outgoing(), payload_bytes)?)))
+    }
+
+    /// Claims space in the log for a payload of the topic's type, to be written in place and committed.
+    ///
+    /// # Errors
+    /// As [`InlineNode::try_publish`].
+    #[inline]
+    pub fn try_claim_as<P: Payload>(&mut self, topic: &Topic<P>) -> Result<Claim<'_, P>, Refusal> {
+        Ok(Claim::new(Space::Log(self.engine.try_claim(topic.outgoing(), size_of::<P>())?)))
+    }
+
+    /// Sends what has been published.
+    ///
+    /// # Errors
+    /// If the port is broken.
+    #[inline]
+    pub fn flush(&mut self) -> Result<(), PortError> {
+        self.engine.flush()
+    }
+
+    /// The number up to which all messages are acknowledged, in the sense of [`Publication`](crate::Publication); none
+    /// while this process is in no view.
+    pub fn acknowledged(&mut self) -> Option<u64> {
+        self.engine.own_acknowledged().map(|sequence| sequence.0)
+    }
+
+    /// Asks for a barrier: the event [`Synced`](crate::Event::Synced) reports when everything that any member sent
+    /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between
+    /// what was before and after.
+    ///
+    /// # Errors
+    /// If this process is no member, too many barriers wait, or the payload is too long.
+    pub fn sync(&mut self, payload: Option<&[u8]>) -> Result<(), Refusal> {
+        self.engine.sync(payload)
+    }
+
+    /// Leaves the group; [`Event::Left`](crate::Event::Left) reports when the others have gone on without this process.
+    pub fn leave(&mut self) {
+        self.engine.leave();
+    }
+
+    /// Sends a message of at most one datagram to one member, beside the stream. [`InlineNode::poll_outcome`] reports
+    /// whether it was taken.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or the member was not heard.
+    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.engine.send_to(rank, payload)
+    }
+
+    /// The same to any process of the group by its address, as a [`DirectMessage`] gave it.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or nothing can be sent there.
+    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.engine.send_to_address(to, payload)
+    }
+
+    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time.
+    /// None named means all others of the view.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, or none of them was heard.
+    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
+        self.engine.send_any(among, payload)
+    }
+
+    /// Sends a message to all processes of the group that hear the network, once and unanswered.
+    ///
+    /// # Errors
+    /// If it is too long, or the port can't broadcast.
+    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
+        self.engine.broadcast(payload)
+    }
+
+    /// The next direct message received. If the application never fetches them, 256 wait and the others are refused.
+    pub fn poll_direct(&mut self) -> Option<DirectMessage> {
+        self.engine.poll_direct()
+    }
+
+    /// The outcome of the next direct message sent.
+    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.engine.poll_outcome()
+    }
+
+    /// Gives the application's state, as it is after everything delivered so far, in answer to
+    /// [`Event::SnapshotWanted`](crate::Event::SnapshotWanted).
+    ///
+    /// # Errors
+    /// If it is longer than `max_snapshot_bytes`: joiners can't join.
+    pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
+        self.engine.give_snapshot(state)
+    }
+
+    /// The application's state at another member, in answer to
+    /// [`Event::SnapshotReady`](crate::Event::SnapshotReady): everything delivered from now on came after it.
+    pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
+        self.engine.take_snapshot()
+    }
+
+    // ---- what is known --------------------------------------------------------------------------------------------
+
+    /// The view that this process is in, or follows; before the first, an empty one of epoch 0.
+    pub fn view(&self) -> &View {
+        self.engine.process().view()
+    }
+
+    /// Its own rank; none at an observer.
+    pub fn rank(&self) -> Option<Rank> {
+        self.engine.process().config().rank()
+    }
+
+    /// How this process stands to its group.
+    pub fn standing(&self) -> Standing {
+        self.engine.process().standing()
+    }
+
+    /// Whether there is a view that it is in, or follows.
+    pub fn is_formed(&self) -> bool {
+        self.engine.process().is_formed()
+    }
+
+    /// What has been counted since the start.
+    pub fn counters(&self) -> &Counters {
+        self.engine.counters()
+    }
+
+    /// How often a kind of detector has suspected members here, and was wrong.
+    pub fn suspicions(&self, why: Why) -> Figures {
+        self.engine.process().detector().figures(why)
+    }
+
+    /// How near members have come to be suspected without being: the gaps between what was heard of them.
+    pub fn gaps(&self) -> Gaps {
+        self.engine.process().detector().gaps()
+    }
+
+    /// The clock by which it delivers.
+    pub fn clock(&self) -> &Clock {
+        self.engine.clock()
+    }
+
+    /// Ends an [`InlineNode::wait`] from another thread.
+    pub fn waker(&self) -> Waker {
+        self.engine.port().waker()
+    }
+
+    // ---- its network ----------------------------------------------------------------------------------------------
+
     /// Receives from one more source of the group, if `network.sources` names some.
     ///
     /// # Errors
     /// If it names none, or the kernel refuses.
     pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.engine.port.transport().join_source(source)
+        self.engine.port().transport().join_source(source)
     }
 
     /// Stops receiving from a source; without the last source, it receives from none.
@@ -355,31 +546,42 @@ impl InlineNode {
     /// # Errors
     /// If the source was not joined.
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.engine.port.transport().leave_source(source)
+        self.engine.port().transport().leave_source(source)
     }
 
     /// What moves the bytes.
     pub fn io(&self) -> &str {
-        self.engine.port.io()
+        self.engine.port().io()
     }
 
     /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would. Returns whether there was
     /// one.
     pub fn break_one_link(&mut self) -> bool {
-        self.engine.port.transport_mut().break_one_link()
+        self.engine.port_mut().transport_mut().break_one_link()
+    }
+
+    /// What the kernel granted as a receive buffer, in its own accounting (twice what is asked).
+    pub fn receive_buffer_bytes(&self) -> usize {
+        self.engine.port().limits().receive_buffer_bytes
     }
 
     /// The address at which others reach this process.
     pub fn local_address(&self) -> SocketAddr {
-        self.engine.port.local_address()
+        self.engine.port().local_address()
     }
 
-    /// Makes the counters file by which `bourdon stat` and other tools read this node; after each poll, call
-    /// [`CountersWriter::update`]. The file is removed when the first of the two is dropped.
+    /// Makes the counters file by which `bourdon stat` and other tools read this node: polls bring it up to date, at
+    /// most every 5 ms. It is removed when the node is dropped.
     ///
     /// # Errors
     /// If there is no directory for it.
-    pub fn share_counters(&self, settings: &Settings) -> Result<(CountersFile, CountersWriter), Error> {
+    pub fn share_counters(&mut self, settings: &Settings) -> Result<PathBuf, Error> {
+        let shared = self.create_counters(settings)?;
+        Ok(self.counters.insert(Box::new(shared)).0.path())
+    }
+
+    /// Makes that file for the thread that brings it up to date.
+    pub(crate) fn create_counters(&self, settings: &Settings) -> Result<(CountersFile, CountersWriter), Error> {
         let directory = Directory::open(settings.threads.directory.as_deref())?;
         let description = Description {
             group: settings.group.name.clone(),
@@ -391,7 +593,7 @@ impl InlineNode {
             io: self.io().to_owned(),
             fallback: self.fallback.clone(),
             idle: format!("{:?}", settings.threads.idle).to_lowercase(),
-            receive_buffer_bytes: self.engine.port.limits().receive_buffer_bytes as u64,
+            receive_buffer_bytes: self.engine.port().limits().receive_buffer_bytes as u64,
             cells: crate::counters::cells(),
         };
         let path = directory.path().to_owned();
@@ -400,21 +602,5 @@ impl InlineNode {
             path,
             source,
         })
-    }
-}
-
-impl std::ops::Deref for InlineNode {
-    type Target = Engine<NodePort>;
-
-    #[inline]
-    fn deref(&self) -> &Self::Target {
-        &self.engine
-    }
-}
-
-impl std::ops::DerefMut for InlineNode {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.engine
     }
 }

@@ -1,15 +1,15 @@
 //! Bourdon: ordered, reliable group communication for processes that must hear the same messages in the same order.
 //!
 //! ```no_run
-//! use bourdon::{Delivery, InlineNode, Settings, TopicId};
+//! use bourdon::{Delivery, InlineNode, Settings, Topic};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut settings = Settings::default();
 //! settings.group.name = "prices".into();
 //! settings.group.members = 1;
 //! let mut node = InlineNode::join(&settings)?;
-//! node.try_publish(TopicId::of("es"), b"4750.25")?;
-//! node.poll(|delivery| match delivery {
+//! node.try_publish(&Topic::new("es")?, b"4750.25")?;
+//! node.poll(64, |delivery| match delivery {
 //!     Delivery::Message(message) => println!("{} {:?}", message.sequence, message.payload),
 //!     other => println!("{other:?}"),
 //! })?;
@@ -21,7 +21,7 @@
 //! reached through rings:
 //!
 //! ```no_run
-//! use bourdon::{Node, Settings, Subscribe, TopicId};
+//! use bourdon::{Node, Settings, Subscribe, Topic};
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -29,7 +29,7 @@
 //! let node = Node::open(&settings)?;
 //! let (mut publication, mut subscription) = (node.publication()?, node.subscribe(Subscribe::all())?);
 //! node.join()?;
-//! let number = publication.publish(TopicId::of("es"), b"4750.25", Duration::from_secs(5))?; // waits for the group
+//! let number = publication.publish(&Topic::new("es")?, b"4750.25", Duration::from_secs(5))?; // waits for the group
 //! publication.wait_acknowledged(number, Duration::from_secs(1))?;
 //! while let Some(delivery) = subscription.next(Duration::from_secs(1))? {
 //!     println!("{delivery:?}");
@@ -41,7 +41,7 @@
 //!
 //! What accepted and acknowledged mean, which refusals pass, and how a node ends: `docs/publishing.md`.
 //!
-//! Subscribers choose by [`Pattern`]s where messages are published by name (`docs/topics.md`). A group may have
+//! Subscribers choose by patterns where messages are published by name (`docs/topics.md`). A group may have
 //! channels, streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
 //!
 //! Members lock names ([`Node::lock`], [`InlineNode::request_lock`]) and elect leaders ([`Node::election`],
@@ -54,61 +54,90 @@
 extern crate self as bourdon; // what the tests of this crate and those of its folder `tests` share names it so
 
 mod admin;
-pub mod channels;
+mod channels;
+mod claim;
 mod client_node;
-mod clock;
 mod close;
 mod closed;
 mod config;
 pub mod counters;
 mod deadline;
 mod delivery;
-pub mod directory;
+mod directory;
 mod discover;
-mod engine;
 mod identity;
 mod idle;
 mod inline;
 mod links;
 mod locks;
 mod mailbox;
-pub mod placement;
+mod patterns;
+mod placement;
 mod reports;
 mod threaded;
-mod topics;
+mod topic;
 mod transport;
+
+/// Why a call failed, an enum for each kind of call. What refuses a message is the [`Refusal`], and what ends a node
+/// the [`Error`], both at the top level.
+pub mod error {
+    pub use crate::config::SettingsError;
+    pub use crate::directory::DirectoryError;
+    pub use crate::locks::{LockError, Lost};
+    pub use crate::patterns::PatternError;
+    pub use crate::placement::PlacementError;
+    pub use crate::threaded::NotAcknowledged;
+    pub use bourdon_port::PortError;
+    pub use bourdon_protocol::{CoordinationRefusal, DirectFailure, DirectRefusal, Loss};
+    pub use bourdon_wire::NameError;
+}
+
+/// Parts of an [`Event`].
+pub mod event {
+    pub use bourdon_protocol::control::detector::Why;
+    pub use bourdon_protocol::{Reach, Waiting};
+}
+
+/// Numbers and names of processes, views, messages and topics.
+pub mod id {
+    pub use bourdon_protocol::{CallId, Member};
+    pub use bourdon_wire::{
+        Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, MessageName, OrderNumber, Rank, Sequence, TopicId,
+        TopicName,
+    };
+}
 
 /// What a node is configured with, a section each.
 pub mod settings {
     pub use crate::config::*;
 }
 
-pub use bourdon_port::{Port, PortError};
-pub use bourdon_protocol::control::detector::{Figures, Gaps, Judgement, Why};
+/// The clock by which a node delivers, and how a loop that polls a node rests.
+pub mod time {
+    pub use crate::idle::Idler;
+    pub use bourdon_engine::Clock;
+    pub use bourdon_wire::Instant;
+}
+
+/// Topics by patterns, for a loop that filters by itself.
+pub mod topics {
+    pub use crate::patterns::{Filter, Pattern, Verdict};
+}
+
+pub use bourdon_port::Waker;
 pub use bourdon_protocol::{
-    CallId, Claim, Client, ClientEvent, CoordinationRefusal, Counter, Counters, DirectFailure, DirectMessage,
-    DirectOutcome, DirectRefusal, Event, FencingToken, GroupState, Loss, Member, Message, Outgoing, Process, Reach,
-    Refusal, Standing, View, Waiting,
-};
-pub use bourdon_wire::{
-    Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, Instant, MessageName, NameError, OrderNumber, Rank,
-    Sequence, TopicId, TopicName,
+    ClientEvent, DirectMessage, DirectOutcome, Event, FencingToken, GroupState, Message, Refusal, Standing, View,
 };
 pub use channels::Channels;
+pub use claim::Claim;
 pub use client_node::ClientNode;
-pub use clock::{Clock, Time};
 pub use close::CloseReport;
 pub use closed::Closed;
-pub use config::{Settings, SettingsError, Start};
+pub use config::{Settings, Start};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
-pub use engine::Engine;
-pub use idle::Idler;
 pub use inline::{Error, InlineNode};
-pub use locks::{Election, ElectionState, Guard, LockError, LockRequest, Lost};
-pub use threaded::{DirectNews, DirectTo};
-pub use threaded::{Info, Node};
-pub use threaded::{NotAcknowledged, Overrun, Publication, PublicationClaim, Subscribe, Subscription};
-pub use topics::{Filter, Pattern, PatternError, Verdict};
-pub use transport::{AnyPort, NodePort};
+pub use locks::{Election, ElectionState, Guard, LockRequest};
+pub use threaded::{DirectNews, DirectTo, Info, Node, Overrun, Publication, Subscribe, Subscription};
+pub use topic::{Payload, Topic};

@@ -101,7 +101,7 @@ impl Drop for Claim {
 /// let mut node = bourdon::InlineNode::join(&bourdon::Settings::load("bourdon.toml".as_ref())?)?;
 /// let mut request = node.request_lock("backup.nightly")?;
 /// let guard = loop {
-///     node.poll(|_| {})?;
+///     node.poll(64, |_| {})?;
 ///     if let Some(guard) = request.try_guard()? {
 ///         break guard;
 ///     }

@@ -48,7 +48,7 @@ pub enum PlacementError {
 }
 
 /// The cores this process may use.
-pub fn usable_cores() -> Vec<usize> {
+pub(crate) fn usable_cores() -> Vec<usize> {
     core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|core| core.id).collect()
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn check_cores(first: usize, agents: usize) -> Result<(), PlacementEr
 ///
 /// # Errors
 /// If there is no such core for this process, or the kernel refuses it.
-pub fn place_current_thread(core: Option<usize>) -> Result<(), PlacementError> {
+pub(crate) fn place_current_thread(core: Option<usize>) -> Result<(), PlacementError> {
     // One nanosecond: zero would mean the default. A kernel that refuses leaves timers late, not wrong.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let Some(core) = core else { return Ok(()) };

@@ -20,6 +20,7 @@
 mod acknowledgement;
 mod agent;
 mod agents;
+pub(crate) mod claim;
 pub(crate) mod closing;
 pub(crate) mod commands;
 mod control;
@@ -38,7 +39,7 @@ mod subscription;
 mod tests;
 
 pub use direct::{DirectNews, DirectTo};
-pub use publication::{NotAcknowledged, Publication, PublicationClaim};
+pub use publication::{NotAcknowledged, Publication};
 pub use subscribe::{Overrun, Subscribe};
 pub use subscription::Subscription;
 
@@ -140,7 +141,7 @@ impl Info {
             local_address: node.local_address(),
             io: node.io().to_owned(),
             fallback: node.fallback().map(str::to_owned),
-            receive_buffer_bytes: node.port().limits().receive_buffer_bytes,
+            receive_buffer_bytes: node.engine.port().limits().receive_buffer_bytes,
             counters_path: counters.path(),
             socket_path: PathBuf::new(),
         }
@@ -201,9 +202,9 @@ impl Node {
     fn open_at(place: Place, settings: &Settings) -> Result<Self, Error> {
         let (mut inside, outside) = ends()?;
         let node = InlineNode::join_beside(settings)?;
-        held_up::write(&mut inside.held_up, node.process().unavailable());
-        let (file, counters) = node.share_counters(settings)?;
-        let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.port().waker());
+        held_up::write(&mut inside.held_up, node.engine.process().unavailable());
+        let (file, counters) = node.create_counters(settings)?;
+        let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.engine.port().waker());
         let info = Info::of(&node, &file);
         let ring = || {
             let (mut bell, doorbell) = (bells.work.clone(), waker.clone());
@@ -334,12 +335,12 @@ impl Node {
         self.commands.try_send(command).is_ok()
     }
 
-    /// Asks for a barrier, as [`Engine::sync`](crate::Engine::sync) does; false if too much waits already.
+    /// Asks for a barrier, as [`InlineNode::sync`](crate::InlineNode::sync) does; false if too much waits already.
     pub fn sync(&self) -> bool {
         self.command(Command::Sync)
     }
 
-    /// Leaves the group, as [`Engine::leave`](crate::Engine::leave) does.
+    /// Leaves the group, as [`InlineNode::leave`](crate::InlineNode::leave) does.
     pub fn leave(&self) -> bool {
         self.command(Command::Leave)
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 // One node has one of these for as long as it runs, so the difference in size costs nothing.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-pub enum AnyPort {
+pub(crate) enum AnyPort {
     /// UDP multicast by spinning sockets, `io_uring` or `epoll`.
     Udp(UdpPort),
     /// A mesh of TCP connections.
@@ -30,7 +30,7 @@ pub enum AnyPort {
 // As with `AnyPort`, one node has one of these.
 #[allow(clippy::large_enum_variant)]
 #[derive(Debug)]
-pub enum NodePort {
+pub(crate) enum NodePort {
     /// The transport itself.
     Plain(AnyPort),
     /// The transport, whose datagrams meet with faults on their way in.
@@ -44,7 +44,7 @@ impl NodePort {
     }
 
     /// The transport within.
-    pub fn transport(&self) -> &AnyPort {
+    pub(crate) fn transport(&self) -> &AnyPort {
         match self {
             Self::Plain(port) => port,
             Self::Faulty(port) => port.inner(),
@@ -187,7 +187,7 @@ impl AnyPort {
     ///
     /// # Errors
     /// If the group was joined without sources, or the kernel refuses.
-    pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
+    pub(crate) fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
         match self {
             Self::Udp(port) => port.join_source(source),
             Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.join_source(source)),
@@ -199,7 +199,7 @@ impl AnyPort {
     ///
     /// # Errors
     /// If the source was not joined.
-    pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
+    pub(crate) fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
         match self {
             Self::Udp(port) => port.leave_source(source),
             Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.leave_source(source)),

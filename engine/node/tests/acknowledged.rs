@@ -1,8 +1,9 @@
 //! Numbers of messages, acknowledgements by level, and waits for room and acknowledgement.
 
 use crate::common::{PATIENCE, TOPIC, World, events, next_event, poll_until, read, start, until};
+use bourdon::error::NotAcknowledged;
 use bourdon::settings::Reliability;
-use bourdon::{Deadline, Event, InlineNode, Node, NotAcknowledged, Refusal};
+use bourdon::{Deadline, Event, InlineNode, Node, Refusal};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -19,7 +20,7 @@ fn messages_are_numbered_and_acknowledged_at_every_level() {
         });
         for (_, publication, _) in &mut nodes {
             for number in 1..=100 {
-                assert_eq!(publication.publish(TOPIC, b"one", PATIENCE), Ok(number), "{reliability:?}");
+                assert_eq!(publication.publish(&TOPIC, b"one", PATIENCE), Ok(number), "{reliability:?}");
             }
         }
         for (_, publication, _) in &mut nodes {
@@ -40,7 +41,7 @@ fn publications_of_one_node_have_numbers_of_their_own() {
     for round in 0..50 {
         for (place, publication) in publications.iter_mut().enumerate() {
             for _ in 0..=place {
-                publication.publish(TOPIC, &[round; 40], PATIENCE).expect("there is room");
+                publication.publish(&TOPIC, &[round; 40], PATIENCE).expect("there is room");
             }
         }
     }
@@ -67,12 +68,12 @@ fn what_a_member_of_the_view_lacks_is_not_acknowledged() {
         };
         let mut other = InlineNode::join(&settings(1)).expect("it joins");
         let (node, mut publication, _subscription) = start(&settings(0));
-        poll_until(&mut other, "the view", |other| other.process().is_formed());
+        poll_until(&mut other, "the view", |other| other.is_formed());
         poll_until(&mut other, "the first message", |_| {
-            publication.published() > 0 || publication.publish(TOPIC, b"one", SHORT).is_ok()
+            publication.published() > 0 || publication.publish(&TOPIC, b"one", SHORT).is_ok()
         });
         poll_until(&mut other, "its acknowledgement", |_| publication.acknowledged() == 1);
-        let second = publication.publish(TOPIC, b"two", PATIENCE).expect("there is room");
+        let second = publication.publish(&TOPIC, b"two", PATIENCE).expect("there is room");
         if is_acknowledged {
             publication.wait_acknowledged(second, PATIENCE).expect("the network took it");
         } else {
@@ -83,7 +84,7 @@ fn what_a_member_of_the_view_lacks_is_not_acknowledged() {
         drop(node);
         let closed = NotAcknowledged::Unpublished { number: 3, published: 2 };
         assert_eq!(publication.wait_acknowledged(3, PATIENCE), Err(closed));
-        assert_eq!(publication.publish(TOPIC, b"three", PATIENCE), Err(Refusal::Closed));
+        assert_eq!(publication.publish(&TOPIC, b"three", PATIENCE), Err(Refusal::Closed));
     }
 }
 
@@ -97,12 +98,12 @@ fn views_that_change_lose_no_acknowledgement() {
     let third = start(2);
     let mut number = 0;
     while number < 500 {
-        number = publication.publish(TOPIC, &[7; 100], PATIENCE).expect("there is room");
+        number = publication.publish(&TOPIC, &[7; 100], PATIENCE).expect("there is room");
     }
     publication.wait_acknowledged(1, PATIENCE).expect("the group forms");
     let ending = std::thread::spawn(move || drop(third));
     while number < 2_000 {
-        number = publication.publish(TOPIC, &[7; 100], PATIENCE).expect("there is room");
+        number = publication.publish(&TOPIC, &[7; 100], PATIENCE).expect("there is room");
     }
     publication.wait_acknowledged(number, PATIENCE).expect("two members go on");
     ending.join().expect("no panic");
@@ -118,7 +119,7 @@ fn a_publisher_waits_for_room_and_is_woken_for_it() {
     const COUNT: usize = 20_000; // ten times what both rings and the window hold
     let publisher = std::thread::spawn(move || {
         for number in 1..=COUNT as u64 {
-            assert_eq!(publication.publish(TOPIC, &[7; 500], Deadline::NEVER), Ok(number));
+            assert_eq!(publication.publish(&TOPIC, &[7; 500], Deadline::NEVER), Ok(number));
         }
         publication
     });
@@ -134,20 +135,20 @@ fn a_deadline_a_canceller_and_the_end_of_the_node_end_a_wait() {
     let start = || start(&world.member(0));
     let (node, mut publication, _subscription) = start();
     let forming = Refusal::Forming { missing: 0b10 };
-    assert_eq!(publication.publish(TOPIC, b"one", SHORT), Err(forming));
+    assert_eq!(publication.publish(&TOPIC, b"one", SHORT), Err(forming));
     let canceller = node.canceller();
     let waiting = std::thread::spawn(move || {
-        let room = publication.publish(TOPIC, b"one", Deadline::NEVER);
+        let room = publication.publish(&TOPIC, b"one", Deadline::NEVER);
         (publication, room)
     });
     canceller.cancel();
     let (mut publication, room) = waiting.join().expect("no panic");
     assert_eq!(room, Err(forming));
-    assert_eq!(publication.publish(TOPIC, b"one", Deadline::NEVER), Err(forming), "it stays cancelled");
+    assert_eq!(publication.publish(&TOPIC, b"one", Deadline::NEVER), Err(forming), "it stays cancelled");
     drop(node);
 
     let (node, mut publication, _subscription) = start();
-    let waiting = std::thread::spawn(move || publication.publish(TOPIC, b"one", Deadline::NEVER));
+    let waiting = std::thread::spawn(move || publication.publish(&TOPIC, b"one", Deadline::NEVER));
     drop(node);
     assert_eq!(waiting.join().expect("no panic"), Err(Refusal::Closed));
 }
@@ -159,9 +160,9 @@ fn a_wait_for_an_acknowledgement_ends_with_the_node() {
     let mut settings = world.member(1);
     settings.threads.drop_timeout_ns = 0;
     let (node, mut publication, _subscription) = start(&settings);
-    poll_until(&mut other, "the view", |_| publication.try_publish(TOPIC, b"one").is_ok());
+    poll_until(&mut other, "the view", |_| publication.try_publish(&TOPIC, b"one").is_ok());
     poll_until(&mut other, "an acknowledgement", |_| publication.acknowledged() == 1);
-    publication.publish(TOPIC, b"two", PATIENCE).expect("there is room"); // the other member does not run any more
+    publication.publish(&TOPIC, b"two", PATIENCE).expect("there is room"); // the other member does not run any more
     let waiting = std::thread::spawn(move || publication.wait_acknowledged(2, Deadline::NEVER));
     drop(node);
     assert_eq!(waiting.join().expect("no panic"), Err(NotAcknowledged::Closed { acknowledged: 1 }));
@@ -178,10 +179,10 @@ fn a_message_that_the_group_can_never_take_is_dropped_by_its_number() {
     settings.process.rank = 1;
     settings.network.receive_buffer_bytes = 64 << 10; // a quarter of its window is shorter than the message
     let (_other, _unused, mut subscription) = start(&settings);
-    assert_eq!(publication.publish(TOPIC, b"short", PATIENCE), Ok(1));
+    assert_eq!(publication.publish(&TOPIC, b"short", PATIENCE), Ok(1));
     publication.wait_acknowledged(1, PATIENCE).expect("both run");
-    assert_eq!(publication.publish(TOPIC, &[7; 60_000], PATIENCE), Ok(2));
-    assert_eq!(publication.publish(TOPIC, b"short", PATIENCE), Ok(3));
+    assert_eq!(publication.publish(&TOPIC, &[7; 60_000], PATIENCE), Ok(2));
+    assert_eq!(publication.publish(&TOPIC, b"short", PATIENCE), Ok(3));
     publication.wait_acknowledged(3, PATIENCE).expect("both run");
     assert_eq!(publication.wait_acknowledged(2, PATIENCE), Err(NotAcknowledged::Dropped { number: 2 }));
     assert_eq!((read(&mut subscription, 2).len(), publication.acknowledged()), (2, 3));

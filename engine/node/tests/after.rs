@@ -2,8 +2,9 @@
 //! in that order, whatever arrives first.
 
 use crate::common::{TOPIC, World, fresh_address, until};
+use bourdon::id::MessageName;
 use bourdon::settings::{ChannelSettings, Order, Reliability};
-use bourdon::{Channels, MessageName, Refusal, Settings};
+use bourdon::{Channels, Refusal, Settings};
 
 /// Channel, and the number that is the payload.
 type Got = (String, u64);
@@ -36,7 +37,7 @@ impl Party {
     }
 
     fn is_formed(&self) -> bool {
-        self.channels.names().all(|name| self.channels.get(name).expect("joined").process().is_formed())
+        self.channels.names().all(|name| self.channels.get(name).expect("joined").is_formed())
     }
 
     fn count(&self, channel: &str) -> usize {
@@ -83,15 +84,12 @@ fn exchange(fills: Order, count: u64, is_tied: bool) -> Vec<Got> {
     until("all orders and fills", || {
         if next < count {
             let orders = parties[0].channels.get_mut("orders").expect("joined");
-            next += u64::from(taken(orders.try_publish(TOPIC, &next.to_le_bytes())));
+            next += u64::from(taken(orders.try_publish(&TOPIC, &next.to_le_bytes())));
         }
         while let Some(name) = parties[1].names.get(filled as usize).copied() {
             let (payload, channels) = (filled.to_le_bytes(), &mut parties[1].channels);
-            let result = match is_tied {
-                true => channels.publish_after("fills", TOPIC, &payload, name),
-                false => channels.get_mut("fills").expect("joined").try_publish(TOPIC, &payload),
-            };
-            if !taken(result) {
+            let topic = if is_tied { TOPIC.after(name) } else { TOPIC };
+            if !taken(channels.get_mut("fills").expect("joined").try_publish(&topic, &payload)) {
                 break;
             }
             filled += 1;
@@ -146,15 +144,14 @@ fn a_channel_that_is_not_joined_is_not_waited_for() {
     });
     let group = first.for_channel("orders").expect("there is one").group.name;
     let name = MessageName::new(
-        bourdon::GroupId::of(&group),
-        (bourdon::InstanceId(1), bourdon::Epoch(1)),
-        (bourdon::Rank(0), bourdon::Incarnation(1)),
-        bourdon::Sequence(9),
+        bourdon::id::GroupId::of(&group),
+        (bourdon::id::InstanceId(1), bourdon::id::Epoch(1)),
+        (bourdon::id::Rank(0), bourdon::id::Incarnation(1)),
+        bourdon::id::Sequence(9),
     );
-    assert_eq!(parties[0].channels.publish_after("orders", TOPIC, &[0; 8], name), Err(Refusal::Outside));
     until("room", || {
         parties.iter_mut().for_each(Party::poll);
-        taken(parties[0].channels.publish_after("fills", TOPIC, &[0; 8], name))
+        taken(parties[0].channels.get_mut("fills").expect("joined").try_publish(&TOPIC.after(name), &[0; 8]))
     });
     until("it to be shown", || {
         parties.iter_mut().for_each(Party::poll);

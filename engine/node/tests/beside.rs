@@ -1,8 +1,9 @@
 //! Groups beside each other on real sockets: several data agents, one control thread, one judgement of what is alive.
 
 use crate::common::{self, PATIENCE, Started, TOPIC, World, cell, fresh_address, joined, next_event, read, until};
+use bourdon::event::Why;
 use bourdon::settings::{ChannelDetector, ChannelSettings, IdleStrategy};
-use bourdon::{Event, Node, Settings, Subscription, Why};
+use bourdon::{Event, Node, Settings, Subscription};
 
 const CHANNELS: [&str; 3] = ["trades", "quotes", "news"];
 
@@ -77,7 +78,7 @@ fn four_groups_share_two_agents_and_one_control_thread() {
         for group in 0..4 {
             for number in 0..20_u64 {
                 let from = &mut hosts[number as usize % 3].nodes[group].1;
-                until("room", || from.try_publish(TOPIC, &number.to_le_bytes()).is_ok());
+                until("room", || from.try_publish(&TOPIC, &number.to_le_bytes()).is_ok());
             }
             let delivered = read(&mut hosts[0].nodes[group].2, 20);
             assert!(hosts[1..].iter_mut().all(|host| read(&mut host.nodes[group].2, 20) == delivered), "{idle:?}");
@@ -90,7 +91,7 @@ fn four_groups_share_two_agents_and_one_control_thread() {
         }
         for group in 0..3 {
             let from = &mut hosts[2].nodes[group].1;
-            until("room", || from.try_publish(TOPIC, b"more").is_ok());
+            until("room", || from.try_publish(&TOPIC, b"more").is_ok());
             hosts.iter_mut().for_each(|host| assert_eq!(read(&mut host.nodes[group].2, 1)[0].3, b"more"));
         }
         drop(hosts);

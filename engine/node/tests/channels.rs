@@ -1,8 +1,10 @@
 //! Channels on real sockets: a process gets exactly the channels it joins, in their order, whatever the others do.
 
 use crate::common::{self, World, free_addresses, fresh_address, until};
+use bourdon::counters::Counter;
+use bourdon::event::Why;
 use bourdon::settings::{ChannelDetector, ChannelSettings, Order, Reliability, Role, Transport};
-use bourdon::{Channels, Counter, Event, InlineNode, Settings, Standing, TopicName, Why};
+use bourdon::{Channels, Event, InlineNode, Settings, Standing, Topic};
 use bourdon_wire::Rank;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -44,7 +46,7 @@ impl Party {
     }
 
     fn is_formed(&self) -> bool {
-        self.channels.names().all(|name| self.channels.get(name).expect("joined").process().is_formed())
+        self.channels.names().all(|name| self.channels.get(name).expect("joined").is_formed())
     }
 
     /// How many messages of a publisher it has from a channel.
@@ -65,10 +67,10 @@ fn poll_all(parties: &mut [Party]) {
 /// Publishes the message of this number of a party on a channel, polling every party until it is taken.
 fn publish(parties: &mut [Party], of: usize, channel: &str, number: usize) {
     let payload = format!("{channel}:{of}:{number}");
-    let name = TopicName::new("md.es").expect("it is one");
+    let topic = Topic::new("md.es").expect("it is one");
     until("room", || {
         let node = parties[of].channels.get_mut(channel).expect("joined");
-        let refused = match node.try_publish_named(&name, payload.as_bytes()) {
+        let refused = match node.try_publish(&topic, payload.as_bytes()) {
             Ok(_) => return true,
             Err(refusal) => refusal,
         };
@@ -194,7 +196,7 @@ fn come_and_go(change: impl Fn(&mut Settings)) {
         if round == 1 {
             wait_for(&mut parties, "the member to be back", |parties| {
                 let node = parties[2].channels.get("trades").expect("joined");
-                node.process().standing() == Standing::Member
+                node.standing() == Standing::Member
             });
         }
     }
@@ -256,7 +258,7 @@ fn two_channels_on_one_address_do_not_mix() {
     let world = World::new(2);
     let settings = |rank, name: &str| {
         let mut settings = world.member(rank);
-        settings.group.name = bourdon::channels::full_name("test", name);
+        settings.group.name = bourdon::settings::full_name("test", name);
         settings.group.order = if name == "a" { Order::Total } else { Order::Fifo };
         settings
     };
@@ -266,7 +268,7 @@ fn two_channels_on_one_address_do_not_mix() {
     }
     let poll = |nodes: &mut [(&str, InlineNode, Vec<u64>)]| {
         for (name, node, got) in nodes {
-            node.poll(|delivery| {
+            node.poll(usize::MAX, |delivery| {
                 let Some(message) = delivery.message() else {
                     return assert!(matches!(delivery.event(), Some(Event::View { .. })), "{delivery:?}");
                 };
@@ -279,7 +281,7 @@ fn two_channels_on_one_address_do_not_mix() {
     };
     until("both to form", || {
         poll(&mut nodes);
-        nodes.iter().all(|(_, node, _)| node.process().is_formed())
+        nodes.iter().all(|(_, node, _)| node.is_formed())
     });
     const COUNT: u64 = 2_000;
     let mut next = [0, 0];
@@ -289,7 +291,7 @@ fn two_channels_on_one_address_do_not_mix() {
             let payload = [name.as_bytes(), &u64::to_le_bytes(next[place])].concat();
             // One twice as fast as the other, so that no number of one fits the other's.
             for _ in 0..=place {
-                if next[place] < COUNT && node.try_publish(common::TOPIC, &payload).is_ok() {
+                if next[place] < COUNT && node.try_publish(&common::TOPIC, &payload).is_ok() {
                     next[place] += 1;
                     break;
                 }
@@ -330,21 +332,21 @@ fn a_channel_that_leans_evicts_as_soon_as_its_group() {
     }
     fn poll(members: &mut [(InlineNode, Party)]) {
         for (group, party) in members {
-            group.poll(|_| {}).expect("the port works");
+            group.poll(usize::MAX, |_| {}).expect("the port works");
             party.channels.lean_on(group);
             party.poll();
         }
     }
     until("both to form", || {
         poll(&mut members);
-        members.iter().all(|(group, party)| group.process().is_formed() && party.is_formed())
+        members.iter().all(|(group, party)| group.is_formed() && party.is_formed())
     });
     drop(members.pop());
     until("the view without it", || {
         poll(&mut members);
         members.iter().all(|(_, party)| {
             let node = party.channels.get("quotes").expect("joined");
-            node.process().view().bits() == 0b101
+            node.view().bits() == 0b101
         })
     });
     let by_group = ("quotes".to_owned(), Event::Suspected(Rank(1), Why::Group));
@@ -364,11 +366,8 @@ fn a_member_of_a_channel_that_leans_is_run_beside_the_group() {
     quotes.process.role = Role::Observer;
     InlineNode::join(&quotes).expect("an observer has no detectors");
     let group = InlineNode::join(&settings).expect("the group itself does not lean");
-    let timing = |node: &InlineNode| node.process().config().timing;
     let mut channels = Channels::new(&settings).expect("the settings are good");
     channels.join("quotes").expect("it is run beside the group");
-    let own = timing(channels.get("quotes").expect("joined"));
-    assert_eq!(own, timing(&group).leaning());
     channels.lean_on(&group); // it is in no view yet, and judges nothing
 }
 
@@ -446,7 +445,7 @@ fn a_joiner_leaves_as_a_member_does() {
     let left = |parties: &[Party]| parties[2].events.iter().filter(|(_, it)| matches!(it, Event::Left(_))).count();
     parties[2].channels.leave("trades");
     wait_for(&mut parties, "the member to be let go", |parties| left(parties) == 1);
-    let standing = |parties: &[Party]| Some(parties[2].channels.get("trades")?.process().standing());
+    let standing = |parties: &[Party]| Some(parties[2].channels.get("trades")?.standing());
     for count in 2..6 {
         assert_eq!(standing(&parties), None, "it is gone");
         parties[2].channels.join("trades").expect("it opens");

@@ -1,8 +1,9 @@
 //! The end of a node: what it accepted arrives, or is reported, within a bound.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, events, next_event, poll_until, read, start, until};
+use bourdon::error::NotAcknowledged;
 use bourdon::settings::IdleStrategy;
-use bourdon::{Event, InlineNode, Node, NotAcknowledged, Refusal};
+use bourdon::{Event, InlineNode, Node, Refusal};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -28,15 +29,15 @@ fn formed(world: &World, drop_timeout_ns: u64) -> [InlineNode; 2] {
     });
     let [first, second] = &mut nodes;
     poll_until(first, "both to be members", |first| {
-        second.poll(|_| {}).expect("the port works");
-        [&*first, second].iter().all(|node| node.process().is_formed())
+        second.poll(usize::MAX, |_| {}).expect("the port works");
+        [&*first, second].iter().all(|node| node.is_formed())
     });
     nodes
 }
 
 fn publish(node: &mut InlineNode) {
     for number in 0..COUNT {
-        poll_until(node, "room", |node| node.try_publish(TOPIC, &number.to_le_bytes()).is_ok());
+        poll_until(node, "room", |node| node.try_publish(&TOPIC, &number.to_le_bytes()).is_ok());
     }
 }
 
@@ -89,7 +90,7 @@ fn issue_0_of_20_messages_arrived_that_were_published_before_a_node_was_dropped(
     let (node, mut publication, _subscription) = start(&settings);
     let publishing = std::thread::spawn(move || {
         for number in 0..COUNT {
-            publication.publish(TOPIC, &number.to_le_bytes(), PATIENCE).expect("the group forms");
+            publication.publish(&TOPIC, &number.to_le_bytes(), PATIENCE).expect("the group forms");
         }
         drop(publication); // it still sends what it accepted
         drop(node);
@@ -107,7 +108,7 @@ fn an_inline_node_that_is_dropped_sends_what_it_accepted() {
     let ending = std::thread::spawn(move || warned_of(first));
     let mut next = 0u64;
     until("all messages, and the end of the other node", || {
-        let polled = second.poll(|delivery| {
+        let polled = second.poll(usize::MAX, |delivery| {
             let Some(message) = delivery.message() else { return };
             assert_eq!(message.payload, next.to_le_bytes());
             next += 1;
@@ -137,8 +138,8 @@ fn a_node_that_a_panic_drops_does_not_wait() {
     let mut settings = world.member(1);
     settings.threads.drop_timeout_ns = patient();
     let (node, mut publication, _own) = start(&settings);
-    poll_until(&mut other, "the view", |_| publication.try_publish(TOPIC, b"first").is_ok());
-    publication.publish(TOPIC, b"more", PATIENCE).expect("there is room");
+    poll_until(&mut other, "the view", |_| publication.try_publish(&TOPIC, b"first").is_ok());
+    publication.publish(&TOPIC, b"more", PATIENCE).expect("there is room");
     drops_at_once(node);
 }
 
@@ -160,10 +161,10 @@ fn a_node_that_is_closed_accepts_no_more_sends_the_rest_and_leaves_the_view() {
     let world = World::new(3);
     let start = |rank| start(&world.member(rank));
     let [(node, mut publication, _), (second, ..), (_third, ..)] = [0, 1, 2].map(start); // none reads
-    publication.publish(TOPIC, b"first", PATIENCE).expect("there is room");
+    publication.publish(&TOPIC, b"first", PATIENCE).expect("there is room");
     publication.wait_acknowledged(1, PATIENCE).expect("the group forms");
     let publishing = std::thread::spawn(move || {
-        let refused = std::iter::repeat_with(|| publication.publish(TOPIC, b"more", PATIENCE)).find_map(Result::err);
+        let refused = std::iter::repeat_with(|| publication.publish(&TOPIC, b"more", PATIENCE)).find_map(Result::err);
         (publication, refused)
     });
     until("some messages", || cell(&world, &second, "delivered") >= 100);
@@ -183,7 +184,7 @@ fn the_last_member_and_an_observer_leave_too() {
     let (member, mut publication, _own) = start(&world.member(0));
     let (observer, _unused, _subscription) = start(&world.observer());
     let inline = InlineNode::join(&world.observer()).expect("it joins");
-    publication.publish(TOPIC, b"alone", PATIENCE).expect("there is room");
+    publication.publish(&TOPIC, b"alone", PATIENCE).expect("there is room");
     assert!(observer.close(PATIENCE).expect("it ends well").is_clean());
     assert!(inline.close(PATIENCE).expect("it ends well").is_clean());
     assert!(member.close(PATIENCE).expect("it ends well").is_clean());
@@ -196,10 +197,10 @@ fn a_close_reports_the_numbers_that_are_not_acknowledged() {
     let world = World::new(2);
     let mut other = InlineNode::join(&world.member(0)).expect("it joins");
     let (node, mut publication, _own) = start(&world.member(1));
-    poll_until(&mut other, "the view", |_| publication.try_publish(TOPIC, b"first").is_ok());
+    poll_until(&mut other, "the view", |_| publication.try_publish(&TOPIC, b"first").is_ok());
     poll_until(&mut other, "the first message", |_| publication.acknowledged() == 1);
     for _ in 0..COUNT {
-        publication.publish(TOPIC, b"more", PATIENCE).expect("there is room");
+        publication.publish(&TOPIC, b"more", PATIENCE).expect("there is room");
     }
     let report = node.close(short).expect("it ends well"); // the other member does not run
     assert_eq!((&report.unacknowledged[0], report.has_left), (&(2..COUNT + 2), false));
@@ -218,7 +219,7 @@ fn an_inline_node_is_closed_by_polling_it() {
     let closing = std::thread::spawn(move || first.close(PATIENCE));
     let mut count = 0u64;
     until("the end of the other node", || {
-        let polled = second.poll(|delivery| {
+        let polled = second.poll(usize::MAX, |delivery| {
             count += u64::from(delivery.message().is_some());
             assert!(!matches!(delivery.event(), Some(bourdon::Event::Suspected(..))), "it was suspected first");
         });
@@ -226,7 +227,7 @@ fn an_inline_node_is_closed_by_polling_it() {
         closing.is_finished()
     });
     assert!(closing.join().expect("no panic").expect("the port works").is_clean());
-    assert_eq!((count, second.process().view().members.len()), (COUNT, 1));
+    assert_eq!((count, second.view().members.len()), (COUNT, 1));
 }
 
 /// A subscriber that reads nothing holds delivery up: what is not delivered here is not acknowledged in total order,
@@ -240,7 +241,7 @@ fn a_close_is_bounded_though_a_subscriber_reads_nothing() {
     let (_other, _unused, mut subscription) = start(&world.member(0));
     let messages = 600; // 500 bytes each: more than the ring holds, and less than a window
     for _ in 0..messages {
-        publication.publish(TOPIC, &[7; 500], PATIENCE).expect("there is room");
+        publication.publish(&TOPIC, &[7; 500], PATIENCE).expect("there is room");
     }
     read(&mut subscription, messages);
     let report = node.close(Duration::from_nanos(SHORT_NS)).expect("it ends well");
@@ -261,7 +262,7 @@ fn removed_with_messages(world: &World) -> InlineNode {
     });
     let poll = |node: &mut Option<InlineNode>| {
         let mut is_removed = false;
-        let polled = node.as_mut().expect("it runs").poll(|delivery| {
+        let polled = node.as_mut().expect("it runs").poll(usize::MAX, |delivery| {
             is_removed |= matches!(delivery.event(), Some(bourdon::Event::Removed(_)));
         });
         polled.expect("the port works");
@@ -269,14 +270,14 @@ fn removed_with_messages(world: &World) -> InlineNode {
     };
     until("all to be members", || {
         nodes.iter_mut().for_each(|node| _ = poll(node));
-        nodes.iter().flatten().all(|node| node.process().is_formed())
+        nodes.iter().flatten().all(|node| node.is_formed())
     });
     for number in 0..COUNT {
-        nodes[2].as_mut().expect("it runs").try_publish(TOPIC, &number.to_le_bytes()).expect("there is room");
+        nodes[2].as_mut().expect("it runs").try_publish(&TOPIC, &number.to_le_bytes()).expect("there is room");
     }
     until("the others to go on", || {
         nodes[..2].iter_mut().for_each(|node| _ = poll(node));
-        nodes[..2].iter().flatten().all(|node| node.process().view().members.len() == 2)
+        nodes[..2].iter().flatten().all(|node| node.view().members.len() == 2)
     });
     until("the removal", || {
         nodes[..2].iter_mut().for_each(|node| _ = poll(node));
@@ -300,9 +301,9 @@ fn issue_a_close_was_clean_though_a_message_had_been_dropped() {
     settings.process.rank = 1;
     settings.network.receive_buffer_bytes = 64 << 10; // a quarter of its window is shorter than the message
     let (_other, _unused, _subscription) = start(&settings);
-    publication.publish(TOPIC, b"short", PATIENCE).expect("there is room");
+    publication.publish(&TOPIC, b"short", PATIENCE).expect("there is room");
     publication.wait_acknowledged(1, PATIENCE).expect("both run");
-    assert_eq!(publication.publish(TOPIC, &[7; 60_000], PATIENCE), Ok(2));
+    assert_eq!(publication.publish(&TOPIC, &[7; 60_000], PATIENCE), Ok(2));
     let report = node.close(PATIENCE).expect("it ends well");
     assert!(report.has_left && report.unacknowledged_count() == 0 && !report.is_clean(), "{report:?}");
     assert_eq!(report.dropped, [(0, 2..=2)]);
@@ -315,9 +316,9 @@ fn messages_that_a_node_had_accepted_when_it_left_have_an_outcome() {
     let node = Node::open(&world.member(0)).expect("it opens");
     let (mut publication, mut events) = (node.publication().expect("it is open"), events(&node));
     node.join().expect("it joins");
-    publication.publish(TOPIC, b"first", PATIENCE).expect("there is room");
+    publication.publish(&TOPIC, b"first", PATIENCE).expect("there is room");
     let publishing = std::thread::spawn(move || {
-        let refused = std::iter::repeat_with(|| publication.publish(TOPIC, b"more", PATIENCE)).find_map(Result::err);
+        let refused = std::iter::repeat_with(|| publication.publish(&TOPIC, b"more", PATIENCE)).find_map(Result::err);
         (publication, refused)
     });
     assert!(node.leave());

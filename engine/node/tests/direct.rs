@@ -1,8 +1,10 @@
 //! Direct messages on real sockets: inline, threaded and client nodes; through loss; by source.
 
 use crate::common::{TOPIC, World, events, free_addresses, next_event, start, until};
+use bourdon::error::DirectRefusal;
+use bourdon::id::Rank;
 use bourdon::settings::{IdleStrategy, Transport};
-use bourdon::{ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectRefusal, DirectTo, InlineNode, Rank};
+use bourdon::{ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectTo, InlineNode};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<InlineNode> {
@@ -10,14 +12,14 @@ fn formed(world: &World) -> Vec<InlineNode> {
         (0..world.members).map(|rank| InlineNode::join(&world.member(rank)).expect("it joins")).collect();
     until("the group to form", || {
         poll_all(&mut nodes);
-        nodes.iter().all(|node| node.process().is_formed())
+        nodes.iter().all(|node| node.is_formed())
     });
     nodes
 }
 
 fn poll_all(nodes: &mut [InlineNode]) {
     for node in nodes {
-        node.poll(|_| {}).expect("the port works");
+        node.poll(usize::MAX, |_| {}).expect("the port works");
     }
 }
 
@@ -46,7 +48,7 @@ fn reach_each_other(world: &World) {
             done(&mut nodes, &mut client)
         });
     };
-    all(&mut |nodes, client| nodes[2].process().is_formed() && client.members().len() == 2);
+    all(&mut |nodes, client| nodes[2].is_formed() && client.members().len() == 2);
     // The client asks the member, which answers to the address in the question.
     all(&mut |_, client| client.send_to(Rank(1), b"question").is_ok());
     let mut question = None;
@@ -93,13 +95,13 @@ fn is_heard_by_all(world: &World) {
     nodes.push(InlineNode::join(&world.observer()).expect("it joins"));
     until("a spectator", || {
         poll_all(&mut nodes);
-        nodes[2].process().is_formed()
+        nodes[2].is_formed()
     });
     nodes[0].broadcast(b"to all on the network").expect("lo can");
     let mut heard = vec![0; 3];
     until("both to hear", || {
         for (node, heard) in nodes.iter_mut().zip(&mut heard) {
-            node.poll(|_| {}).expect("the port works");
+            node.poll(usize::MAX, |_| {}).expect("the port works");
             *heard += received(node).iter().filter(|message| message.broadcast && message.from == Rank(0)).count();
         }
         heard[1..] == [1, 1]
@@ -167,21 +169,25 @@ fn a_node_hears_the_sources_it_names_while_it_runs() {
     let both = |member: &mut InlineNode, observer: &mut InlineNode, wanted: usize| {
         let mut heard = 0;
         until("the observer to hear", || {
-            member.poll(|_| {}).expect("the port works");
-            observer.poll(|delivery| heard += usize::from(delivery.message().is_some())).expect("the port works");
-            observer.process().is_formed() && heard == wanted
+            member.poll(usize::MAX, |_| {}).expect("the port works");
+            observer
+                .poll(usize::MAX, |delivery| heard += usize::from(delivery.message().is_some()))
+                .expect("the port works");
+            observer.is_formed() && heard == wanted
         });
     };
     both(&mut member, &mut observer, 0);
     observer.leave_source(source).expect("it was joined");
-    member.try_publish(TOPIC, b"unheard for now").expect("there is room");
+    member.try_publish(&TOPIC, b"unheard for now").expect("there is room");
     // By unicast, which no source filter affects: when this is here, the multicast before it would have been.
     let to = observer.local_address().into();
     let (mut sent, mut heard) = (false, 0);
     until("the unicast", || {
-        member.poll(|_| {}).expect("the port works");
+        member.poll(usize::MAX, |_| {}).expect("the port works");
         sent = sent || member.send_to_address(to, b"last").is_ok();
-        observer.poll(|delivery| heard += usize::from(delivery.message().is_some())).expect("the port works");
+        observer
+            .poll(usize::MAX, |delivery| heard += usize::from(delivery.message().is_some()))
+            .expect("the port works");
         observer.poll_direct().is_some()
     });
     assert_eq!(heard, 0, "the source was left");

@@ -1,8 +1,9 @@
 //! Locks and leaders of inline nodes: the verbs of threaded nodes, carried out by the thread that polls.
 
 use crate::common::{PATIENCE, World, until};
+use bourdon::error::{CoordinationRefusal, LockError, Lost};
 use bourdon::settings::MutexKind;
-use bourdon::{CoordinationRefusal, Election, Guard, InlineNode, LockError, LockRequest, Lost};
+use bourdon::{Election, Guard, InlineNode, LockRequest};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ impl Nodes {
 
     fn poll_until(&mut self, what: &str, mut done: impl FnMut() -> bool) {
         until(what, || {
-            self.0.iter_mut().flatten().for_each(|node| _ = node.poll(|_| {}).expect("the port works"));
+            self.0.iter_mut().flatten().for_each(|node| _ = node.poll(usize::MAX, |_| {}).expect("the port works"));
             done()
         });
     }

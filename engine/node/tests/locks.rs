@@ -1,8 +1,9 @@
 //! Locks and leaders of threaded nodes on real sockets: exclusion, waiting, losing, handing over, the admin socket.
 
 use crate::common::{PATIENCE, Started, World, start, until};
+use bourdon::error::{CoordinationRefusal, LockError, Loss, Lost};
 use bourdon::settings::MutexKind;
-use bourdon::{CoordinationRefusal, Election, ElectionState, FencingToken, Guard, LockError, Loss, Lost, Node};
+use bourdon::{Election, ElectionState, FencingToken, Guard, Node};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

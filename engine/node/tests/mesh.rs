@@ -2,8 +2,9 @@
 //! and an observer needs one member's address.
 
 use crate::common::{self, TOPIC, World, free_addresses, until};
+use bourdon::id::OrderNumber;
 use bourdon::settings::{IdleStrategy, Start, Transport};
-use bourdon::{Delivery, Discovery, Event, InlineNode, OrderNumber, Settings, Standing, discover};
+use bourdon::{Delivery, Discovery, Event, InlineNode, Settings, Standing, discover};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
@@ -24,7 +25,7 @@ fn poll_all(
     until("all to be done", || {
         let mut done = true;
         for (place, (node, got)) in nodes.iter_mut().zip(&mut *got).enumerate() {
-            let polled = node.poll(|delivery| match delivery {
+            let polled = node.poll(usize::MAX, |delivery| match delivery {
                 Delivery::Message(message) => {
                     assert_eq!(message.payload, format!("{} {}", message.sender, message.sequence).as_bytes());
                     got.push((message.order, message.sender.0, message.sequence.0));
@@ -64,7 +65,7 @@ fn links_that_break_in_mid_stream_lose_nothing() {
         poll_all(&mut nodes, &mut got, |place, node, got| {
             // Members publish; every member breaks links as it delivers, an observer its own.
             while place < 3 && published[place] < EACH {
-                match node.try_publish(TOPIC, format!("{place} {}", published[place]).as_bytes()) {
+                match node.try_publish(&TOPIC, format!("{place} {}", published[place]).as_bytes()) {
                     Ok(_) => published[place] += 1,
                     Err(refusal) if refusal.is_transient() => break,
                     Err(refusal) => panic!("it fits, and comes from a member: {refusal}"),
@@ -82,7 +83,8 @@ fn links_that_break_in_mid_stream_lose_nothing() {
             "one number each"
         );
         assert!(got.iter().all(|it| *it == got[0]), "all in one order");
-        let repaired: u64 = nodes.iter().map(|node| node.counters().get(bourdon::Counter::RepairsReceived)).sum();
+        let repaired: u64 =
+            nodes.iter().map(|node| node.counters().get(bourdon::counters::Counter::RepairsReceived)).sum();
         assert!(repaired > 0, "what was broken off was repaired, or nothing was broken off");
     }
 }
@@ -94,13 +96,13 @@ fn a_process_that_comes_back_listens_where_it_was() {
     let mut nodes: Vec<InlineNode> =
         (0..3).map(|rank| InlineNode::join(&over_tcp(world.member(rank), &peers)).expect("it starts")).collect();
     let mut got = vec![Vec::new(); 3];
-    let members = |node: &InlineNode| node.process().view().members.len();
+    let members = |node: &InlineNode| node.view().members.len();
     poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 3);
     // Rank 0 dials no member: the others must find it again.
     drop(nodes.remove(0));
     poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 2);
     nodes.push(InlineNode::join(&over_tcp(world.member(0), &peers)).expect("the address is free again"));
-    poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 3 && node.process().standing() == Standing::Member);
+    poll_all(&mut nodes, &mut got, |_, node, _| members(node) == 3 && node.standing() == Standing::Member);
 }
 
 #[test]
@@ -112,7 +114,7 @@ fn a_listener_learns_the_group_from_one_member() {
     settings.group.members = 60; // not known yet
     let listener = thread::spawn(move || discover(&mut settings, common::PATIENCE).map(|found| (found, settings)));
     until("the listener to be done", || {
-        member.poll(|_| {}).expect("the port works");
+        member.poll(usize::MAX, |_| {}).expect("the port works");
         listener.is_finished()
     });
     let (found, settings) = listener.join().expect("it does not panic").expect("the network works");

@@ -60,12 +60,12 @@ fn a_view_stands_between_the_same_two_messages_everywhere() {
     let (mut shown, mut all, mut filtered) = (Vec::new(), Vec::new(), Vec::new());
     let mut published = 0;
     until("the view of two, and messages behind it", || {
-        inline.poll(|delivery| shown.extend(Item::of(&delivery))).expect("the port works");
-        leaver.poll(|_| {}).expect("the port works");
-        if inline.try_publish(TOPIC, b"x").is_ok() {
+        inline.poll(usize::MAX, |delivery| shown.extend(Item::of(&delivery))).expect("the port works");
+        leaver.poll(usize::MAX, |_| {}).expect("the port works");
+        if inline.try_publish(&TOPIC, b"x").is_ok() {
             published += 1;
         }
-        let _ = publication.try_publish(TOPIC, b"y");
+        let _ = publication.try_publish(&TOPIC, b"y");
         if published == 100 {
             leaver.leave();
         }
@@ -102,12 +102,12 @@ fn a_gap_stands_between_the_two_messages_around_it() {
     let (mut shown, mut all, mut published) = (Vec::new(), Vec::new(), 0);
     let gaps = |items: &[Item]| items.iter().filter(|item| matches!(item, Item::Event(Event::Gap { .. }))).count();
     until("some gaps at both", || {
-        member.poll(|_| {}).expect("the port works");
-        let is_heard = inline.process().is_formed() && cell(&world, &node, "views") > 0;
-        if is_heard && member.try_publish(TOPIC, &[7; 1200]).is_ok() {
+        member.poll(usize::MAX, |_| {}).expect("the port works");
+        let is_heard = inline.is_formed() && cell(&world, &node, "views") > 0;
+        if is_heard && member.try_publish(&TOPIC, &[7; 1200]).is_ok() {
             published += 1;
         }
-        inline.poll(|delivery| shown.extend(Item::of(&delivery))).expect("the port works");
+        inline.poll(usize::MAX, |delivery| shown.extend(Item::of(&delivery))).expect("the port works");
         read(&mut subscription, &mut all);
         gaps(&shown) > 20 && gaps(&all) > 20
     });
@@ -138,15 +138,16 @@ fn a_full_ring_loses_no_view() {
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
     let (node, _publication, mut subscription) = start(&settings);
-    let poll =
-        |members: &mut [InlineNode]| members.iter_mut().for_each(|node| _ = node.poll(|_| {}).expect("it works"));
+    let poll = |members: &mut [InlineNode]| {
+        members.iter_mut().for_each(|node| _ = node.poll(usize::MAX, |_| {}).expect("it works"))
+    };
     until("the first view", || {
         poll(&mut members);
-        members.iter().all(|node| node.process().is_formed()) && cell(&world, &node, "views") > 0
+        members.iter().all(|node| node.is_formed()) && cell(&world, &node, "views") > 0
     });
     let fill = |members: &mut [InlineNode], what, is_full: &dyn Fn() -> bool| {
         until(what, || {
-            let _ = members[0].try_publish(TOPIC, &[7; 500]);
+            let _ = members[0].try_publish(&TOPIC, &[7; 500]);
             poll(members);
             is_full()
         });
@@ -182,12 +183,13 @@ fn a_full_ring_loses_no_view() {
 fn issue_a_process_that_leaves_while_it_forms_never_reported_it() {
     let world = World::new(2);
     let mut node = InlineNode::join(&world.member(0)).expect("it starts");
-    node.poll(|_| {}).expect("the port works");
+    node.poll(usize::MAX, |_| {}).expect("the port works");
     node.leave();
     let mut has_left = false;
     until("the report", || {
-        node.poll(|delivery| has_left |= matches!(delivery.event(), Some(Event::Left(_)))).expect("the port works");
+        node.poll(usize::MAX, |delivery| has_left |= matches!(delivery.event(), Some(Event::Left(_))))
+            .expect("the port works");
         has_left
     });
-    until("rest", || node.poll(|_| {}).expect("the port works") == 0);
+    until("rest", || node.poll(usize::MAX, |_| {}).expect("the port works") == 0);
 }

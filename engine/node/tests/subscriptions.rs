@@ -3,7 +3,7 @@
 use crate::common::{PATIENCE, TOPIC, World, cell, events, next_event, read, start, until};
 use bourdon::settings::{FlowMode, Start};
 use bourdon::{
-    Closed, Deadline, Delivery, Error, Event, InlineNode, Node, Overrun, Refusal, Subscribe, Subscription, TopicId,
+    Closed, Deadline, Delivery, Error, Event, InlineNode, Node, Overrun, Refusal, Subscribe, Subscription, Topic,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::os::fd::AsFd;
@@ -38,13 +38,13 @@ fn a_subscription_before_the_join_misses_nothing_and_a_later_one_begins_with_the
     let mut first = node.publication().expect("it is open");
     node.join().expect("it joins");
     node.join().expect("once more does nothing");
-    first.publish(TOPIC, b"one", PATIENCE).expect("it forms");
+    first.publish(&TOPIC, b"one", PATIENCE).expect("it forms");
     first.wait_acknowledged(1, PATIENCE).expect("it is alone");
     let (mut late, mut late_events) = (node.subscribe("es").expect("it runs"), events(&node));
     let mut second = node.publication().expect("it runs");
     // Both commands are carried out once the descriptor of the later subscription has its first item.
     assert_eq!(late.wait(PATIENCE), Ok(true));
-    second.publish(TOPIC, b"two", PATIENCE).expect("there is room");
+    second.publish(&TOPIC, b"two", PATIENCE).expect("there is room");
     second.wait_acknowledged(1, PATIENCE).expect("it is alone");
     assert_eq!(items(&mut early), ["view", "one", "two"]);
     assert_eq!(items(&mut late), ["view", "two"]);
@@ -64,14 +64,14 @@ fn a_node_that_is_never_joined_ends_at_once_and_loses_nothing_in_silence() {
     let node = Node::open(&world.member(0)).expect("it opens");
     let mut subscription = node.subscribe(Subscribe::all()).expect("it is open");
     let mut publication = node.publication().expect("it is open");
-    publication.try_publish(TOPIC, b"x").expect("the only member refuses nothing");
+    publication.try_publish(&TOPIC, b"x").expect("the only member refuses nothing");
     let request = node.request_lock("one").expect("it is a name");
     assert_eq!(subscription.next(Duration::ZERO).map(|_| ()), Ok(()));
     let waiting = std::thread::spawn(move || subscription.next(Deadline::NEVER).map(|_| ()));
     let report = node.close(PATIENCE).expect("it ends well");
     assert_eq!((report.unacknowledged_count(), report.has_left), (1, true));
     assert_eq!(waiting.join().expect("no panic"), Err(Closed::Ended));
-    assert_eq!(publication.try_publish(TOPIC, b"x"), Err(Refusal::Closed));
+    assert_eq!(publication.try_publish(&TOPIC, b"x"), Err(Refusal::Closed));
     drop(request);
     drop(Node::open(&world.member(0)).expect("it opens"));
     assert_eq!(world.names(), Vec::<String>::new());
@@ -86,10 +86,10 @@ fn a_node_that_is_joined_late_joins_the_group_that_runs() {
     let (first, mut publication, _own) = start(&world.member(0));
     let mut first_events = events(&first);
     until("a wait of more than a second", || matches!(next_event(&mut first_events), Some(Event::Waiting(_))));
-    assert_eq!(publication.try_publish(TOPIC, b"x"), Err(Refusal::Forming { missing: 0b10 }));
+    assert_eq!(publication.try_publish(&TOPIC, b"x"), Err(Refusal::Forming { missing: 0b10 }));
     late.join().expect("it joins");
     let mut late_items = late.subscribe(Subscribe::all()).expect("it runs");
-    publication.publish(TOPIC, b"x", PATIENCE).expect("they form");
+    publication.publish(&TOPIC, b"x", PATIENCE).expect("they form");
     assert_eq!(read(&mut late_items, 1)[0].3, b"x");
     assert!(matches!(next_event(&mut late_events), Some(Event::View { .. })), "it has waited for nothing before");
 }
@@ -133,7 +133,7 @@ fn handles_of_a_node_that_has_ended_report_why() {
     let world = World::new(1);
     let (node, mut publication, mut subscription) = start(&world.member(0));
     let mut unread = node.subscribe("no.such.topic").expect("it runs");
-    publication.publish(TOPIC, b"last", PATIENCE).expect("it forms");
+    publication.publish(&TOPIC, b"last", PATIENCE).expect("it forms");
     publication.wait_acknowledged(1, PATIENCE).expect("it is alone");
     let node = Arc::new(node);
     // A thread that waits without a deadline sees the end.
@@ -168,14 +168,14 @@ fn a_wait_ends_by_an_item_its_deadline_or_a_canceller() {
     assert_eq!(subscription.next(PATIENCE).map(|item| item.and_then(|item| item.event()).is_some()), Ok(true));
     assert_eq!(subscription.wait(Duration::from_millis(1)), Ok(false));
     assert_eq!(subscription.next(Duration::from_millis(1)).map(|item| item.is_none()), Ok(true));
-    publication.publish(TOPIC, b"x", PATIENCE).expect("there is room");
+    publication.publish(&TOPIC, b"x", PATIENCE).expect("there is room");
     assert_eq!(subscription.wait(Deadline::NEVER), Ok(true));
     assert_eq!(items(&mut subscription), ["x"]);
     let waiting = std::thread::spawn(move || (subscription.wait(Deadline::NEVER), subscription));
     node.canceller().cancel();
     let (waited, mut subscription) = waiting.join().expect("no panic");
     assert_eq!(waited, Ok(false));
-    publication.publish(TOPIC, b"y", PATIENCE).expect("it takes more");
+    publication.publish(&TOPIC, b"y", PATIENCE).expect("it takes more");
     until("it to be there all the same", || subscription.wait(Deadline::NEVER) == Ok(true));
     assert_eq!(subscription.next(Deadline::NEVER).map(|item| item.is_some()), Ok(true));
     assert_eq!(subscription.next(Deadline::NEVER).map(|item| item.is_none()), Ok(true), "it stays cancelled");
@@ -191,7 +191,7 @@ fn the_descriptor_is_readable_as_long_as_there_is_something() {
     const COUNT: u64 = 20_000;
     let publishing = std::thread::spawn(move || {
         for number in 0..COUNT {
-            publication.publish(TOPIC, &number.to_le_bytes(), PATIENCE).expect("there is room");
+            publication.publish(&TOPIC, &number.to_le_bytes(), PATIENCE).expect("there is room");
             if number % 7 == 0 {
                 publication.wait_acknowledged(number + 1, PATIENCE).expect("it is alone");
             }
@@ -222,10 +222,10 @@ fn the_descriptor_is_readable_as_long_as_there_is_something() {
     assert!(is_readable(&other, 0), "once, so that the first read arms it");
     assert_eq!(items(&mut other), Vec::<String>::new());
     let mut publication = node.publication().expect("it runs");
-    publication.publish(TOPIC, b"x", PATIENCE).expect("there is room");
+    publication.publish(&TOPIC, b"x", PATIENCE).expect("there is room");
     publication.wait_acknowledged(1, PATIENCE).expect("it is alone");
     assert!(!is_readable(&other, 0) && is_readable(&subscription, 1_000));
-    publication.publish(TopicId::of("other"), b"y", PATIENCE).expect("there is room");
+    publication.publish(&Topic::new("other").expect("it is one"), b"y", PATIENCE).expect("there is room");
     assert_eq!(other.wait(PATIENCE), Ok(true), "a wait works beside it");
     assert!(is_readable(&other, 1_000));
     assert_eq!(items(&mut other), ["y"]);
@@ -255,9 +255,9 @@ fn two_threads_share_a_subscription_by_a_mutex() {
     std::thread::scope(|scope| {
         let readers = [scope.spawn(read), scope.spawn(read)];
         for number in 1..=COUNT {
-            publication.publish(TOPIC, &vec![7; number], PATIENCE).expect("there is room");
+            publication.publish(&TOPIC, &vec![7; number], PATIENCE).expect("there is room");
         }
-        (0..2).for_each(|_| _ = publication.publish(TOPIC, b"", PATIENCE).expect("there is room"));
+        (0..2).for_each(|_| _ = publication.publish(&TOPIC, b"", PATIENCE).expect("there is room"));
         let mut all: Vec<_> = readers.into_iter().flat_map(|reader| reader.join().expect("no panic")).collect();
         all.sort_unstable();
         assert!(all.into_iter().eq(1..=COUNT), "each message once");
@@ -275,7 +275,7 @@ fn items_are_lent_one_by_one_from_a_ring_that_four_of_them_fill() {
     let payload = |number: u8| vec![number; 60_000];
     let publishing = std::thread::spawn(move || {
         for number in 0..100 {
-            publication.publish(TOPIC, &payload(number), PATIENCE).expect("there is room");
+            publication.publish(&TOPIC, &payload(number), PATIENCE).expect("there is room");
         }
     });
     let mut next = 0;
@@ -302,7 +302,7 @@ fn a_members_subscription_that_skips_holds_nothing_up() {
     for _ in 0..COUNT {
         until("room", || {
             own.poll(usize::MAX, |_| {}).expect("it runs");
-            publication.try_publish(TOPIC, &[7; 500]).is_ok()
+            publication.try_publish(&TOPIC, &[7; 500]).is_ok()
         });
     }
     until("all to be read or counted", || {
@@ -325,7 +325,7 @@ fn a_members_subscription_that_skips_holds_nothing_up() {
     assert!(skipped > 0 && skipped == watched.overruns() && skipped == cell(&world, &node, "overruns"), "{skipped}");
     drop(watched);
     let _another = node.subscribe(Subscribe::none()).expect("it runs");
-    publication.publish(TOPIC, b"x", PATIENCE).expect("there is room");
+    publication.publish(&TOPIC, b"x", PATIENCE).expect("there is room");
     publication.wait_acknowledged(COUNT + 1, PATIENCE).expect("it is alone");
     until("the counters to be copied", || cell(&world, &node, "delivered") > COUNT);
     assert_eq!(cell(&world, &node, "overruns"), skipped, "a count never falls");
@@ -368,7 +368,7 @@ fn events_without_a_place_come_to_those_that_asked() {
     let mut events = events(&node);
     let mut inline = InlineNode::join(&world.member(1)).expect("it joins");
     until("the view", || {
-        inline.poll(|_| {}).expect("the port works");
+        inline.poll(usize::MAX, |_| {}).expect("the port works");
         matches!(next_event(&mut events), Some(Event::View { .. }))
     });
     drop(inline);

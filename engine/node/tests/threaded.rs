@@ -1,8 +1,9 @@
 //! Threaded nodes on real sockets: order, backpressure, overruns, sleeping and waking, ending.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, events, next_event, read, start, until};
+use bourdon::id::TopicId;
 use bourdon::settings::{FlowMode, IdleStrategy};
-use bourdon::{Closed, Delivery, Event, Node, Refusal, Subscribe, TopicId, TopicName};
+use bourdon::{Closed, Delivery, Event, Node, Refusal, Subscribe, Topic};
 use std::time::{Duration, Instant};
 
 fn formed(node: &Node) {
@@ -22,10 +23,10 @@ fn two_nodes_deliver_in_one_order() {
         const EACH: u64 = 500;
         for number in 0..EACH {
             for (_, publication, _) in &mut nodes {
-                let mut taken = publication.try_publish(TOPIC, &number.to_le_bytes());
+                let mut taken = publication.try_publish(&TOPIC, &number.to_le_bytes());
                 until("room", || {
                     if taken.is_err() {
-                        taken = publication.try_publish(TOPIC, &number.to_le_bytes());
+                        taken = publication.try_publish(&TOPIC, &number.to_le_bytes());
                     }
                     taken.is_ok()
                 });
@@ -73,7 +74,7 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
     let mut own_next = 0;
     let mut publish_some = |own: &mut bourdon::Subscription| {
         let before = (next, own_next);
-        while next < count && publication.try_publish(TOPIC, &payload(next)).is_ok() {
+        while next < count && publication.try_publish(&TOPIC, &payload(next)).is_ok() {
             next += 1;
         }
         own.poll(usize::MAX, |delivery| {
@@ -122,12 +123,12 @@ fn an_observer_that_gates_skips_nothing() {
     let (mut next, mut expected) = (0, 0);
     until("the ring to be full", || {
         own.poll(usize::MAX, |_| {}).expect("it runs");
-        next += u64::from(next < COUNT && publication.try_publish(TOPIC, &[7; 500]).is_ok());
+        next += u64::from(next < COUNT && publication.try_publish(&TOPIC, &[7; 500]).is_ok());
         cell(&world, &observer, "gated_rounds") > 0
     });
     until("everything to arrive", || {
         own.poll(usize::MAX, |_| {}).expect("it runs");
-        next += u64::from(next < COUNT && publication.try_publish(TOPIC, &[7; 500]).is_ok());
+        next += u64::from(next < COUNT && publication.try_publish(&TOPIC, &[7; 500]).is_ok());
         subscription
             .poll(100, |delivery| {
                 let Some(message) = delivery.message() else { return };
@@ -148,13 +149,13 @@ fn an_observer_skips_what_does_not_fit_and_counts_it() {
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
     let (observer, mut refused, mut subscription) = start(&settings);
-    assert_eq!(refused.try_publish(TOPIC, b"x"), Err(Refusal::Role));
+    assert_eq!(refused.try_publish(&TOPIC, b"x"), Err(Refusal::Role));
     formed(&observer);
     const COUNT: usize = 2_000; // 500 bytes each: four times the ring
     for _ in 0..COUNT {
         until("room", || {
             own.poll(usize::MAX, |_| {}).expect("it runs");
-            publication.try_publish(TOPIC, &[7; 500]).is_ok()
+            publication.try_publish(&TOPIC, &[7; 500]).is_ok()
         });
     }
     until("the observer to have seen all", || {
@@ -199,7 +200,7 @@ fn a_parked_agent_sleeps_until_it_is_needed() {
         let sleeps = cell(&world, &node, "sleeps");
         until("it to sleep again", || cell(&world, &node, "sleeps") > sleeps || number == 0);
         let began = Instant::now();
-        publication.try_publish(TOPIC, &number.to_le_bytes()).expect("there is room");
+        publication.try_publish(&TOPIC, &number.to_le_bytes()).expect("there is room");
         read(&mut subscription, 1);
         shortest = shortest.min(began.elapsed());
     }
@@ -217,13 +218,12 @@ fn several_publications_and_subscriptions_share_a_node() {
     let threads: Vec<_> = [es, nq]
         .into_iter()
         .map(|topic| {
-            let mut publication = node.publication().expect("it runs");
+            let (mut publication, topic) = (node.publication().expect("it runs"), Topic::of_id(topic));
             std::thread::spawn(move || {
                 for number in 0..1000u32 {
-                    until("room", || match publication.try_claim(topic, 4) {
+                    until("room", || match publication.try_claim(&topic.sent_at_ns(u64::from(number) + 1), 4) {
                         Ok(mut claim) => {
                             claim.copy_from_slice(&number.to_le_bytes());
-                            claim.set_intended_send_ns(u64::from(number) + 1);
                             claim.commit();
                             true
                         }
@@ -251,7 +251,7 @@ fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
     let world = World::new(2);
     let (node, mut publication, _own) = start(&world.member(0));
     let (_other, _, _) = start(&world.member(1));
-    let refused = publication.try_publish(TOPIC, &[0; 60_001]);
+    let refused = publication.try_publish(&TOPIC, &[0; 60_001]);
     assert_eq!(refused, Err(Refusal::TooLarge { limit_bytes: 60_000 }));
     formed(&node);
     assert_eq!(publication.held_up_by(), None);
@@ -261,13 +261,13 @@ fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
 fn before_the_group_is_formed_publishers_are_refused_and_no_ring_fills() {
     let world = World::new(2);
     let (node, mut publication, _subscription) = start(&world.member(0));
-    let refusal = publication.try_publish(TOPIC, &[0; 1000]).expect_err("the other member is missing");
+    let refusal = publication.try_publish(&TOPIC, &[0; 1000]).expect_err("the other member is missing");
     assert_eq!(refusal, Refusal::Forming { missing: 0b10 });
     assert!(refusal.is_transient() && refusal.to_string().contains("still forming (not heard: member 1)"), "{refusal}");
     assert_eq!((publication.published(), publication.held_up_by()), (0, Some(refusal)));
     let report = node.close(PATIENCE).expect("it ends well");
     assert!(report.is_clean(), "it waits for no members that never were: {report:?}");
-    assert_eq!(publication.try_publish(TOPIC, b"x"), Err(Refusal::Closed));
+    assert_eq!(publication.try_publish(&TOPIC, b"x"), Err(Refusal::Closed));
     assert_eq!(world.names(), Vec::<String>::new());
 }
 
@@ -278,13 +278,13 @@ fn without_a_majority_publishers_are_refused_at_once_and_woken_when_it_is_back()
     let start = |rank| start(&world.member(rank));
     let (_second, mut publication, _own) = start(1);
     let first = start(0);
-    publication.publish(TOPIC, b"one", PATIENCE).expect("the group forms");
+    publication.publish(&TOPIC, b"one", PATIENCE).expect("the group forms");
     publication.wait_acknowledged(1, PATIENCE).expect("both run");
     drop(first); // it was half of the view, and the first half at that
     let no_majority = Refusal::NoMajority { missing: 0b01 };
-    until("the loss to be noticed", || publication.try_publish(TOPIC, b"two") == Err(no_majority));
-    assert_eq!(publication.try_publish(TOPIC, b"lost"), Err(no_majority));
-    assert_eq!(publication.publish(TOPIC, b"lost", Duration::from_millis(10)), Err(no_majority));
+    until("the loss to be noticed", || publication.try_publish(&TOPIC, b"two") == Err(no_majority));
+    assert_eq!(publication.try_publish(&TOPIC, b"lost"), Err(no_majority));
+    assert_eq!(publication.publish(&TOPIC, b"lost", Duration::from_millis(10)), Err(no_majority));
 }
 
 #[test]
@@ -298,16 +298,15 @@ fn subscriptions_choose_by_patterns() {
     let subscriptions: Vec<_> = subscriptions.map(|wanted| node.subscribe(wanted).expect("it is open")).collect();
     let mut publication = node.publication().expect("it is open");
     node.join().expect("it joins");
-    let name = |text: &str| TopicName::new(text).expect("it is one");
-    until("the group to form", || publication.try_publish_named(&name("md.es.trades"), b"0").is_ok());
+    let name = |text: &str| Topic::new(text).expect("it is one");
+    until("the group to form", || publication.try_publish(&name("md.es.trades"), b"0").is_ok());
     // Written in place; by its id, which group.topics names; by an id that has no name; nothing at all.
-    let mut claim = publication.try_claim_named(&name("md.es.quotes"), 1).expect("there is room");
+    let mut claim = publication.try_claim(&name("md.es.quotes").sent_at_ns(7), 1).expect("there is room");
     claim.copy_from_slice(b"1");
-    claim.set_intended_send_ns(7);
     claim.commit();
-    publication.try_publish(TopicId::of("md.nq.trades"), b"2").expect("there is room");
-    publication.try_publish(TopicId::of("md.gc.trades"), b"3").expect("there is room");
-    publication.try_publish_named(&name("md.gc.trades"), b"").expect("there is room");
+    publication.try_publish(&Topic::of_id(TopicId::of("md.nq.trades")), b"2").expect("there is room");
+    publication.try_publish(&Topic::of_id(TopicId::of("md.gc.trades")), b"3").expect("there is room");
+    publication.try_publish(&name("md.gc.trades"), b"").expect("there is room");
     let expected = [&["0"][..], &["0", "2", ""], &["0", "1", "2", ""], &["0", "1", "2", "3", ""]];
     for (mut subscription, expected) in subscriptions.into_iter().zip(expected) {
         let read = read(&mut subscription, expected.len());

@@ -4,8 +4,8 @@
 //! is reported, and no command waits for it.
 
 use crate::exit::Failure;
+use bourdon::counters::Directory;
 use bourdon::counters::{Found, list};
-use bourdon::directory::Directory;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;

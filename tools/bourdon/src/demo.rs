@@ -290,7 +290,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 fn settings(args: &Args) -> Result<Settings, Failure> {
     let mut settings = Settings::default();
     let group = &mut settings.group;
-    group.name = format!("demo-{}-{}", std::process::id(), bourdon::Clock::start().wall_ns());
+    group.name = format!("demo-{}-{}", std::process::id(), bourdon::time::Clock::start().wall_ns());
     group.members = args.members;
     group.order = match args.order {
         OrderArg::Unordered => Order::Unordered,

@@ -136,7 +136,7 @@ impl Reporter {
         if left_out > 0 {
             text += &format!(" ({left_out} more reports of it were left out)");
         }
-        let at_ns = bourdon::Clock::start().wall_ns();
+        let at_ns = bourdon::time::Clock::start().wall_ns();
         let mut object =
             json!({ "event": event.name(), "at_ns": at_ns, "rank": Value::Null, "text": text, "left_out": left_out });
         if let Event::Reached(reach) = event {

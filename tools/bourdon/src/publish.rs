@@ -7,7 +7,8 @@
 use crate::exit::Failure;
 use crate::place::{Messages, Place, unheard};
 use crate::wait::{Wait, why};
-use bourdon::{ClientEvent, ClientNode, GroupState, TopicName};
+use bourdon::id::TopicName;
+use bourdon::{ClientEvent, ClientNode, GroupState};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,9 @@
 
 use crate::exit::{Failure, print};
 use crate::place::{Messages, Where, unheard};
-use bourdon::{Address, CallId, ClientNode, DirectMessage, DirectOutcome, DirectRefusal, Rank, Settings};
+use bourdon::error::DirectRefusal;
+use bourdon::id::{Address, CallId, Rank};
+use bourdon::{ClientNode, DirectMessage, DirectOutcome, Settings};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};

@@ -218,6 +218,6 @@ pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
 
 /// A request for a name.
 pub(crate) fn named(name: &str) -> Result<Value, Failure> {
-    bourdon::TopicName::new(name).map_err(|error| Failure::unusable(format!("{name:?} names nothing: {error}")))?;
+    bourdon::id::TopicName::new(name).map_err(|error| Failure::unusable(format!("{name:?} names nothing: {error}")))?;
     Ok(json!({ "name": name }))
 }

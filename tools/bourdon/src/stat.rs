@@ -4,8 +4,8 @@
 //! disturbed. Files of processes that are gone are removed on the way.
 
 use crate::exit::Failure;
+use bourdon::counters::Directory;
 use bourdon::counters::{Found, list};
-use bourdon::directory::Directory;
 use serde_json::{Map, Value, json};
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;

@@ -9,8 +9,10 @@ use crate::node::signals;
 use crate::place::{Place, Where, unheard, write_message};
 use crate::send::received;
 use crate::wait;
+use bourdon::id::TopicId;
 use bourdon::settings::{Role, Transport};
-use bourdon::{Delivery, Discovery, Event, Filter, InlineNode, Message, Pattern, Settings, TopicId, Verdict, discover};
+use bourdon::topics::{Filter, Pattern, Verdict};
+use bourdon::{Delivery, Discovery, Event, InlineNode, Message, Settings, discover};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use std::collections::HashSet;
@@ -58,7 +60,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
     while !output.is_complete() && !is_over(&signals) {
         let mut events = Vec::new();
-        let polled = node.poll(|delivery| match delivery {
+        let polled = node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Message(message) => match filter.judge(&message) {
                 Verdict::Wanted => output.write(&message, filter.name(&message)),
                 Verdict::Unwanted => {}
@@ -106,7 +108,7 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
 fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
     for event in events {
         match event {
-            Event::ConfigurationDiffers(_) if node.process().view().epoch.0 == 0 => {
+            Event::ConfigurationDiffers(_) if node.view().epoch.0 == 0 => {
                 return Err(Failure::unusable(event));
             }
             Event::View { members, .. } => {

@@ -1,7 +1,8 @@
 //! Patterns of topics, and channels, as their users see them.
 
 use crate::common::{Running, World, bourdon, fails, next, output, run, signal, subscribe};
-use bourdon::{ClientNode, Settings, TopicId};
+use bourdon::id::TopicId;
+use bourdon::{ClientNode, Settings};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::ChildStdout;

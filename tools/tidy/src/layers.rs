@@ -18,11 +18,23 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-port", &[]),
     ("bourdon-udp", &["bourdon-port"]),
     ("bourdon-tcp", &["bourdon-port", "bourdon-udp"]), // multicast beside the mesh, and its options
-    ("bourdon", &["bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-tcp", "bourdon-udp", "bourdon-wire"]),
+    ("bourdon-engine", &["bourdon-port", "bourdon-protocol", "bourdon-wire"]),
+    (
+        "bourdon",
+        &[
+            "bourdon-engine",
+            "bourdon-port",
+            "bourdon-protocol",
+            "bourdon-ring",
+            "bourdon-tcp",
+            "bourdon-udp",
+            "bourdon-wire",
+        ],
+    ),
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp"]), // the last for raw sockets with the same options
     ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),    // the lab's format of histories
     ("bourdon-lab", &["bourdon"]),                                  // its members only: see `ENGINE_IN_LAB`
-    ("bourdon-perf", &["bourdon", "bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
+    ("bourdon-perf", &["bourdon-engine", "bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),
 ];
 

@@ -14,15 +14,20 @@
 
 mod questions;
 
+use bourdon::id::{Rank, TopicId};
 use bourdon::settings::{IdleStrategy, Role};
-use bourdon::{Event, InlineNode, Settings, TopicId};
+use bourdon::{Event, InlineNode, Settings, Topic};
+use bourdon_wire::records::Heartbeat;
+use bourdon_wire::{Datagram, GroupId, Kind};
 use questions::{KINDS, Target};
 use serde::Serialize;
+use socket2::{Domain, Socket, Type};
 use std::error::Error;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+const NAME: &str = "amplification";
 const MEMBERS: u16 = 3;
 /// Questions of each kind to each node: enough for every budget and table to fill.
 const QUESTIONS: usize = 2_000;
@@ -46,7 +51,7 @@ struct Row {
 
 fn settings(address: SocketAddr, rank: Option<u16>, directory: &std::path::Path) -> Settings {
     let mut settings = Settings::default();
-    settings.group.name = "amplification".to_owned();
+    settings.group.name = NAME.to_owned();
     settings.group.address = address;
     settings.group.members = MEMBERS;
     match rank {
@@ -67,7 +72,7 @@ fn settings(address: SocketAddr, rank: Option<u16>, directory: &std::path::Path)
 fn poll(nodes: &mut [InlineNode]) -> Result<(), Box<dyn Error>> {
     for node in nodes {
         let mut is_wanted = false;
-        node.poll(|delivery| is_wanted |= delivery.event() == Some(Event::SnapshotWanted))?;
+        node.poll(usize::MAX, |delivery| is_wanted |= delivery.event() == Some(Event::SnapshotWanted))?;
         if is_wanted {
             node.give_snapshot(&[7; 100_000])?;
         }
@@ -100,7 +105,7 @@ fn form(directory: &std::path::Path) -> Result<(Vec<InlineNode>, SocketAddr), Bo
     let ranks = (0..MEMBERS).map(Some).chain([None]);
     let nodes: Result<Vec<_>, _> = ranks.map(|rank| InlineNode::join(&settings(address, rank, directory))).collect();
     let (mut nodes, end) = (nodes?, Instant::now() + PATIENCE);
-    while nodes.iter().any(|node| node.process().view().epoch.0 == 0) {
+    while nodes.iter().any(|node| node.view().epoch.0 == 0) {
         if Instant::now() > end {
             return Err(
                 "the group has not formed on `lo`: does it have the multicast flag? (`ip link set lo multicast on`)"
@@ -112,12 +117,36 @@ fn form(directory: &std::path::Path) -> Result<(Vec<InlineNode>, SocketAddr), Bo
     poll_for(&mut nodes, Duration::from_millis(200))?;
     for _ in 0..300 {
         for node in &mut nodes[..usize::from(MEMBERS)] {
-            let _ = node.try_publish(TopicId(1), &[1; 1_300]);
+            let _ = node.try_publish(&Topic::of_id(TopicId(1)), &[1; 1_300]);
         }
         poll(&mut nodes)?;
     }
     poll_for(&mut nodes, Duration::from_millis(200))?;
     Ok((nodes, address))
+}
+
+/// A socket that receives the group's traffic, as a stranger's can.
+fn listen(group: SocketAddr) -> std::io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&group.into())?;
+    let std::net::IpAddr::V4(multicast) = group.ip() else { unreachable!("the group has an IPv4 address") };
+    socket.join_multicast_v4(&multicast, &Ipv4Addr::LOCALHOST)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// The configuration's fingerprint, as a heartbeat that has arrived carries it.
+fn read_fingerprint(listener: &UdpSocket) -> Option<u64> {
+    let mut bytes = [0; 65_536];
+    while let Ok(length) = listener.recv(&mut bytes) {
+        let Ok(datagram) = Datagram::parse(&bytes[..length], GroupId::of(NAME)) else { continue };
+        let mut frames = datagram.frames().filter(|frame| frame.kind() == Some(Kind::Heartbeat));
+        if let Some((heartbeat, _)) = frames.next().and_then(|frame| Heartbeat::read(frame.body)) {
+            return Some(heartbeat.configuration.get());
+        }
+    }
+    None
 }
 
 fn measure() -> Result<Vec<Row>, Box<dyn Error>> {
@@ -126,10 +155,21 @@ fn measure() -> Result<Vec<Row>, Box<dyn Error>> {
     let stranger = UdpSocket::bind("127.0.0.1:0")?;
     stranger.set_nonblocking(true)?;
     let requester = UdpSocket::bind("127.0.0.1:0")?;
+    let (listener, end) = (listen(group)?, Instant::now() + PATIENCE);
+    let fingerprint = loop {
+        poll(&mut nodes)?;
+        match read_fingerprint(&listener) {
+            Some(fingerprint) => break fingerprint,
+            None if Instant::now() > end => return Err("no heartbeat of the group was received".into()),
+            None => {}
+        }
+    };
     let mut rows = Vec::new();
     for kind in KINDS {
         for (index, asked) in [(0, "sequencer"), (1, "member"), (2, "donor"), (3, "observer"), (1, "all at once")] {
-            let target = Target::of(nodes[index].process(), nodes[2].process(), stranger.local_addr()?);
+            let own = if index < usize::from(MEMBERS) { Rank(index as u16) } else { Rank::OBSERVER };
+            let target =
+                Target::of(nodes[index].view(), (own, Rank(2)), GroupId::of(NAME), fingerprint, stranger.local_addr()?);
             // The socket is bound to an address of `lo`, so its multicasts go out there.
             let to = if asked == "all at once" { group } else { nodes[index].local_address() };
             let (mut bytes_in, mut bytes_out) = (0, 0);

@@ -1,6 +1,6 @@
 //! The questions: each kind of frame that is answered, with a stranger's address for the answer.
 
-use bourdon_protocol::Process;
+use bourdon::View;
 use bourdon_wire::records::{
     BallotStep, ClientRequest, Direct, Heartbeat, Nak, NakRange, Ping, Transfer, ViewAsk, ballot_steps, direct_steps,
     heartbeat_flags, transfer_steps,
@@ -56,17 +56,20 @@ fn zeroed<T: FromZeros>(change: impl FnOnce(&mut T)) -> T {
 }
 
 impl Target {
-    /// For questions to `asked`; in the name of `other`, or of another member if they are the same.
-    pub(crate) fn of(asked: &Process, other: &Process, stranger: SocketAddr) -> Self {
-        let own = asked.config().rank().unwrap_or(Rank::OBSERVER);
-        let view = asked.view();
-        let other = other.config().rank().unwrap_or(Rank(0));
+    /// For questions to the process of rank `own`, which is in this view; in the name of `other`, or of another member
+    /// if they are the same.
+    pub(crate) fn of(
+        view: &View,
+        (own, other): (Rank, Rank),
+        group: GroupId,
+        fingerprint: u64,
+        to: SocketAddr,
+    ) -> Self {
         let member = view.members.iter().find(|member| member.rank == other && other != own);
         let member = member.or_else(|| view.members.iter().find(|member| member.rank != own));
         let member = member.map_or((Rank(0), Incarnation(0)), |member| (member.rank, member.incarnation));
-        let config = asked.config();
-        let (group, epoch, fingerprint) = (config.group, view.epoch, config.fingerprint());
-        Self { group, instance: view.instance, epoch, fingerprint, own: own.0, member, stranger: stranger.into() }
+        let (instance, epoch) = (view.instance, view.epoch);
+        Self { group, instance, epoch, fingerprint, own: own.0, member, stranger: to.into() }
     }
 
     fn datagram(&self, from: (Rank, Incarnation), epoch: Epoch, kind: Kind, parts: &[&[u8]]) -> Vec<u8> {

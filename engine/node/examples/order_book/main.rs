@@ -21,8 +21,9 @@ mod book;
 mod input;
 
 use book::{Book, Event};
+use bourdon::id::TopicId;
 use bourdon::settings::{Reliability, Role, Start};
-use bourdon::{Delivery, InlineNode, Settings, TopicId};
+use bourdon::{Delivery, InlineNode, Settings, Topic};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -37,7 +38,7 @@ const VICTIM: usize = 2;
 const EVENTS: usize = 50_000;
 /// How long the parent may wait for any process.
 const PATIENCE: Duration = Duration::from_secs(60);
-const TOPIC: TopicId = TopicId::of("orders");
+const TOPIC: Topic = Topic::of_id(TopicId::of("orders"));
 
 /// A process's number, and a line it printed.
 type Line = (usize, String);
@@ -98,14 +99,14 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
         }
         // Publishing changes nothing here: the publisher, too, applies an event when it is delivered to it.
         while sent < may_send.min(events.len()) {
-            match node.try_publish(TOPIC, &events[sent].to_bytes()) {
+            match node.try_publish(&TOPIC, &events[sent].to_bytes()) {
                 Ok(_) => sent += 1,
                 Err(refusal) if refusal.is_transient() => break,
                 Err(refusal) => return Err(refusal.into()),
             }
         }
         let mut news = Vec::new();
-        let worked = node.poll(|delivery| match delivery {
+        let worked = node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Message(message) => {
                 if let Some(event) = Event::from_bytes(message.payload) {
                     book.apply(event); // here is the place to act outside: the event is uniform
@@ -126,7 +127,7 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
                 _ => {}
             }
         }
-        if !is_ready && node.process().is_formed() {
+        if !is_ready && node.is_formed() {
             is_ready = true;
             print("ready");
         }

@@ -233,7 +233,7 @@ impl ControlThread {
     }
 
     fn take_mail(&mut self) {
-        let now_ns = crate::clock::Clock::start().wall_ns();
+        let now_ns = bourdon_engine::Clock::start().wall_ns();
         let log = &mut self.log;
         let (mut syncs, mut view) = (Vec::new(), None);
         while let Some(event) = self.mailboxes.events.take() {

@@ -168,6 +168,7 @@ fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
 #[cfg(test)]
 mod tests {
     use super::in_channel;
+    use crate::config::{ChannelDetector, ChannelSettings, Settings};
     use bourdon_protocol::control::detector::Judgement;
 
     #[test]
@@ -179,5 +180,17 @@ mod tests {
         let some = in_channel(judgement, &[7, 0, 63, 5]);
         assert_eq!(some, Judgement { watched: 0b1101, suspects: 0b1100 });
         assert_eq!(in_channel(judgement, &[0, 3]), Judgement::default());
+    }
+
+    #[test]
+    fn a_channel_that_leans_sends_fewer_heartbeats_than_its_group() {
+        let mut settings = Settings::default();
+        settings.group.name = "md".to_owned();
+        let mut quotes = ChannelSettings::new("quotes", "239.7.7.7:7777".parse().expect("an address"));
+        quotes.detector = ChannelDetector::Group;
+        settings.channels = vec![quotes];
+        let channel = settings.for_channel("quotes").expect("it is there");
+        let timing = |settings: &Settings| settings.protocol(1 << 20).timing;
+        assert_eq!(timing(&channel), timing(&settings).leaning());
     }
 }

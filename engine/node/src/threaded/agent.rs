@@ -63,7 +63,7 @@ fn sleep_in_all(groups: &mut [Hosted], waker: &Waker, longest: Duration) {
     }
     waker.clear();
     for group in groups.iter_mut().filter(|group| !group.is_halted) {
-        let ended = group.node.end_sleep();
+        let ended = group.node.engine.end_sleep();
         group.failure = group.failure.take().or(ended.err());
     }
 }
@@ -115,7 +115,7 @@ impl Agent {
                 }
             }
             for group in &mut self.groups {
-                group.counters.update(&group.node, &group.figures);
+                group.counters.update(&group.node.engine, &group.figures);
             }
             self.groups.extract_if(.., Hosted::is_over).for_each(Hosted::finish);
             if self.groups.iter().all(|group| group.is_halted) {

@@ -125,7 +125,7 @@ impl Place {
 
     /// Hands a group over to the agent; `ended` is set when it has ended.
     pub(crate) fn run(&self, group: Box<Hosted>, ended: Flag) {
-        let waker = group.node.port().waker();
+        let waker = group.node.engine.port().waker();
         self.thread().arrivals.send(group);
         lock(&self.thread().groups).push((ended, waker));
     }

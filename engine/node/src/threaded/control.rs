@@ -20,13 +20,13 @@ mod way;
 
 pub(crate) use way::DataEnd;
 
-use crate::clock::Clock;
 use crate::config::{IdleStrategy, Settings};
 use crate::inline::InlineNode;
 use crate::locks::commands::{COMMANDS_MAX, LockCommand, Route};
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::placement::yield_to_agents;
 use crate::threaded::end::{Outcome, join};
+use bourdon_engine::Clock;
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::ControlPlane;
 use bourdon_ring::signal::{Flag, Sleeper, doorbell};
@@ -95,7 +95,7 @@ impl ControlThread {
         (ended, outcome): (Flag, Outcome),
     ) -> (DataEnd, Route, Vacancy) {
         let (to_broker, commands) = mailbox(COMMANDS_MAX, ring(&self.rings));
-        let (data, end) = ends_of(self.rings.clone(), node.now(), ring_data, node.port().waker());
+        let (data, end) = ends_of(self.rings.clone(), node.engine.now(), ring_data, node.engine.port().waker());
         (data, Route::Control(to_broker), Vacancy { commands, ended, end, outcome })
     }
 

@@ -46,14 +46,10 @@ pub(crate) const PUBLISHED_BYTES: usize = size_of::<Published>();
 impl Published {
     /// The head of a message.
     #[inline]
-    pub(crate) fn new(topic: TopicId, name: Option<&TopicName>) -> Self {
-        let name_bytes = name.map_or(0, |name| name.as_str().len()) as u16;
-        Self { intended_send_ns: 0, topic: topic.0, name_bytes, is_timed: 0 }
-    }
-
-    /// The same head, of a message that was meant to be sent then.
-    pub(crate) fn intended(self, intended_send_ns: u64) -> Self {
-        Self { intended_send_ns, is_timed: 1, ..self }
+    pub(crate) fn new(outgoing: &Outgoing) -> Self {
+        let name_bytes = outgoing.name.as_ref().map_or(0, |name| name.as_str().len()) as u16;
+        let (intended_send_ns, is_timed) = outgoing.intended_send_ns.map_or((0, 0), |time_ns| (time_ns, 1));
+        Self { intended_send_ns, topic: outgoing.topic.0, name_bytes, is_timed }
     }
 
     /// Bytes in front of the payload.
@@ -206,10 +202,9 @@ mod tests {
     #[test]
     fn publications_come_back_whole() {
         let name = TopicName::new("md.es").expect("it is one");
-        for (head, intended) in [
-            (Published::new(TopicId(9), None), None),
-            (Published::new(name.id(), Some(&name)).intended(u64::MAX), Some(u64::MAX)),
-        ] {
+        let plain = Outgoing { topic: TopicId(9), ..Outgoing::default() };
+        let timed = Outgoing { intended_send_ns: Some(u64::MAX), ..Outgoing::named(name) };
+        for (head, intended) in [(Published::new(&plain), None), (Published::new(&timed), Some(u64::MAX))] {
             let text = if head.name_bytes > 0 { name.as_str() } else { "" };
             let frame = [head.as_bytes(), text.as_bytes(), b"bytes"].concat();
             assert_eq!(head.front_bytes(), frame.len() - 5);

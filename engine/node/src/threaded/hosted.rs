@@ -16,7 +16,6 @@ use crate::close::{self, CloseReport};
 use crate::closed::Closed;
 use crate::counters::{AgentFigures, CountersWriter};
 use crate::delivery::Delivery;
-use crate::engine::DELIVER_LIMIT;
 use crate::inline::{Error, InlineNode};
 use crate::mailbox::{Receiver, Sender};
 use crate::threaded::closing::{Closing, Stop};
@@ -27,6 +26,7 @@ use crate::threaded::end::End;
 use crate::threaded::held_up;
 use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
+use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
 use bourdon_protocol::{ControlPlane, Event, Refusal, Standing};
 use bourdon_ring::counters as cells;
@@ -117,7 +117,7 @@ impl Hosted {
         Ending { stop, end }: Ending,
     ) -> Self {
         let drop_timeout_ns = std::mem::take(&mut node.drop_timeout_ns); // its rings are emptied first
-        let published_as = node.process().incarnation();
+        let published_as = node.engine.process().incarnation();
         Self {
             node,
             publications: Vec::new(),
@@ -149,9 +149,9 @@ impl Hosted {
 
     /// The group runs from now on. Gives its control plane.
     pub(crate) fn begin(&mut self) -> Box<ControlPlane> {
-        self.node.begin();
-        self.control.begin(self.node.now());
-        self.node.release_control()
+        self.node.engine.begin();
+        self.control.begin(self.node.engine.now());
+        self.node.engine.release_control()
     }
 
     /// Delivers to one more subscription. If a view has been handed out, it begins with that.
@@ -191,7 +191,7 @@ impl Hosted {
         let limit = self.delivery_limit();
         let (outlets, events, view) = (&mut self.outlets, &mut self.events, &mut self.view);
         let (mut shown, mut dropped) = (false, 0);
-        work_count += self.node.poll_at_most(limit, |delivery| {
+        work_count += self.node.poll(limit, |delivery| {
             shown = true;
             match delivery {
                 Delivery::Message(message) => {
@@ -245,11 +245,11 @@ impl Hosted {
 
     fn take_publications(&mut self) -> usize {
         let (node, mut held_up, mut count) = (&mut self.node, None, 0);
-        let incarnation = node.process().incarnation();
+        let incarnation = node.engine.process().incarnation();
         let mut dropped = None;
         for publication in &mut self.publications {
-            let taken =
-                publication.take(TAKE_LIMIT, incarnation, |outgoing, payload| node.try_publish_with(outgoing, payload));
+            let taken = publication
+                .take(TAKE_LIMIT, incarnation, |outgoing, payload| node.engine.try_publish_with(outgoing, payload));
             count += taken.count;
             held_up = taken.held_up.or(held_up);
             dropped = taken.dropped.or(dropped);
@@ -257,7 +257,7 @@ impl Hosted {
         if count > 0 {
             self.published_as = incarnation;
         }
-        self.note_held_up(held_up.or_else(|| self.node.process().unavailable()));
+        self.note_held_up(held_up.or_else(|| self.node.engine.process().unavailable()));
         self.refused = dropped.or(self.refused);
         count
     }
@@ -275,19 +275,19 @@ impl Hosted {
     /// Passes on which publications are acknowledged by now, once all events are reported that bear on it.
     #[inline]
     fn acknowledge(&mut self) {
-        if self.publications.iter().any(Intake::is_under_way) && !self.node.process().has_events() {
+        if self.publications.iter().any(Intake::is_under_way) && !self.node.engine.process().has_events() {
             self.acknowledge_some();
         }
     }
 
     #[inline(never)]
     fn acknowledge_some(&mut self) {
-        let Some(acknowledged) = self.node.own_acknowledged() else {
+        let Some(acknowledged) = self.node.engine.own_acknowledged() else {
             return if self.has_left {
                 self.give_up()
             };
         };
-        let incarnation = self.node.process().incarnation();
+        let incarnation = self.node.engine.process().incarnation();
         // Their event came before, if they are settled.
         self.publications.iter_mut().for_each(|intake| intake.lose_earlier(incarnation));
         self.advance(incarnation, acknowledged);
@@ -323,7 +323,7 @@ impl Hosted {
 
     /// An event decides about messages that were published before this process was removed, or before the view ended.
     fn settle(&mut self, event: &Event) {
-        let config = self.node.process().config();
+        let config = self.node.engine.process().config();
         let (own, is_lossy) = (config.rank(), config.reliability.is_lossy());
         let (incarnation, lost) = match *event {
             Event::Settled { incarnation, delivered } => (incarnation, delivered..Sequence(u64::MAX)),
@@ -340,7 +340,7 @@ impl Hosted {
     /// This process has left for good: what is not acknowledged by now will never be.
     fn end_acknowledgement(&mut self) {
         self.has_left = true;
-        if let Some((incarnation, behind)) = self.node.process().own_left_behind() {
+        if let Some((incarnation, behind)) = self.node.engine.process().own_left_behind() {
             self.advance(incarnation, behind.start);
         }
         self.give_up();
@@ -378,7 +378,7 @@ impl Hosted {
     /// The last poll's time, while there are polls.
     #[inline]
     pub(crate) fn now(&self) -> Instant {
-        if self.is_halted { self.node.clock().now() } else { self.node.now() }
+        if self.is_halted { self.node.clock().now() } else { self.node.engine.now() }
     }
 
     /// Whether it has ended: its port or its control thread has failed, or it was stopped and has settled what it can.
@@ -396,7 +396,7 @@ impl Hosted {
 
     /// Leaves the view. Returns whether it has been left, or can't be.
     fn leave(&mut self) -> bool {
-        let process = self.node.process();
+        let process = self.node.engine.process();
         if close::has_left(process) || !process.may_leave() {
             return true;
         }
@@ -423,7 +423,7 @@ impl Hosted {
         if !self.closing.is_reported() {
             close::warn(&self.node.group, &report);
         }
-        self.counters.copy(&self.node, &self.figures);
+        self.counters.copy(&self.node.engine, &self.figures);
         let Self { end, .. } = { self }; // all else is dropped here: no socket, ring or mailbox is left
         if !has_control {
             return; // no outcome: the handle passes the panic on
@@ -453,7 +453,7 @@ impl Hosted {
 
     /// Prepares for a sleep. Returns whether delivery waits for room in a ring.
     pub(crate) fn prepare_sleep(&mut self) -> bool {
-        self.counters.copy(&self.node, &self.figures);
+        self.counters.copy(&self.node.engine, &self.figures);
         // Also if a round found no room: the subscriber that made some since saw no need to ring.
         self.is_gated |= self.waits_for_room();
         self.is_gated
@@ -528,7 +528,7 @@ impl Hosted {
                 self.figures.events_dropped += u64::from(!is_known);
             }
             Command::View => {
-                let report = ViewReport::of(node.process(), node.now());
+                let report = ViewReport::of(node.engine.process(), node.engine.now());
                 self.reply(Reply::View(Box::new(report)));
             }
             Command::Subscribe(outlet) => self.add_outlet(*outlet),
@@ -548,7 +548,7 @@ impl Hosted {
     fn owes_messages(&mut self) -> bool {
         let waiting = self.publications.iter_mut().any(Intake::has_frames);
         let unsettled = self.publications.iter().any(Intake::has_unacknowledged);
-        self.node.owes_own() || (waiting || unsettled) && self.node.process().standing() != Standing::Gone
+        self.node.engine.owes_own() || (waiting || unsettled) && self.node.engine.process().standing() != Standing::Gone
     }
 
     /// What is not acknowledged at the end.
@@ -557,6 +557,6 @@ impl Hosted {
         self.publications.iter_mut().for_each(|intake| unacknowledged[intake.number] = intake.end());
         let mut dropped = std::mem::take(&mut self.dropped);
         dropped.sort_by_key(|(publication, numbers)| (*publication, *numbers.start()));
-        CloseReport { unacknowledged, dropped, has_left: close::has_left(self.node.process()) }
+        CloseReport { unacknowledged, dropped, has_left: close::has_left(self.node.engine.process()) }
     }
 }

@@ -230,6 +230,7 @@ fn note(messages: &mut Acknowledgements, published: u64, incarnation: Incarnatio
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bourdon_protocol::Outgoing;
     use bourdon_wire::TopicId;
     use zerocopy::IntoBytes;
 
@@ -237,7 +238,7 @@ mod tests {
     fn issue_a_message_of_the_process_itself_within_a_round_broke_its_run() {
         let (mut intake, mut publisher) = ends(0, 1 << 12).expect("an eventfd");
         for _ in 0..4 {
-            let head = Published::new(TopicId::of("one"), None);
+            let head = Published::new(&Outgoing { topic: TopicId::of("one"), ..Outgoing::default() });
             let mut claim = publisher.producer.try_claim(0, head.front_bytes()).expect("there is room");
             claim.copy_from_slice(head.as_bytes());
             claim.commit();

@@ -6,11 +6,11 @@
 //! subscription loses an event that has its place among the messages, unless it leaves [`VALUES_MAX`] items without
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
 
+use crate::patterns::Filter;
 use crate::threaded::end::WakesAtEnd;
 use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, Value};
 use crate::threaded::subscribe::Chosen;
 use crate::threaded::subscription::Inlet;
-use crate::topics::Filter;
 use bourdon_port::Waker;
 use bourdon_protocol::{Event, Message};
 use bourdon_ring::signal::{Bell, WatermarkReader, WatermarkWriter, doorbell, watermark};

@@ -8,16 +8,19 @@
 //!
 //! Invariants: one thread per handle (they are `Send`, not shared); only a call that takes a [`Deadline`] waits.
 
+use crate::claim::{Claim, Space};
 use crate::deadline::{Deadline, sleep};
+use crate::threaded::claim::RingClaim;
 use crate::threaded::frames::{PUBLISHED_BYTES, Published};
 use crate::threaded::handles::Agent;
 use crate::threaded::held_up;
+use crate::topic::{Payload, Topic};
 use bourdon_port::Waker;
-use bourdon_protocol::Refusal;
-use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkReader};
+use bourdon_protocol::{Outgoing, Refusal};
+use bourdon_ring::signal::{Flag, Sleeper, WatermarkReader};
 use bourdon_ring::spsc;
-use bourdon_wire::{TopicId, TopicName};
-use std::ops::{Deref, DerefMut, RangeInclusive};
+use bourdon_wire::TopicName;
+use std::ops::RangeInclusive;
 use std::sync::mpsc;
 use zerocopy::IntoBytes;
 
@@ -117,39 +120,29 @@ impl Publication {
     /// Why it was not taken. Where that [is transient](Refusal::is_transient), it may be taken later. While this
     /// process is in no view or reaches no majority, each message is refused at once: no ring fills behind an outage.
     #[inline]
-    pub fn try_publish(&mut self, topic: TopicId, payload: &[u8]) -> Result<u64, Refusal> {
-        let mut claim = self.try_claim(topic, payload.len())?;
-        claim.copy_from_slice(payload);
+    pub fn try_publish<P: Payload + ?Sized>(&mut self, topic: &Topic<P>, payload: &P) -> Result<u64, Refusal> {
+        let payload = payload.as_bytes();
+        let mut claim = self.claim(topic.outgoing(), payload.len())?;
+        claim.payload_mut().copy_from_slice(payload);
         Ok(claim.commit())
     }
 
-    /// Claims space for a message, to be written in place and committed.
+    /// Claims space for a message of so many bytes, to be written in place and committed.
     ///
     /// # Errors
     /// As [`Publication::try_publish`].
     #[inline]
-    pub fn try_claim(&mut self, topic: TopicId, payload_bytes: usize) -> Result<PublicationClaim<'_>, Refusal> {
-        self.claim(topic, None, payload_bytes)
+    pub fn try_claim(&mut self, topic: &Topic, payload_bytes: usize) -> Result<Claim<'_>, Refusal> {
+        Ok(Claim::new(Space::Ring(self.claim(topic.outgoing(), payload_bytes)?)))
     }
 
-    /// Publishes a message that carries its topic's name, for subscribers by patterns. Returns its number.
+    /// Claims space for a payload of the topic's type, to be written in place and committed.
     ///
     /// # Errors
     /// As [`Publication::try_publish`].
     #[inline]
-    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<u64, Refusal> {
-        let mut claim = self.try_claim_named(name, payload.len())?;
-        claim.copy_from_slice(payload);
-        Ok(claim.commit())
-    }
-
-    /// Claims space for a message that carries its topic's name.
-    ///
-    /// # Errors
-    /// As [`Publication::try_publish`].
-    #[inline]
-    pub fn try_claim_named(&mut self, name: &TopicName, payload_bytes: usize) -> Result<PublicationClaim<'_>, Refusal> {
-        self.claim(name.id(), Some(name), payload_bytes)
+    pub fn try_claim_as<P: Payload>(&mut self, topic: &Topic<P>) -> Result<Claim<'_, P>, Refusal> {
+        Ok(Claim::new(Space::Ring(self.claim(topic.outgoing(), size_of::<P>())?)))
     }
 
     /// As [`Publication::try_publish`], but waits until the message is taken, at most until the deadline.
@@ -157,34 +150,20 @@ impl Publication {
     /// # Errors
     /// Why the message can never be taken, at once; or why it was not taken by the deadline, or before the wait was
     /// cancelled. Nothing of it was sent.
-    pub fn publish(&mut self, topic: TopicId, payload: &[u8], deadline: impl Into<Deadline>) -> Result<u64, Refusal> {
-        self.publish_by(topic, None, payload, deadline.into())
-    }
-
-    /// As [`Publication::publish`], of a message that carries its topic's name.
-    ///
-    /// # Errors
-    /// As [`Publication::publish`].
-    pub fn publish_named(
+    pub fn publish<P: Payload + ?Sized>(
         &mut self,
-        name: &TopicName,
-        payload: &[u8],
+        topic: &Topic<P>,
+        payload: &P,
         deadline: impl Into<Deadline>,
     ) -> Result<u64, Refusal> {
-        self.publish_by(name.id(), Some(name), payload, deadline.into())
+        self.publish_by(topic.outgoing(), payload.as_bytes(), deadline.into())
     }
 
-    fn publish_by(
-        &mut self,
-        topic: TopicId,
-        name: Option<&TopicName>,
-        payload: &[u8],
-        deadline: Deadline,
-    ) -> Result<u64, Refusal> {
+    fn publish_by(&mut self, outgoing: &Outgoing, payload: &[u8], deadline: Deadline) -> Result<u64, Refusal> {
         loop {
-            let refused = match self.claim(topic, name, payload.len()) {
+            let refused = match self.claim(outgoing, payload.len()) {
                 Ok(mut claim) => {
-                    claim.copy_from_slice(payload);
+                    claim.payload_mut().copy_from_slice(payload);
                     return Ok(claim.commit());
                 }
                 Err(refused) => refused,
@@ -192,7 +171,7 @@ impl Publication {
             if !refused.is_transient() || self.is_over(deadline) {
                 return Err(refused);
             }
-            let frame_bytes = Published::new(topic, name).front_bytes() + payload.len();
+            let frame_bytes = Published::new(outgoing).front_bytes() + payload.len();
             let (end, agent) = (&mut self.end, &self.agent);
             let producer = &mut end.producer;
             sleep(&mut end.room, &end.waker, (deadline, &agent.canceller), || {
@@ -210,13 +189,7 @@ impl Publication {
     }
 
     #[inline]
-    fn claim(
-        &mut self,
-        topic: TopicId,
-        name: Option<&TopicName>,
-        payload_bytes: usize,
-    ) -> Result<PublicationClaim<'_>, Refusal> {
-        let text = name.map_or("", TopicName::as_str);
+    fn claim(&mut self, outgoing: &Outgoing, payload_bytes: usize) -> Result<RingClaim<'_>, Refusal> {
         let Some(limit_bytes) = self.max_message_bytes else {
             return Err(Refusal::Role);
         };
@@ -226,14 +199,15 @@ impl Publication {
         if let Some(refusal) = refusal(&self.end.producer, &self.agent) {
             return Err(refusal);
         }
-        let head = Published::new(topic, name);
+        let head = Published::new(outgoing);
         match self.end.producer.try_claim(0, head.front_bytes() + payload_bytes) {
             Ok(mut ring) => {
                 ring[..PUBLISHED_BYTES].copy_from_slice(head.as_bytes());
-                ring[PUBLISHED_BYTES..head.front_bytes()].copy_from_slice(text.as_bytes());
+                let name = outgoing.name.as_ref().map_or("", TopicName::as_str);
+                ring[PUBLISHED_BYTES..head.front_bytes()].copy_from_slice(name.as_bytes());
                 let agent = &mut self.agent;
                 let (bell, waker, published) = (&mut agent.work, &agent.waker, &mut self.published);
-                Ok(PublicationClaim { ring, head, bell, waker, published })
+                Ok(RingClaim { ring, head, bell, waker, published })
             }
             Err(_) => Err(held_up::read(&self.agent.held_up_by).unwrap_or(Refusal::Queue)),
         }
@@ -295,60 +269,8 @@ impl Publication {
     }
 }
 
-/// Space for one message's bytes; dropped without [`PublicationClaim::commit`], nothing is published.
-#[must_use = "a claim that is not committed publishes nothing"]
-pub struct PublicationClaim<'a> {
-    ring: spsc::Claim<'a>,
-    head: Published,
-    bell: &'a mut Bell,
-    waker: &'a Waker,
-    published: &'a mut u64,
-}
-
-impl PublicationClaim<'_> {
-    /// Sets when the message was meant to be sent, in nanoseconds since the UNIX epoch; receivers see it as its send
-    /// time. Costs 8 bytes on the network.
-    pub fn set_intended_send_ns(&mut self, intended_send_ns: u64) {
-        self.head = self.head.intended(intended_send_ns);
-        self.ring[..PUBLISHED_BYTES].copy_from_slice(self.head.as_bytes());
-    }
-
-    /// Publishes the message. Returns its number.
-    #[inline]
-    pub fn commit(self) -> u64 {
-        self.ring.commit();
-        *self.published += 1;
-        if self.bell.must_ring() {
-            self.waker.wake();
-        }
-        *self.published
+impl std::fmt::Debug for Publication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publication").finish_non_exhaustive()
     }
 }
-
-impl Deref for PublicationClaim<'_> {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        &self.ring[self.head.front_bytes()..]
-    }
-}
-
-impl DerefMut for PublicationClaim<'_> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.ring[self.head.front_bytes()..]
-    }
-}
-
-macro_rules! opaque_debug {
-    ($($name:ident $(<$life:lifetime>)?),+) => {$(
-        impl std::fmt::Debug for $name$(<$life>)? {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.debug_struct(stringify!($name)).finish_non_exhaustive()
-            }
-        }
-    )+};
-}
-
-opaque_debug!(Publication, PublicationClaim<'_>);

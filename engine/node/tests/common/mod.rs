@@ -1,8 +1,9 @@
 //! Groups of their own for tests that run side by side: an address and a directory each.
 #![allow(dead_code)] // each test file uses its share
 
+use bourdon::id::TopicId;
 use bourdon::settings::{IdleStrategy, Role, Transport};
-use bourdon::{Error, Event, InlineNode, Node, Publication, Settings, Subscribe, Subscription, TopicId};
+use bourdon::{Error, Event, InlineNode, Node, Publication, Settings, Subscribe, Subscription, Topic};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -11,7 +12,7 @@ use tempfile::TempDir;
 
 /// Longer than any step takes on a loaded host; only failing tests reach it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-pub(crate) const TOPIC: TopicId = TopicId::of("es");
+pub(crate) const TOPIC: Topic = Topic::of_id(TopicId::of("es"));
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
@@ -144,7 +145,7 @@ pub(crate) fn read(subscription: &mut Subscription, count: usize) -> Vec<(u16, u
 
 /// A counter or cell of a running node, from its file.
 pub(crate) fn cell(world: &World, node: &Node, label: &str) -> u64 {
-    let directory = bourdon::directory::Directory::open(Some(world.path())).expect("it is ours");
+    let directory = bourdon::counters::Directory::open(Some(world.path())).expect("it is ours");
     let found = bourdon::counters::list(&directory).expect("it can be read");
     let path = &node.info().counters_path;
     let file = found.iter().find(|file| path.ends_with(format!("{}.counters", file.stem))).expect("it is listed");
@@ -154,7 +155,7 @@ pub(crate) fn cell(world: &World, node: &Node, label: &str) -> u64 {
 /// Polls an inline node until something holds.
 pub(crate) fn poll_until(node: &mut InlineNode, what: &str, mut done: impl FnMut(&mut InlineNode) -> bool) {
     until(what, || {
-        node.poll(|_| {}).expect("the port works");
+        node.poll(usize::MAX, |_| {}).expect("the port works");
         done(node)
     });
 }

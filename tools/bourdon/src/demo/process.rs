@@ -11,8 +11,10 @@ use super::schedule::Schedule;
 use super::share::Shares;
 use crate::exit::Failure;
 use crate::place::in_options;
+use bourdon::counters::Counter;
+use bourdon::id::Rank;
 use bourdon::settings::Role;
-use bourdon::{Counter, Delivery, Event, InlineNode, Outgoing, Port, Rank};
+use bourdon::{Delivery, Event, InlineNode, Topic};
 use bourdon_lab::history::writer::History;
 use sha2::Digest;
 use std::io::{BufRead, Write};
@@ -65,7 +67,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 
 fn listen(node: &InlineNode) -> Receiver<Order> {
     let (sender, orders) = channel();
-    let waker = node.port().waker();
+    let waker = node.waker();
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines() {
             let Some(order) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
@@ -149,7 +151,7 @@ impl DemoProcess {
             self.publish()?;
             let (proof, clock, kill_at) = (&mut self.proof, *self.node.clock(), self.assignment.kill_at);
             let mut events = Vec::new();
-            let work = self.node.poll(|delivery| match delivery {
+            let work = self.node.poll(usize::MAX, |delivery| match delivery {
                 Delivery::Message(message) => {
                     proof.deliver(&message, clock.wall_ns());
                     if kill_at == Some(proof.count()) {
@@ -198,9 +200,8 @@ impl DemoProcess {
             };
             let last = self.proof.last.filter(|_| self.assignment.replies);
             let (topic, payload) = shares.message(next, self.published, last);
-            let outgoing =
-                Outgoing { topic, intended_send_ns: Some(intended_ns.wrapping_add(offset_ns)), ..Outgoing::default() };
-            match self.node.try_publish_with(&outgoing, &payload) {
+            let topic = Topic::of_id(topic).sent_at_ns(intended_ns.wrapping_add(offset_ns));
+            match self.node.try_publish(&topic, &payload) {
                 Ok(_) => {
                     shares.published(next);
                     self.published += 1;
@@ -267,9 +268,9 @@ impl DemoProcess {
     }
 
     fn enter(&mut self, epoch: u64, members: u64) {
-        let Rank(rank) = self.node.process().config().rank().unwrap_or(Rank::OBSERVER);
+        let Rank(rank) = self.node.rank().unwrap_or(Rank::OBSERVER);
         let is_in = members >> u32::from(rank).min(63) & 1 == 1;
-        let view = self.node.process().view();
+        let view = self.node.view();
         let oldest_first: Vec<u16> = if view.epoch.0 == epoch {
             view.members.iter().map(|member| member.rank.0).collect()
         } else {
@@ -278,7 +279,7 @@ impl DemoProcess {
         // A view that a joiner only follows is not its own: what it delivers there belongs to its initial state.
         if is_in || self.assignment.settings.process.role == Role::Observer {
             self.views += 1;
-            let instance = self.node.process().view().instance;
+            let instance = self.node.view().instance;
             self.on_history(|history| {
                 history.instance(instance.0);
                 history.view(epoch, &oldest_first);
@@ -328,9 +329,8 @@ impl DemoProcess {
     /// The lowest member requests a barrier each time this many messages have been delivered.
     fn request_barrier(&mut self) {
         let Some(every) = self.assignment.barrier_every else { return };
-        let process = self.node.process();
-        let lowest = process.view().bits().trailing_zeros() as u16;
-        if process.config().rank() == Some(Rank(lowest)) {
+        let lowest = self.node.view().bits().trailing_zeros() as u16;
+        if self.node.rank() == Some(Rank(lowest)) {
             let due = self.proof.count() / every;
             if due > self.barriers && self.node.sync(None).is_ok() {
                 self.barriers = due;
@@ -340,14 +340,13 @@ impl DemoProcess {
 
     /// Reports to the demo what it should know by now.
     fn report_progress(&mut self) {
-        let process = self.node.process();
-        let gates = process.counters().get(Counter::GatingObservers);
-        if !self.has_reported_ready && process.is_formed() && gates >= u64::from(self.assignment.gates) {
+        let gates = self.node.counters().get(Counter::GatingObservers);
+        if !self.has_reported_ready && self.node.is_formed() && gates >= u64::from(self.assignment.gates) {
             self.has_reported_ready = true;
             send_report(&ProcessReport::Ready {
                 io: self.node.io().to_owned(),
                 fallback: self.node.fallback().map(str::to_owned),
-                receive_buffer_bytes: self.node.port().limits().receive_buffer_bytes,
+                receive_buffer_bytes: self.node.receive_buffer_bytes(),
             });
         }
         let (delivered, now_ns) = (self.proof.count(), self.node.clock().now().0);

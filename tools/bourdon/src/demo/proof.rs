@@ -2,7 +2,8 @@
 
 use super::link::LATENCY_MAX_NS;
 use super::share::{self, Owners};
-use bourdon::{Message, Rank};
+use bourdon::Message;
+use bourdon::id::Rank;
 use bourdon_lab::history::writer::{Delivered, History, hash};
 use hdrhistogram::Histogram;
 use sha2::{Digest, Sha256};

@@ -479,7 +479,7 @@ impl<'a> Run<'a> {
     /// Lets the records flow until every process has all of them, or something breaks.
     fn perform(&mut self, children: &mut Children) {
         self.bar.set_message("replaying");
-        self.start_ns = bourdon::Clock::start().now().0 + HEAD_START_NS;
+        self.start_ns = bourdon::time::Clock::start().now().0 + HEAD_START_NS;
         children.order_all(&Order::Go { start_ns: self.start_ns });
         let recorded_gap = self.length.map_or(Duration::ZERO, |_| Duration::from_nanos(self.plan.max_gap_ns));
         let mut last_progress = Instant::now();

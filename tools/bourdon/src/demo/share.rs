@@ -9,7 +9,7 @@
 
 use super::input::Record;
 use super::schedule::Schedule;
-use bourdon::TopicId;
+use bourdon::id::TopicId;
 
 /// Set in the topic of a message that names another message.
 const REPLY: u16 = 0x8000;

@@ -28,7 +28,7 @@ impl Limit {
     pub(super) fn admit(&mut self, event: Event, now: Instant) -> Option<(Event, u64)> {
         let Some(key) = key(&event) else { return Some((event, 0)) };
         let Some(held) = self.held.get_mut(&key) else {
-            self.held.insert(key, LimitedEvent { event: event.clone(), reported_at: now, left_out: 0 });
+            self.held.insert(key, LimitedEvent { event, reported_at: now, left_out: 0 });
             return Some((event, 0));
         };
         if now.duration_since(held.reported_at) < INTERVAL {
@@ -44,7 +44,7 @@ impl Limit {
         let is_due = |held: &&mut LimitedEvent| held.left_out > 0 && now.duration_since(held.reported_at) >= INTERVAL;
         let held = self.held.values_mut().find(is_due)?;
         held.reported_at = now;
-        Some((held.event.clone(), std::mem::take(&mut held.left_out) - 1))
+        Some((held.event, std::mem::take(&mut held.left_out) - 1))
     }
 
     /// Whether something was left out that no line counts yet.
@@ -67,7 +67,7 @@ fn key(event: &Event) -> Option<(&'static str, u16)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bourdon::Rank;
+    use bourdon::id::Rank;
 
     #[test]
     fn a_flood_of_conflicts_is_a_line_a_second_and_a_count() {
@@ -80,7 +80,7 @@ mod tests {
         assert_eq!(limit.admit(conflict(2), at(2500)), Some((conflict(2), 0)));
         let other = Event::NoMajority;
         for _ in 0..3 {
-            assert_eq!(limit.admit(other.clone(), at(2500)), Some((other.clone(), 0)));
+            assert_eq!(limit.admit(other, at(2500)), Some((other, 0)));
         }
         // The end of the flood is counted too.
         assert!(limit.holds() && limit.take_due(at(2900)).is_none());

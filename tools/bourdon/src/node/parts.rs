@@ -12,9 +12,9 @@ use super::Reporter;
 use super::limit::Limit;
 use crate::exit::Failure;
 use crate::place::load;
-use bourdon::channels::{LEAVE_MAX_NS, full_name};
 use bourdon::settings::Role;
-use bourdon::{DirectNews, Event, Node, Settings, Subscribe, Subscription};
+use bourdon::settings::full_name;
+use bourdon::{Channels, DirectNews, Event, Node, Settings, Subscribe, Subscription};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::io::Read;
@@ -268,7 +268,7 @@ impl Part {
     fn leave(&mut self) {
         if self.leave_by.is_none() {
             let waits = self.is_member && self.node.leave();
-            let longest = if waits { Duration::from_nanos(LEAVE_MAX_NS) } else { Duration::ZERO };
+            let longest = if waits { Duration::from_nanos(Channels::LEAVE_MAX_NS) } else { Duration::ZERO };
             self.leave_by = Some(Instant::now() + longest);
         }
     }

@@ -7,8 +7,9 @@
 
 use super::messages::{Publisher, payload};
 use super::{Failure, ending_of, named};
+use bourdon::id::TopicId;
 use bourdon::settings::{Settings, Transport};
-use bourdon::{ClientEvent, ClientNode, TopicId};
+use bourdon::{ClientEvent, ClientNode};
 use bourdon_lab::interrupt::Interrupt;
 use std::fs::File;
 use std::io::Write;

@@ -3,7 +3,8 @@
 use super::Failure;
 use super::messages::{LINE_BYTES, Line, Name, Publisher, bytes_of, line, payload, read_line, words_of, write_line};
 use super::names::Names;
-use bourdon::{FencingToken, Incarnation, InstanceId, Message, Rank, Sequence};
+use bourdon::id::{Incarnation, InstanceId, Rank, Sequence};
+use bourdon::{FencingToken, Message};
 use bourdon_lab::history::writer::History;
 use std::borrow::Cow;
 use std::io::Write;

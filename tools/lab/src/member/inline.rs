@@ -5,8 +5,9 @@
 use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_token};
 use super::messages::Publisher;
 use super::{Failure, ending_of};
+use bourdon::id::TopicId;
 use bourdon::settings::{Role, Settings};
-use bourdon::{Delivery, Event, InlineNode, LockRequest, Port, Refusal, Standing, TopicId};
+use bourdon::{Delivery, Event, InlineNode, LockRequest, Refusal, Standing, Topic};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use std::time::Duration;
 /// Runs until it is asked to end, or this incarnation is over.
 pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Result<(), Failure> {
     let node = InlineNode::join(settings).map_err(Failure::unusable)?;
-    let waker = node.port().waker();
+    let waker = node.waker();
     let ended = ending_of(move || interrupt.wait(), move || waker.wake());
     let Start { own, deliveries, rate, tokens, talk } = start;
     let mut member = Member {
@@ -72,7 +73,7 @@ impl Member {
         self.publish()?;
         let (deliveries, mut events) = (&mut self.deliveries, Vec::new());
         // This comes first, because a member that is removed still records what it delivered.
-        let work = self.node.poll(|delivery| match delivery {
+        let work = self.node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Message(message) => deliveries.deliver(&message),
             delivery => events.extend(delivery.event()),
         });
@@ -99,7 +100,7 @@ impl Member {
         // A process that was stopped does not catch up.
         self.due_ns = (self.due_ns + self.interval_ns).max(now_ns);
         let payload = self.deliveries.payload(self.own, self.published);
-        match self.node.try_publish(TopicId::of("lab"), &payload) {
+        match self.node.try_publish(&Topic::of_id(TopicId::of("lab")), &payload) {
             Ok(_) => self.published += 1,
             // A member that leaves handles the event next.
             Err(refusal) if refusal.is_transient() || refusal == Refusal::Closed => {}
@@ -136,9 +137,8 @@ impl Member {
 
     /// Records a view that this process is in; a joiner follows earlier views that it is not in.
     fn enter(&mut self, epoch: u64, members: u64) {
-        let process = self.node.process();
-        let view = process.view();
-        let is_in = process.standing() == Standing::Member || !self.is_member;
+        let view = self.node.view();
+        let is_in = self.node.standing() == Standing::Member || !self.is_member;
         let ranks: Vec<u16> = if view.epoch.0 == epoch {
             view.members.iter().map(|member| member.rank.0).collect()
         } else if self.entered.is_empty() {
@@ -161,7 +161,7 @@ impl Member {
     /// Requests the lock once a member, and records the token that is granted.
     fn take_token(&mut self) -> Result<bool, Failure> {
         let Some(path) = &self.tokens else { return Ok(true) };
-        if self.request.is_none() && self.node.process().standing() == Standing::Member {
+        if self.request.is_none() && self.node.standing() == Standing::Member {
             self.request = Some(self.node.request_lock("lab").map_err(Failure::broken)?);
         }
         let Some(request) = &mut self.request else { return Ok(true) };

@@ -10,8 +10,9 @@
 //! removed from the group; the harness that started it starts its next incarnation.
 
 use super::{Failure, ending_of, named};
+use bourdon::error::{LockError, Loss, Lost};
 use bourdon::settings::{MutexKind, Profile, Settings};
-use bourdon::{Event, FencingToken, Guard, InlineNode, LockError, LockRequest, Loss, Lost, Port, Standing};
+use bourdon::{Event, FencingToken, Guard, InlineNode, LockRequest, Standing};
 use bourdon_lab::locks::journal::{Grant, Incarnation, Journal, Kind, Token, now_ns};
 use std::io::{Read, Write};
 use std::net::SocketAddr;
@@ -119,7 +120,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     settings.detector.profile = args.profile;
     let journal = Journal::open(&args.journal).map_err(Failure::unusable)?;
     let node = InlineNode::join(&settings).map_err(Failure::unusable)?;
-    let waker = node.port().waker();
+    let waker = node.waker();
     // Whatever ends this wait ends the process.
     let ended = ending_of(|| _ = std::io::stdin().read(&mut [0]), move || waker.wake());
     let mut locker = Locker {
@@ -160,7 +161,7 @@ impl Locker {
     /// Polls, handles events, works on; returns false if this incarnation is over.
     fn step(&mut self) -> Result<bool, Failure> {
         let mut events = Vec::new();
-        let work = self.node.poll(|delivery| events.extend(delivery.event())).map_err(Failure::broken)?;
+        let work = self.node.poll(usize::MAX, |delivery| events.extend(delivery.event())).map_err(Failure::broken)?;
         self.look_at_lock()?;
         if !self.hear(events)? {
             return Ok(false);
@@ -177,8 +178,8 @@ impl Locker {
             self.talk(format_args!("{event}"));
             match event {
                 Event::View { epoch, .. } => {
-                    let process = self.node.process();
-                    if process.standing() == Standing::Member && process.view().epoch == epoch && !self.is_member {
+                    let node = &self.node;
+                    if node.standing() == Standing::Member && node.view().epoch == epoch && !self.is_member {
                         self.is_member = true;
                         print("joined");
                     }
@@ -249,7 +250,7 @@ impl Locker {
                 Ok(Duration::ZERO)
             }
             Place::Outside => {
-                if std::mem::take(&mut self.is_refused) || self.node.process().standing() != Standing::Member {
+                if std::mem::take(&mut self.is_refused) || self.node.standing() != Standing::Member {
                     return Ok(LONGEST_SLEEP); // for now
                 }
                 self.request = Some(self.node.request_lock(LOCK).map_err(Failure::broken)?);

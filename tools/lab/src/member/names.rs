@@ -10,7 +10,7 @@
 //! Invariant: at most [`RETAINED`] messages of a sender are recorded, all of one incarnation.
 
 use super::messages::{Name, Publisher};
-use bourdon::Incarnation;
+use bourdon::id::Incarnation;
 use std::collections::BTreeMap;
 use std::ops::Range;
 

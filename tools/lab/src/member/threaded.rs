@@ -16,11 +16,9 @@
 use super::deliveries::{Deliveries, LONGEST_SLEEP, Start, by_seniority, note_token};
 use super::messages::{Line, Publisher, line};
 use super::{Failure, ending_of};
+use bourdon::id::{Incarnation, InstanceId, Rank, Sequence, TopicId};
 use bourdon::settings::{Role, Settings};
-use bourdon::{
-    Delivery, Event, Incarnation, InstanceId, LockRequest, Message, Node, Publication, Rank, Refusal, Sequence,
-    Subscribe, Subscription, TopicId,
-};
+use bourdon::{Delivery, Event, LockRequest, Message, Node, Publication, Refusal, Subscribe, Subscription, Topic};
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
 use std::fmt;
@@ -169,7 +167,9 @@ impl Member {
         let Some(publication) = self.publication.as_mut().filter(|_| now >= self.due) else { return Ok(()) };
         // A process that was stopped does not catch up.
         self.due = (self.due + self.interval).max(now);
-        match publication.try_publish(TopicId::of("lab"), &self.deliveries.payload(self.own, self.published)) {
+        match publication
+            .try_publish(&Topic::of_id(TopicId::of("lab")), &self.deliveries.payload(self.own, self.published))
+        {
             Ok(_) => self.published += 1,
             Err(refusal) if refusal.is_transient() || refusal == Refusal::Closed => {}
             Err(refusal) => return Err(Failure::broken(refusal)),

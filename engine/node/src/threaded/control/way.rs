@@ -190,18 +190,18 @@ impl DataEnd {
         {
             count += 1;
             match order {
-                ToData::Order(order) => node.obey(order),
-                ToData::Judgement(judgement) => node.judge(judgement),
+                ToData::Order(order) => node.engine.obey(order),
+                ToData::Judgement(judgement) => node.engine.judge(judgement),
             }
         }
-        while let Some(report) = node.poll_report() {
+        while let Some(report) = node.engine.poll_report() {
             if let Err(Mail::Report(report)) = self.send(Mail::Report(report)) {
-                node.return_report(report);
+                node.engine.return_report(report);
                 self.full += 1;
                 break;
             }
         }
-        let now = node.now();
+        let now = node.engine.now();
         self.ran_at.advance(now.0);
         if self.taken.get() >= self.mark.0 {
             self.mark = (self.sent, now);
@@ -217,7 +217,7 @@ impl DataEnd {
     /// whether it has been reported.
     #[cold]
     pub(crate) fn report_judgement(&mut self, node: &InlineNode) -> bool {
-        let judgement = node.process().judgement().unwrap_or(Judgement { suspects: 0, ..self.judgement });
+        let judgement = node.engine.process().judgement().unwrap_or(Judgement { suspects: 0, ..self.judgement });
         let is_known = judgement == self.judgement || self.send(Mail::Judgement(judgement)).is_ok();
         if is_known {
             self.judgement = judgement;
@@ -261,7 +261,7 @@ impl DataEnd {
         }
         self.looked_at = now;
         now.since(self.mark.1) > CONTROL_LEASE_NS && self.taken.get() < self.mark.0
-            || node.process().reports_waiting() > WAITING_MAX
+            || node.engine.process().reports_waiting() > WAITING_MAX
     }
 
     /// Whether the control thread has panicked.
@@ -275,7 +275,7 @@ impl DataEnd {
         if !self.is_stopping {
             self.is_stopping = self.send(Mail::Stopping).is_ok();
         }
-        self.settled.is_set() && !self.has_orders() && !node.process().has_to_send()
+        self.settled.is_set() && !self.has_orders() && !node.engine.process().has_to_send()
     }
 }
 

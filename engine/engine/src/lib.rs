@@ -2,37 +2,51 @@
 //!
 //! [`Engine::poll`] receives, delivers, keeps time and sends, all within the call. One clock reading a burst:
 //! everything that one call delivers carries the same time.
+//!
+//! The engine is generic over its port and its clock, so that gates count the very code that nodes run, over a port in
+//! memory. What a node has beside it (settings, locks, rings, threads) is in crate `bourdon`.
 
-use crate::clock::{Clock, Time};
-use crate::delivery::Delivery;
+mod clock;
+
+pub use clock::{Clock, Time};
+
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
     CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectMessage, DirectOutcome,
-    DirectRefusal, FromControl, Message, Outgoing, Process, Refusal, Satisfied, ToControl,
+    DirectRefusal, Event, FromControl, Message, Outgoing, Process, Refusal, Satisfied, ToControl,
 };
-use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId, TopicName};
+use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId};
 use std::time::Duration;
 
 /// The most datagrams one call to [`Engine::poll`] takes from the network: several full segmentation runs, and few
 /// enough that timers keep their time.
 const RECEIVE_LIMIT: usize = 512;
 
-/// The most messages one call delivers by default; the next call delivers the rest.
-pub(crate) const DELIVER_LIMIT: usize = 1 << 16;
+/// The most messages that one call should deliver, so that timers keep their time; the next call delivers the rest.
+pub const DELIVER_LIMIT: usize = 1 << 16;
 
 /// Sealed datagrams of so many bytes make a publication send at once instead of waiting for the next call: one full
 /// segmentation run. What waits longer leaves the caches before the kernel reads it.
 const BACKLOG_SEND_BYTES: usize = 65_507;
 
-/// The engine over any port: what an [`InlineNode`](crate::InlineNode) is, and what gates run over a port in memory.
+/// What [`Engine::poll`] hands out.
+#[derive(Clone, Copy, Debug)]
+pub enum Item<'a> {
+    /// A message.
+    Message(Message<'a>),
+    /// An event.
+    Event(Event),
+}
+
+/// A process and its port.
 #[derive(Debug)]
 pub struct Engine<P, C = Clock> {
-    pub(crate) process: Process,
-    pub(crate) port: P,
-    pub(crate) clock: C,
+    process: Process,
+    port: P,
+    clock: C,
     /// The last clock reading; publications between two readings share it.
-    pub(crate) now: Instant,
+    now: Instant,
     /// Whether something was published since the last reading.
     in_burst: bool,
     /// How many datagrams are [`BACKLOG_SEND_BYTES`].
@@ -82,7 +96,7 @@ impl<P: Port, C: Time> Engine<P, C> {
     }
 
     /// Begins now: for the process, no time has passed since it was made.
-    pub(crate) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.now = self.clock.now();
         let config = self.process.config().clone();
         self.process = Process::new(self.now, config).expect("it has taken this configuration before");
@@ -109,15 +123,6 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.try_publish_with(&Outgoing { topic, ..Outgoing::default() }, payload)
     }
 
-    /// Publishes a message that carries its topic's name, for subscribers by patterns.
-    ///
-    /// # Errors
-    /// As [`Engine::try_publish`].
-    #[inline]
-    pub fn try_publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Result<Sequence, Refusal> {
-        self.try_publish_with(&Outgoing::named(*name), payload)
-    }
-
     /// Publishes a message with all that can go with it.
     ///
     /// # Errors
@@ -133,21 +138,13 @@ impl<P: Port, C: Time> Engine<P, C> {
         Ok(sequence)
     }
 
-    /// Claims space for a message of at most one datagram, to be written in place and committed.
+    /// Claims space for a message of at most one datagram, with all that can go with it, to be written in place and
+    /// committed.
     ///
     /// # Errors
     /// As [`Engine::try_publish`].
     #[inline]
-    pub fn try_claim(&mut self, topic: TopicId, length: usize) -> Result<Claim<'_>, Refusal> {
-        self.try_claim_with(&Outgoing { topic, ..Outgoing::default() }, length)
-    }
-
-    /// Claims space for a message with all that can go with it.
-    ///
-    /// # Errors
-    /// As [`Engine::try_publish`].
-    #[inline]
-    pub fn try_claim_with(&mut self, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
+    pub fn try_claim(&mut self, outgoing: &Outgoing, length: usize) -> Result<Claim<'_>, Refusal> {
         self.begin_burst();
         if self.process.backlog() >= self.backlog_send {
             let _ = self.transmit_sealed();
@@ -180,43 +177,28 @@ impl<P: Port, C: Time> Engine<P, C> {
     }
 
     /// Sends, receives, delivers, keeps time. Events are delivered in their place; one call delivers messages or
-    /// events that have a place among them, not both. Returns how much was done: zero means that there was nothing to
-    /// do. What a delivery brings about goes out with the next call, together with what the application publishes in
-    /// answer: so do not stop calling while this returns more than zero.
+    /// events that have a place among them, not both. Delivers at most `limit` messages, give or take one datagram's.
+    /// Returns how much was done: zero means that there was nothing to do. What a delivery brings about goes out with
+    /// the next call, together with what the application publishes in answer: so do not stop calling while this returns
+    /// more than zero.
+    ///
+    /// Holds back what comes after a message of another group that has not `passed` there: ask the process of that
+    /// group ([`Process::has_passed`]), if this thread runs one; if not, it has.
     ///
     /// # Errors
     /// If the port is broken.
     #[inline]
-    pub fn poll(&mut self, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
-        self.poll_at_most(DELIVER_LIMIT, on_delivery)
-    }
-
-    /// As [`Engine::poll`], delivering at most `limit` messages, give or take one datagram's.
-    ///
-    /// # Errors
-    /// If the port is broken.
-    #[inline]
-    pub fn poll_at_most(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, PortError> {
-        self.poll_after(limit, &|_| true, on_delivery)
-    }
-
-    /// As [`Engine::poll_at_most`], but holds back what comes after a message of another group that has not `passed`
-    /// there: ask the process of that group ([`Process::has_passed`]), if this thread runs one; if not, it has.
-    ///
-    /// # Errors
-    /// If the port is broken.
-    #[inline]
-    pub fn poll_after(
+    pub fn poll(
         &mut self,
         limit: usize,
         passed: Satisfied<'_>,
-        mut on_delivery: impl FnMut(Delivery<'_>),
+        mut on_item: impl FnMut(Item<'_>),
     ) -> Result<usize, PortError> {
         if self.in_burst || self.owes {
             self.flush()?;
         }
         if self.process.has_events()
-            && let Some(count) = self.hand_events_out(&mut on_delivery)
+            && let Some(count) = self.hand_events_out(&mut on_item)
         {
             return Ok(count);
         }
@@ -239,7 +221,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         };
         let mut delivered = 0;
         if looks {
-            let emit = |message: Message<'_>| on_delivery(Delivery::Message(message));
+            let emit = |message: Message<'_>| on_item(Item::Message(message));
             delivered = self.process.deliver_after(self.now, limit, passed, emit);
             self.may_deliver = delivered > 0 || limit == 0 || self.process.waits_elsewhere();
         }
@@ -265,7 +247,7 @@ impl<P: Port, C: Time> Engine<P, C> {
     /// more is received, which is reported first. Returns how many if one of them has its place before what would be
     /// delivered: the next call delivers that.
     #[cold]
-    fn hand_events_out(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> Option<usize> {
+    fn hand_events_out(&mut self, on_item: &mut impl FnMut(Item<'_>)) -> Option<usize> {
         self.process.pass_reports(self.now);
         let (mut count, mut stops) = (0, false);
         while self.process.reports_waiting() == 0
@@ -273,7 +255,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         {
             count += 1;
             stops |= event.is_ordered();
-            on_delivery(Delivery::Event(event));
+            on_item(Item::Event(event));
         }
         self.may_deliver |= stops;
         self.owes |= count > 0; // the application may have an answer
@@ -329,7 +311,7 @@ impl<P: Port, C: Time> Engine<P, C> {
     ///
     /// # Errors
     /// If the port is broken.
-    pub(crate) fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
+    pub fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
         match self.before_sleep(longest)? {
             Some(longest) => self.port.sleeper(longest),
             None => Ok(None),
@@ -340,7 +322,7 @@ impl<P: Port, C: Time> Engine<P, C> {
     ///
     /// # Errors
     /// If the port is broken.
-    pub(crate) fn end_sleep(&mut self) -> Result<(), PortError> {
+    pub fn end_sleep(&mut self) -> Result<(), PortError> {
         self.port.wait(Duration::ZERO)
     }
 
@@ -427,30 +409,30 @@ impl<P: Port, C: Time> Engine<P, C> {
 
     /// Has the coordinator asked on behalf of the application, which returns how much there was to do: that goes out
     /// with the next call.
-    pub(crate) fn coordinate(&mut self, ask: impl FnOnce(&mut Coordinator, Instant) -> usize) -> usize {
+    pub fn coordinate(&mut self, ask: impl FnOnce(&mut Coordinator, Instant) -> usize) -> usize {
         let count = ask(self.process.coordinator(self.now), self.now);
         self.owes |= count > 0;
         count
     }
 
     /// Takes the control plane out, for a thread of its own: see [`Process::release_control`].
-    pub(crate) fn release_control(&mut self) -> Box<ControlPlane> {
+    pub fn release_control(&mut self) -> Box<ControlPlane> {
         self.process.release_control()
     }
 
     /// The next value for that coordinator.
     #[inline]
-    pub(crate) fn poll_report(&mut self) -> Option<ToControl> {
+    pub fn poll_report(&mut self) -> Option<ToControl> {
         self.process.poll_report()
     }
 
     /// Gives a value back that found no room.
-    pub(crate) fn return_report(&mut self, report: ToControl) {
+    pub fn return_report(&mut self, report: ToControl) {
         self.process.return_report(report);
     }
 
     /// Does what the coordinator gives.
-    pub(crate) fn obey(&mut self, order: FromControl) {
+    pub fn obey(&mut self, order: FromControl) {
         self.owes = true;
         self.process.obey(self.now, order);
     }
@@ -501,12 +483,12 @@ impl<P: Port, C: Time> Engine<P, C> {
     }
 
     /// Below which of this process's own messages all are acknowledged: see [`Process::own_acknowledged`].
-    pub(crate) fn own_acknowledged(&mut self) -> Option<Sequence> {
+    pub fn own_acknowledged(&mut self) -> Option<Sequence> {
         self.process.own_acknowledged()
     }
 
     /// Whether this process has something to do for its messages before it may end: see [`Process::owes_own`].
-    pub(crate) fn owes_own(&mut self) -> bool {
+    pub fn owes_own(&mut self) -> bool {
         self.process.owes_own()
     }
 
@@ -515,9 +497,14 @@ impl<P: Port, C: Time> Engine<P, C> {
         &self.process
     }
 
-    /// The port, to read.
+    /// The port.
     pub fn port(&self) -> &P {
         &self.port
+    }
+
+    /// The port, to change it.
+    pub fn port_mut(&mut self) -> &mut P {
+        &mut self.port
     }
 
     /// The clock.
