@@ -35,7 +35,7 @@ const BACKLOG_SEND_BYTES: usize = 65_507;
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'a> {
     /// A message.
-    Message(&'a Message<'a>),
+    Message(Message<'a>),
     /// An event.
     Event(Event),
 }
@@ -94,6 +94,13 @@ impl<P: Port, C: Time> Engine<P, C> {
             is_cold: true,
             port_datagrams: 0,
         })
+    }
+
+    /// Begins now: for the process, no time has passed since it was made.
+    pub fn begin(&mut self) {
+        self.now = self.clock.now();
+        let config = self.process.config().clone();
+        self.process = Process::new(self.now, config).expect("it has taken this configuration before");
     }
 
     /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
@@ -215,7 +222,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         };
         let mut delivered = 0;
         if looks {
-            let emit = |message: Message<'_>| on_item(Item::Message(&message));
+            let emit = |message: Message<'_>| on_item(Item::Message(message));
             delivered = self.process.deliver_after(self.now, limit, passed, emit);
             self.may_deliver = delivered > 0 || limit == 0 || self.process.waits_elsewhere();
         }

@@ -28,9 +28,9 @@ pub struct CloseReport {
     /// node, an entry for each of its publications in their order, with the numbers of the messages; of an inline node,
     /// one entry with their sequences. Empty ranges where nothing is missing.
     pub unacknowledged: Vec<Range<u64>>,
-    /// Of a threaded node: the messages that were dropped while it ended, or before with an event
-    /// [`Event::Dropped`](crate::Event::Dropped) that was not read. The place of the publication, and the
-    /// numbers of the messages. They may be among those that are not acknowledged as well.
+    /// Of a node with threads: all messages that were dropped, each reported by an event
+    /// [`Event::Dropped`](crate::Event::Dropped) before. The place of the publication, and the numbers of the messages.
+    /// They may be among those that are not acknowledged as well.
     pub dropped: Vec<(usize, RangeInclusive<u64>)>,
     /// Whether the members go on without this process in their view: it has left, or it was an observer or in no view.
     /// If not, they suspect it, and then go on without it.

@@ -14,7 +14,7 @@ use bourdon_protocol::{Event, Message};
 #[non_exhaustive]
 pub enum Delivery<'a> {
     /// A message.
-    Message(&'a Message<'a>),
+    Message(Message<'a>),
     /// An event.
     Event(Event),
     /// So many messages were skipped here, because the ring of this subscription had no room: at an observer for which
@@ -27,7 +27,7 @@ pub enum Delivery<'a> {
 impl<'a> Delivery<'a> {
     /// The message, if it is one.
     #[inline]
-    pub fn message(&self) -> Option<&'a Message<'a>> {
+    pub fn message(&self) -> Option<&Message<'a>> {
         match self {
             Self::Message(message) => Some(message),
             _ => None,

@@ -8,6 +8,7 @@
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
 use crate::claim::{Claim, Space};
+use crate::closed::Closed;
 use crate::config::{Settings, SettingsError, Transport};
 use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
 use crate::deadline::Deadline;
@@ -18,6 +19,7 @@ use crate::links::Links;
 use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
+use crate::patterns::PatternError;
 use crate::placement::PlacementError;
 use crate::reports::Reports;
 use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
@@ -80,10 +82,24 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
-    /// [`Node::start_beside`](crate::Node::start_beside) after a thread of the node has panicked: a bug
-    /// of Bourdon. Start another node.
+    /// [`Node::join`](crate::Node::join) or [`Node::open_beside`](crate::Node::open_beside) after a thread of the node
+    /// has panicked: a bug of Bourdon. Start another node.
     #[error("the threads of this node have ended by a panic, so they run no more groups: start another node")]
     ThreadsGone,
+    /// A text is no pattern for topics. Mend it by the rule that the text gives.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// Something that this process does not do, or not with its settings. The text gives what to do.
+    #[error("{setting} is not supported here: {what}")]
+    Unsupported {
+        /// What was asked for.
+        setting: &'static str,
+        /// Why not, and what to do.
+        what: String,
+    },
+    /// The node has ended, so it has no new handles.
+    #[error(transparent)]
+    Closed(#[from] Closed),
     /// The kernel refused a thread, an eventfd or the like: the process is usually at a limit of its own (`ulimit -n`,
     /// `ulimit -u`). Raise it.
     #[error("{doing}: {source}")]

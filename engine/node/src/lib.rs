@@ -21,18 +21,18 @@
 //! reached through rings:
 //!
 //! ```no_run
-//! use bourdon::{Node, Settings, Topic};
+//! use bourdon::{Node, Settings, Subscribe, Topic};
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let settings = Settings::load("bourdon.toml".as_ref())?;
-//! let (node, mut publication, mut subscription) = Node::start(&settings)?;
+//! let node = Node::open(&settings)?;
+//! let (mut publication, mut subscription) = (node.publication()?, node.subscribe(Subscribe::all())?);
+//! node.join()?;
 //! let number = publication.publish(&Topic::new("es")?, b"4750.25", Duration::from_secs(5))?; // waits for the group
 //! publication.wait_acknowledged(number, Duration::from_secs(1))?;
-//! while !subscription.has_ended() {
-//!     if subscription.poll(256, |delivery| println!("{delivery:?}")) == 0 {
-//!         subscription.wait(Duration::from_secs(1))?;
-//!     }
+//! while let Some(delivery) = subscription.next(Duration::from_secs(1))? {
+//!     println!("{delivery:?}");
 //! }
 //! node.close(Duration::from_secs(5))?;
 //! # Ok(())
@@ -58,6 +58,7 @@ mod channels;
 mod claim;
 mod client_node;
 mod close;
+mod closed;
 mod config;
 pub mod counters;
 mod deadline;
@@ -133,12 +134,13 @@ pub use channels::Channels;
 pub use claim::Claim;
 pub use client_node::ClientNode;
 pub use close::CloseReport;
-pub use config::Settings;
+pub use closed::Closed;
+pub use config::{Settings, Start};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
 pub use inline::{Error, InlineNode};
 pub use locks::{Election, ElectionState, Guard, LockRequest};
 pub use request::{Call, Reply, Request};
-pub use threaded::{Handles, Info, Node, Publication, Subscription};
+pub use threaded::{Info, Node, Overrun, Publication, Subscribe, Subscription};
 pub use topic::{Payload, Topic};

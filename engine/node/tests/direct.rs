@@ -1,10 +1,10 @@
 //! Direct messages on real sockets: inline, threaded and client nodes; through loss; by source.
 
-use crate::common::{PATIENCE, TOPIC, World, free_addresses, until};
+use crate::common::{PATIENCE, TOPIC, World, events, free_addresses, next_event, start, until};
 use bourdon::error::RequestError;
 use bourdon::id::Rank;
 use bourdon::settings::{IdleStrategy, Transport};
-use bourdon::{Call, ClientNode, DirectMessage, InlineNode, Node, Refusal, To};
+use bourdon::{Call, ClientNode, DirectMessage, InlineNode, Refusal, To};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<InlineNode> {
@@ -143,10 +143,11 @@ fn threaded_nodes_through_loss_and_duplication() {
                 let mut settings = world.member(rank);
                 settings.threads.idle = idle;
                 (settings.faults.drop_percent, settings.faults.duplicate_percent) = (10.0, 10.0);
-                Node::start(&settings).expect("it starts").0
+                start(&settings).0
             })
             .collect();
-        until("the group to form", || matches!(nodes[0].poll_event(), Some(bourdon::Event::View { .. })));
+        let mut events = events(&nodes[0]);
+        until("the group to form", || matches!(next_event(&mut events), Some(bourdon::Event::View { .. })));
         let (mut sent, mut calls, mut got) = (0u32, Vec::new(), Vec::new());
         until("all to be taken", || {
             // More than the protocol takes at once: the others wait for their turn.

@@ -1,10 +1,12 @@
 //! Requests with replies on real sockets, between both faces: answered, late, declined, lost with their receiver, more
 //! than a receiver takes, cancelled.
 
-use crate::common::{PATIENCE, World, cell, until};
+use crate::common::{PATIENCE, World, cell, events, next_event, until};
 use bourdon::error::{DirectFailure, RequestError};
 use bourdon::id::Rank;
-use bourdon::{Call, Deadline, Delivery, Event, InlineNode, Node, Refusal, Reply, Request, Subscription, To};
+use bourdon::{
+    Call, Deadline, Delivery, Event, InlineNode, Node, Refusal, Reply, Request, Subscribe, Subscription, To,
+};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -47,14 +49,15 @@ fn outcome(nodes: &mut [InlineNode; 2], call: &mut Call, mut answer: impl FnMut(
 
 /// A threaded member, its subscription and its group's view.
 fn start(world: &World, rank: u16) -> (Node, Subscription) {
-    let mut settings = world.member(rank);
-    settings.process.requests = true;
-    let (node, _, subscription) = Node::start(&settings).expect("it starts");
+    let node = Node::open(&world.member(rank)).expect("it opens");
+    let subscription = node.subscribe(Subscribe::none().requests()).expect("there is room");
+    node.join().expect("it joins");
     (node, subscription)
 }
 
 fn await_view(node: &Node) {
-    until("a view", || matches!(node.poll_event(), Some(Event::View { .. })));
+    let mut events = events(node);
+    until("a view", || matches!(next_event(&mut events), Some(Event::View { .. })));
 }
 
 /// Two threaded members that have formed; the second one's subscription.
@@ -67,14 +70,9 @@ fn pair(world: &World) -> (Node, Node, Subscription) {
 /// Takes requests on a thread of its own, until the node has ended.
 fn serve(mut subscription: Subscription, answer: impl Fn(Request) + Send + 'static) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        while !subscription.has_ended() {
-            let on_delivery = |delivery: Delivery<'_>| {
-                if let Delivery::Request(request) = delivery {
-                    answer(request);
-                }
-            };
-            if subscription.poll(64, on_delivery) == 0 {
-                subscription.wait(Duration::from_millis(100)).expect("poll works");
+        while let Ok(Some(delivery)) = subscription.next(Deadline::NEVER) {
+            if let Delivery::Request(request) = delivery {
+                answer(request);
             }
         }
     })
@@ -83,11 +81,9 @@ fn serve(mut subscription: Subscription, answer: impl Fn(Request) + Send + 'stat
 fn next_request(subscription: &mut Subscription) -> Request {
     let mut next = None;
     until("a request", || {
-        subscription.poll(1, |delivery| {
-            if let Delivery::Request(request) = delivery {
-                next = Some(request);
-            }
-        });
+        if let Some(Delivery::Request(request)) = subscription.try_next().expect("its node runs") {
+            next = Some(request);
+        }
         next.is_some()
     });
     next.expect("it has come")

@@ -230,6 +230,12 @@ pub enum Event {
     Halted,
     /// The control thread is back, and this node goes on.
     Resumed,
+    /// A subscription has left so many events unread that this many after them were not kept for it. None of them has
+    /// its place among the messages.
+    Missed {
+        /// How many.
+        count: u64,
+    },
 }
 
 impl Event {
@@ -267,7 +273,8 @@ impl Event {
             | Self::SyncRefused(_)
             | Self::BirthNotStored(_)
             | Self::Halted
-            | Self::Resumed => false,
+            | Self::Resumed
+            | Self::Missed { .. } => false,
         }
     }
 }

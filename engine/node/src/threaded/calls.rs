@@ -5,7 +5,7 @@
 //!
 //! Invariants: a call that waits makes no system call but its sleep, and asks for the outcome only when it was woken.
 
-use crate::deadline::{Canceller, Deadline, sleep_beside};
+use crate::deadline::{Canceller, Deadline, sleep};
 use crate::inline::InlineNode;
 use crate::request::{Call, Completion, Outbound, Outcome, RequestError, Ring};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Commands};
@@ -13,7 +13,7 @@ use crate::threaded::direct::CallCommand;
 use crate::threaded::end::lock;
 use bourdon_port::Waker;
 use bourdon_protocol::{DirectKind, Refusal};
-use bourdon_ring::signal::{Bell, Flag, Sleeper, doorbell};
+use bourdon_ring::signal::{Bell, Sleeper, doorbell};
 use std::sync::Mutex;
 use std::sync::mpsc::TrySendError;
 
@@ -36,24 +36,14 @@ pub(crate) struct Caller {
     /// Rung with each outcome that no thread waits for.
     events: Waker,
     canceller: Canceller,
-    /// Rung when all waits are cancelled, and never cleared.
-    cancelled: Waker,
 }
 
 impl Caller {
-    /// Of this node. A canceller rings `wakers` as well; `events` is rung with outcomes that no thread waits for.
-    pub(crate) fn new(node: &InlineNode, commands: Commands, events: Waker, wakers: &[Waker]) -> std::io::Result<Self> {
+    /// Of this node; `events` is rung with outcomes that no thread waits for.
+    pub(crate) fn new(node: &InlineNode, commands: Commands, events: Waker, canceller: Canceller) -> Self {
         let process = node.engine.process();
         let limits = [DirectKind::Message, DirectKind::Request(0)].map(|kind| process.direct_limit_bytes(kind));
-        let cancelled = Waker::new()?;
-        let cancels = wakers.iter().chain([&cancelled]).cloned().collect();
-        let canceller = Canceller::new(Flag::new(), cancels);
-        Ok(Self { commands, limits, spare: Mutex::new(Vec::new()), events, canceller, cancelled })
-    }
-
-    /// What ends the waits.
-    pub(crate) fn canceller(&self) -> &Canceller {
-        &self.canceller
+        Self { commands, limits, spare: Mutex::new(Vec::new()), events, canceller }
     }
 
     /// Begins a call, and comes back at once.
@@ -95,7 +85,7 @@ impl Caller {
                 return Err(RequestError::LATE);
             }
             if outcome.is_none() {
-                sleep_beside(&mut waiter.sleeper, &waiter.waker, &self.cancelled, deadline, || {
+                sleep(&mut waiter.sleeper, &waiter.waker, (deadline, &self.canceller), || {
                     outcome = call.try_reply();
                     outcome.is_some()
                 });

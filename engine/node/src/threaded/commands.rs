@@ -8,6 +8,8 @@
 use crate::admin::view::ViewReport;
 use crate::mailbox::Sender;
 use crate::threaded::direct::CallCommand;
+use crate::threaded::intake::Intake;
+use crate::threaded::outlet::Outlet;
 use bourdon_protocol::Refusal;
 
 /// Commands that the data agent has not taken: it takes so many each round.
@@ -21,7 +23,6 @@ pub(crate) const EVENTS_MAX: usize = 256;
 pub(crate) type Commands = Sender<Command>;
 
 /// A command to the data agent.
-#[derive(Debug)]
 pub(crate) enum Command {
     /// Begin a barrier. An event reports its completion or its refusal.
     Sync,
@@ -33,6 +34,10 @@ pub(crate) enum Command {
     Call(CallCommand),
     /// Report the view, as a [`Reply`].
     View,
+    /// Deliver to one more subscription, from here on.
+    Subscribe(Box<Outlet>),
+    /// Take what one more publication publishes.
+    Publish(Box<Intake>),
 }
 
 /// An answer to a command of the admin socket's thread.

@@ -6,14 +6,15 @@
 //! subscription loses an event that has its place among the messages, unless it leaves [`VALUES_MAX`] items without
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
 
-use crate::config::Settings;
-use crate::patterns::{Filter, Pattern};
+use crate::patterns::Filter;
 use crate::request::Request;
+use crate::threaded::end::WakesAtEnd;
 use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, REQUEST_TAG, Value};
-use crate::threaded::handles::Inlet;
+use crate::threaded::subscribe::Chosen;
+use crate::threaded::subscription::Inlet;
 use bourdon_port::Waker;
 use bourdon_protocol::{Event, Message};
-use bourdon_ring::signal::{Bell, WatermarkWriter, doorbell, watermark};
+use bourdon_ring::signal::{Bell, WatermarkReader, WatermarkWriter, doorbell, watermark};
 use bourdon_ring::spsc::{self, ClaimError};
 use std::collections::VecDeque;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -24,6 +25,9 @@ const FRAME_GUESS_BYTES: usize = 1536;
 
 /// The most that is kept for a subscription that does not read, besides a member's messages: hours of views.
 const KEPT_MAX: usize = 1024;
+
+/// Events that have no place among the messages, which a subscription has not read. Those beyond it are counted.
+const STATUSES_MAX: u64 = 256;
 
 /// The most events in a subscription's ring: days of views. A ring of another topic could fill with losses.
 const VALUES_MAX: usize = 4096;
@@ -41,59 +45,114 @@ pub(crate) enum Kept {
 
 /// Where delivered messages of some topics go: one subscription's ring.
 pub(crate) struct Outlet {
-    pub(crate) producer: spsc::Producer,
-    /// Which those are.
-    pub(crate) filter: Filter,
+    producer: spsc::Producer,
+    /// Which those are; none without a filter.
+    filter: Option<Filter>,
+    /// What does not fit stops delivery, instead of being skipped.
+    pub(crate) keeps_all: bool,
+    /// Where it gets events that have no place among the messages.
+    statuses: Option<Statuses>,
     /// The values of the frames with [`EVENT_TAG`] in the ring.
     values: SyncSender<Value>,
     /// What the ring had no room for.
-    pub(crate) overflow: VecDeque<Kept>,
+    overflow: VecDeque<Kept>,
     /// Messages an observer's ring had no room for.
     pub(crate) overruns: WatermarkWriter,
     /// Wakes the subscriber.
-    pub(crate) bell: Bell,
-    pub(crate) waker: Waker,
+    bell: Bell,
+    waker: Waker,
     /// The requests of the frames with [`REQUEST_TAG`] in the ring, where this subscription takes them.
     requests: Option<SyncSender<Request>>,
     longest_bytes: usize,
     /// Skipped messages of which no item could be given.
     unshown: u64,
+    /// Something was put into the ring since the subscriber was last woken.
+    is_news: bool,
+    _end: WakesAtEnd,
+}
+
+/// What is known of the events without a place that a subscription gets.
+struct Statuses {
+    put: u64,
+    /// How many of them the subscriber has read.
+    read: WatermarkReader,
+    /// How many were left out since.
+    missed: u64,
+}
+
+impl Statuses {
+    fn unread(&self) -> u64 {
+        self.put - self.read.get()
+    }
 }
 
 /// Both ends of a subscription's ring.
-pub(crate) fn ends(
-    settings: &Settings,
-    patterns: &[Pattern],
-    takes_requests: bool,
-) -> std::io::Result<(Outlet, Inlet)> {
-    let (producer, consumer) = spsc::channel(settings.threads.subscription_ring_bytes);
+pub(crate) fn ends(chosen: Chosen) -> std::io::Result<(Outlet, Inlet)> {
+    let (producer, consumer) = spsc::channel(chosen.ring_bytes);
     let (sleeper, bell) = doorbell();
     let (overruns, overrun_count) = watermark(0);
+    let (statuses_read, read) = watermark(0);
     let waker = Waker::new()?;
     let (values, values_in) = sync_channel(VALUES_MAX);
     let (requests, requests_in) = sync_channel(REQUESTS_MAX);
     let outlet = Outlet {
         producer,
-        filter: Filter::new(patterns, &settings.group.topics),
+        filter: chosen.filter,
+        keeps_all: chosen.keeps_all,
+        statuses: chosen.events.then_some(Statuses { put: 0, read, missed: 0 }),
         values,
         overflow: VecDeque::new(),
         overruns,
         bell,
         waker: waker.clone(),
-        requests: takes_requests.then_some(requests),
+        requests: chosen.requests.then_some(requests),
         longest_bytes: FRAME_GUESS_BYTES,
         unshown: 0,
+        is_news: false,
+        _end: WakesAtEnd(waker.clone()),
     };
-    Ok((outlet, Inlet { consumer, values: values_in, requests: requests_in, sleeper, waker, overruns: overrun_count }))
+    let inlet = Inlet {
+        consumer,
+        values: values_in,
+        requests: requests_in,
+        sleeper,
+        waker,
+        overruns: overrun_count,
+        statuses_read,
+    };
+    Ok((outlet, inlet))
 }
 
 impl Outlet {
+    /// Whether a message is for this subscription.
+    #[inline]
+    pub(crate) fn wants(&self, message: &Message<'_>) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.wants(message))
+    }
+
+    /// Whether the subscription was dropped.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.producer.is_abandoned()
+    }
+
+    /// Whether something waits for the subscriber to read.
+    pub(crate) fn waits(&mut self) -> bool {
+        let owes_missed = |statuses: &Statuses| statuses.missed > 0 && statuses.unread() > 0;
+        let is_owed = self.statuses.as_ref().is_some_and(owes_missed) && !self.is_gone();
+        is_owed || (self.keeps_all || !self.overflow.is_empty()) && self.room() == 0
+    }
+
     /// Moves what was kept into the ring. Returns whether all of it fitted.
+    #[inline]
     pub(crate) fn drain(&mut self) -> bool {
-        if self.overflow.is_empty() {
+        let has_missed = self.statuses.as_ref().is_some_and(|statuses| statuses.missed > 0);
+        if self.overflow.is_empty() && !has_missed {
             return true;
         }
         self.stage_kept();
+        if has_missed {
+            self.put_missed();
+        }
         self.show();
         self.overflow.is_empty()
     }
@@ -110,6 +169,7 @@ impl Outlet {
                     Ok(mut claim) => {
                         claim.copy_from_slice(frame);
                         claim.stage();
+                        self.is_news = true;
                         true
                     }
                     Err(ClaimError::Full) => false,
@@ -123,6 +183,7 @@ impl Outlet {
                 }
                 Kept::Value(value) => {
                     let staged = stage_value(&mut self.producer, &self.values, *value);
+                    self.is_news |= staged == Staged::Done;
                     if let (Staged::Dropped, Value::Skipped(count)) = (staged, value) {
                         self.unshown += count;
                     }
@@ -149,7 +210,7 @@ impl Outlet {
     }
 
     #[inline]
-    pub(crate) fn put(&mut self, delivery: &Message<'_>, keeps_all: bool) {
+    pub(crate) fn put(&mut self, delivery: &Message<'_>) {
         let name = delivery.name.unwrap_or_default();
         let length = DELIVERED_BYTES + name.len() + delivery.payload.len();
         self.longest_bytes = self.longest_bytes.max(length.next_multiple_of(8));
@@ -165,12 +226,13 @@ impl Outlet {
             let (front, rest) = rest.split_at_mut(name.len());
             front.copy_from_slice(name.as_bytes());
             rest.copy_from_slice(delivery.payload);
+            self.is_news = true;
             return claim.stage();
         }
         if self.producer.is_abandoned() {
             return;
         }
-        if keeps_all {
+        if self.keeps_all {
             let frame = [head.as_bytes(), name.as_bytes(), delivery.payload].concat();
             self.overflow.push_back(Kept::Message(frame));
         } else {
@@ -185,9 +247,34 @@ impl Outlet {
         }
     }
 
-    /// Puts an event at its place behind the messages so far, whatever the filter. Returns whether it could be kept.
+    /// Puts an event behind the messages so far, whatever the filter. One that has no place among the messages is for
+    /// subscriptions that asked for it. Returns whether it could be kept.
     #[cold]
     pub(crate) fn put_event(&mut self, event: Event) -> bool {
+        if event.is_ordered() {
+            return self.put_at_its_place(event);
+        }
+        self.put_missed();
+        let Some(statuses) = &mut self.statuses else { return true };
+        if statuses.missed > 0 || statuses.unread() >= STATUSES_MAX {
+            statuses.missed += 1;
+            return false;
+        }
+        statuses.put += 1;
+        self.put_at_its_place(event)
+    }
+
+    /// A subscriber that has read all events that were kept gets the number of those that were not.
+    fn put_missed(&mut self) {
+        let Some(statuses) = self.statuses.as_mut().filter(|statuses| statuses.unread() == 0) else { return };
+        let count = std::mem::take(&mut statuses.missed);
+        if count > 0 {
+            statuses.put += 1;
+            self.put_at_its_place(Event::Missed { count });
+        }
+    }
+
+    fn put_at_its_place(&mut self, event: Event) -> bool {
         self.stage_kept();
         let value = Value::Event(event);
         if self.producer.is_abandoned() {
@@ -196,7 +283,10 @@ impl Outlet {
         if self.overflow.is_empty() {
             match stage_value(&mut self.producer, &self.values, value) {
                 Staged::Full => {}
-                staged => return staged == Staged::Done,
+                staged => {
+                    self.is_news |= staged == Staged::Done;
+                    return staged == Staged::Done;
+                }
             }
         }
         let kept = self.overflow.iter().filter(|kept| matches!(kept, Kept::Value(_))).count();
@@ -222,16 +312,23 @@ impl Outlet {
         match requests.try_send(request) {
             Err(TrySendError::Full(request)) => return Err(request),
             Err(TrySendError::Disconnected(_)) => {} // it declines
-            Ok(()) => claim.stage(),
+            Ok(()) => {
+                claim.stage();
+                self.is_news = true;
+            }
         }
         Ok(())
     }
 
-    /// Publishes what was put to the subscriber, and wakes it if it sleeps.
+    /// Publishes what was put to the subscriber, and wakes it if it sleeps. A subscriber for which there is nothing
+    /// sleeps on.
+    #[inline]
     pub(crate) fn show(&mut self) {
-        self.producer.publish();
-        if self.bell.must_ring() {
-            self.waker.wake();
+        if std::mem::take(&mut self.is_news) {
+            self.producer.publish();
+            if self.bell.must_ring() {
+                self.waker.wake();
+            }
         }
     }
 }
@@ -264,20 +361,15 @@ mod tests {
     use bourdon_wire::{Epoch, Instant, Rank, Sequence, TopicId};
 
     fn outlet() -> (Outlet, spsc::Consumer) {
-        let (producer, consumer) = spsc::channel(1 << 16);
-        let outlet = Outlet {
-            producer,
-            filter: Filter::default(),
-            values: sync_channel(VALUES_MAX).0,
-            overflow: VecDeque::new(),
-            overruns: watermark(0).0,
-            bell: doorbell().1,
-            waker: Waker::new().expect("eventfds are allowed"),
-            requests: None,
-            longest_bytes: FRAME_GUESS_BYTES,
-            unshown: 0,
+        let chosen = Chosen {
+            filter: Some(Filter::default()),
+            keeps_all: false,
+            events: true,
+            requests: false,
+            ring_bytes: 1 << 16,
         };
-        (outlet, consumer)
+        let (outlet, inlet) = ends(chosen).expect("eventfds are allowed");
+        (Outlet { values: sync_channel(VALUES_MAX).0, ..outlet }, inlet.consumer)
     }
 
     fn put(outlet: &mut Outlet, sequence: u64, is_member: bool) {
@@ -298,7 +390,8 @@ mod tests {
             barrier: None,
             payload: &[7; 20_000],
         };
-        outlet.put(&delivery, is_member);
+        outlet.keeps_all = is_member;
+        outlet.put(&delivery);
     }
 
     #[test]

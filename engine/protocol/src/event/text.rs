@@ -60,6 +60,7 @@ impl Event {
             Self::BirthNotStored(_) => "birth_not_stored",
             Self::Halted => "halted",
             Self::Resumed => "resumed",
+            Self::Missed { .. } => "missed",
         }
     }
 
@@ -247,6 +248,9 @@ impl Display for Event {
             Event::Reached(reach) => reach.fmt(f),
             Event::Dropped { .. } | Event::SyncRefused(_) | Event::Halted | Event::Resumed => write_hindrance(f, self),
             Event::BirthNotStored(why) => f.write_str(why),
+            Event::Missed { count } => {
+                write!(f, "{count} events were not kept for a subscription that left those before them unread")
+            }
             other => write_obstacle(f, other),
         }
     }
@@ -309,6 +313,7 @@ mod tests {
             Event::BirthNotStored("can't keep it"),
             Event::Halted,
             Event::Resumed,
+            Event::Missed { count: 3 },
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let mut names: alloc::vec::Vec<_> = named.iter().chain(&others).map(Event::name).collect();

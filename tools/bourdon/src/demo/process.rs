@@ -153,7 +153,7 @@ impl DemoProcess {
             let mut events = Vec::new();
             let work = self.node.poll(usize::MAX, |delivery| match delivery {
                 Delivery::Message(message) => {
-                    proof.deliver(message, clock.wall_ns());
+                    proof.deliver(&message, clock.wall_ns());
                     if kill_at == Some(proof.count()) {
                         die(proof);
                     }

@@ -74,7 +74,7 @@ impl Member {
         let (deliveries, mut events) = (&mut self.deliveries, Vec::new());
         // This comes first, because a member that is removed still records what it delivered.
         let work = self.node.poll(usize::MAX, |delivery| match delivery {
-            Delivery::Message(message) => deliveries.deliver(message),
+            Delivery::Message(message) => deliveries.deliver(&message),
             delivery => events.extend(delivery.event()),
         });
         // The next poll sends whatever follows from a delivery.
