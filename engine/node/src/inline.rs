@@ -22,7 +22,7 @@ use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::patterns::PatternError;
 use crate::placement::PlacementError;
 use crate::reports::Reports;
-use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
+use crate::request::{Call, Calling, Calls, Completion, Directs, Outbound, Request};
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
 use bourdon_engine::{Clock, DELIVER_LIMIT, Engine, Item};
@@ -180,6 +180,10 @@ impl InlineNode {
         let rank = match settings.process.role {
             crate::config::Role::Member => Rank(settings.process.rank),
             crate::config::Role::Observer => Rank::OBSERVER,
+            crate::config::Role::Client => {
+                let what = "a client has threads of its own: open a Node, or choose \"observer\"".to_owned();
+                return Err(Error::Unsupported { setting: "process.role", what });
+            }
         };
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
         let picked = pick(settings, echo)?;
@@ -339,24 +343,10 @@ impl InlineNode {
         count
     }
 
-    /// The next request of another process.
-    pub(crate) fn next_request(&mut self) -> Option<Request> {
-        self.calls.next_request(&mut self.engine)
-    }
-
     /// Hands this node over to an agent, which fetches requests by itself; `ring` announces an answer to it.
     pub(crate) fn share_calls(&mut self, ring: impl FnMut() + Send + 'static) {
         self.calls = Calls::new(ring);
         self.takes_requests = false;
-    }
-
-    /// Begins a call; its completion comes back if it is refused.
-    pub(crate) fn begin(
-        &mut self,
-        outbound: &Outbound<'_>,
-        completion: Completion,
-    ) -> Result<(), (Refusal, Completion)> {
-        self.calls.begin(&mut self.engine, outbound, completion)
     }
 
     /// Whether messages or answers beside the stream are still to be sent or acknowledged.
@@ -642,6 +632,20 @@ impl InlineNode {
             path,
             source,
         })
+    }
+}
+
+impl Calling for InlineNode {
+    fn begin(&mut self, outbound: &Outbound<'_>, completion: Completion) -> Result<(), (Refusal, Completion)> {
+        self.calls.begin(&mut self.engine, outbound, completion)
+    }
+
+    fn next_message(&mut self) -> Option<DirectMessage> {
+        self.engine.poll_direct()
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        self.calls.next_request(&mut self.engine)
     }
 }
 

@@ -127,12 +127,9 @@ pub mod topics {
 }
 
 pub use bourdon_port::Waker;
-pub use bourdon_protocol::{
-    ClientEvent, DirectMessage, Event, FencingToken, GroupState, Message, Refusal, Standing, To, View,
-};
+pub use bourdon_protocol::{DirectMessage, Event, FencingToken, Message, Refusal, Standing, To, View};
 pub use channels::Channels;
 pub use claim::Claim;
-pub use client_node::ClientNode;
 pub use close::CloseReport;
 pub use closed::Closed;
 pub use config::{Settings, Start};

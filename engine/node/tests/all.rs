@@ -15,6 +15,7 @@ mod mesh;
 mod order_book;
 mod places;
 mod requests;
+mod roles;
 mod subscriptions;
 mod threaded;
 

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ProcessSettings {
-    /// Member or observer.
+    /// Member, observer or client.
     pub role: Role,
     /// A member's rank.
     pub rank: u16,
@@ -17,7 +17,8 @@ pub struct ProcessSettings {
     pub start: Start,
     /// Whether the application gives its state to members that join, and takes it when it joins.
     pub snapshots: bool,
-    /// Whether the application takes [requests](crate::Request). Others are declined at once.
+    /// Whether an inline node's application takes [requests](crate::Request); if not, they are declined at once. At a
+    /// node with threads a subscription takes them: [`Subscribe::requests`](crate::Subscribe::requests).
     pub requests: bool,
     /// Where the group's highest birth is stored; by default `bourdon` in this user's state directory.
     pub state_directory: Option<PathBuf>,
@@ -32,6 +33,9 @@ pub enum Role {
     Member,
     /// It delivers what the members publish, and has no part in views.
     Observer,
+    /// It is in no view and delivers nothing. It publishes through a member, and sends requests and direct messages: a
+    /// [`Node`](crate::Node) only.
+    Client,
 }
 
 impl Default for ProcessSettings {
