@@ -4,7 +4,7 @@ use crate::common::{PATIENCE, World, read, start, until};
 use bourdon::error::{LockError, NotAcknowledged, RequestError};
 use bourdon::id::{Rank, TopicId};
 use bourdon::settings::{Role, Settings};
-use bourdon::{Deadline, Delivery, Error, InlineNode, Node, Publication, Refusal, Subscribe, To, Topic};
+use bourdon::{Deadline, Delivery, Error, Event, InlineNode, Node, Publication, Refusal, Subscribe, To, Topic};
 use std::time::Duration;
 
 fn settings(world: &World) -> Settings {
@@ -20,6 +20,9 @@ fn client(world: &World) -> (Node, Publication) {
     client.join().expect("it begins");
     (client, publication)
 }
+
+/// The longest message of a client without its topic's name, in a datagram of 1,408 bytes.
+const LIMIT_BYTES: usize = 1408 - 64 - 8 - 42;
 
 fn topic() -> Topic {
     Topic::of_id(TopicId::of("es"))
@@ -56,7 +59,7 @@ fn a_client_refuses_what_it_can_never_do() {
     assert!(matches!(refused, Error::Unsupported { setting: "process.role", .. }), "{refused:?}");
     assert!(matches!(client.lock("name", PATIENCE), Err(LockError::Refused(_))));
     assert!(matches!(InlineNode::join(&settings(&world)), Err(Error::Unsupported { setting: "process.role", .. })));
-    let limit_bytes = 1272;
+    let limit_bytes = LIMIT_BYTES;
     assert_eq!(
         publication.try_publish(&topic(), &vec![0; limit_bytes + 1][..]),
         Err(Refusal::TooLarge { limit_bytes })
@@ -141,6 +144,9 @@ fn an_observer_publishes_as_a_client_and_receives_its_own_messages() {
     let world = World::new(2);
     let _members = [start(&world.member(0)), start(&world.member(1))];
     let (node, mut publication, mut subscription) = start(&world.observer());
+    until("the observer's view", || {
+        matches!(subscription.try_next(), Ok(Some(Delivery::Event(Event::View { .. }))))
+    });
     let mut another = node.publication().expect("there is room");
     for text in texts(0..50) {
         publication.publish(&topic(), &text[..], PATIENCE).expect("the group forms");
