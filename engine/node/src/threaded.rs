@@ -33,14 +33,12 @@ mod hosted;
 mod intake;
 mod outlet;
 mod publication;
-mod subscribe;
 mod subscription;
 #[cfg(test)]
 mod tests;
 
 pub use direct::{DirectNews, DirectTo};
 pub use publication::{NotAcknowledged, Publication};
-pub use subscribe::{Overrun, Subscribe};
 pub use subscription::Subscription;
 
 use crate::admin::server::{self, Control};
@@ -49,10 +47,11 @@ use crate::config::{Role, Settings, group_of};
 use crate::counters::CountersFile;
 use crate::deadline::{Canceller, Deadline};
 use crate::directory::SOCKET_SUFFIX;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
 use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, mailbox};
+use crate::node_error::Error;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::CallId;

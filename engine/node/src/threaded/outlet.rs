@@ -7,9 +7,9 @@
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
 
 use crate::patterns::Filter;
+use crate::subscribe::Chosen;
 use crate::threaded::end::WakesAtEnd;
 use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, Value};
-use crate::threaded::subscribe::Chosen;
 use crate::threaded::subscription::Inlet;
 use bourdon_port::Waker;
 use bourdon_protocol::{Event, Message};

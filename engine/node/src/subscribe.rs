@@ -1,7 +1,7 @@
 //! What a subscription is to receive, and from where on.
 
 use crate::config::{FlowMode, Role, Settings, Start};
-use crate::inline::Error;
+use crate::node_error::Error;
 use crate::topics::{Filter, Pattern};
 
 /// Bytes of the ring of a subscription to events alone.
