@@ -3,7 +3,7 @@
 //! The setters are those that most programs need; every other setting is reached by [`NodeBuilder::with`], under the
 //! name that it has in a file. Nothing is checked before the node is opened: then all that is wrong is known at once.
 
-use crate::config::{FlowMode, IdleStrategy, Order, Reliability, Role, Settings, Transport};
+use crate::config::{Flow, IdleStrategy, Order, Reliability, Role, Settings, Transport};
 use crate::inline::InlineNode;
 use crate::node_error::Error;
 use crate::subscribe::Subscribe;
@@ -53,7 +53,7 @@ impl NodeBuilder {
     }
 
     /// This process observes: it delivers what the members publish, and they wait for it only if it
-    /// [gates](FlowMode::Gating).
+    /// [gates](Flow::Gating).
     pub fn observer(self) -> Self {
         self.with(|settings| settings.process.role = Role::Observer)
     }
@@ -69,8 +69,8 @@ impl NodeBuilder {
         self.with(|settings| settings.group.reliability = reliability)
     }
 
-    /// Whether members wait for this observer; [`FlowMode::Free`] by default: they do not.
-    pub fn flow(self, flow: FlowMode) -> Self {
+    /// Whether members wait for this observer; [`Flow::Free`] by default: they do not.
+    pub fn flow(self, flow: Flow) -> Self {
         self.with(|settings| settings.flow.mode = flow)
     }
 
@@ -106,14 +106,6 @@ impl NodeBuilder {
     /// If it can't be read, or has a key or a value that is wrong.
     pub fn file(self, path: impl AsRef<Path>) -> Result<Self, Error> {
         Ok(Self { settings: Settings::load(path.as_ref())? })
-    }
-
-    /// Reads all settings from TOML text; those set before are forgotten.
-    ///
-    /// # Errors
-    /// If it has a key or a value that is wrong.
-    pub fn toml(self, text: &str) -> Result<Self, Error> {
-        Ok(Self { settings: text.parse()? })
     }
 
     /// The settings.

@@ -1,6 +1,6 @@
 //! What a subscription is to receive, and from where on.
 
-use crate::config::{FlowMode, Role, Settings, Start};
+use crate::config::{Flow, Role, Settings, Start};
 use crate::node_error::Error;
 use crate::topics::{Filter, Pattern};
 
@@ -136,7 +136,7 @@ impl Subscribe {
                 format!("this process begins {begins:?}, not {start:?}: set process.start, and subscribe before join");
             return unsupported("Subscribe::from", what);
         }
-        let holds = settings.process.role == Role::Member || settings.flow.mode == FlowMode::Gating;
+        let holds = settings.process.role == Role::Member || settings.flow.mode == Flow::Gating;
         let keeps_all = match self.overrun {
             None => holds,
             Some(Overrun::Skip) => false,

@@ -52,6 +52,7 @@ use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, mailbox};
 use crate::node_error::Error;
+use crate::subscribe::Subscribe;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::CallId;

@@ -1,7 +1,7 @@
 //! Opening, subscribing and joining: what a subscription gets, how it waits, its descriptor, and wrong uses.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, events, next_event, read, start, until};
-use bourdon::settings::{FlowMode, Start};
+use bourdon::settings::{Flow, Start};
 use bourdon::{
     Closed, Deadline, Delivery, Error, Event, InlineNode, Node, Overrun, Refusal, Subscribe, Subscription, Topic,
 };
@@ -123,7 +123,7 @@ fn what_a_subscription_cannot_have_is_refused_with_the_reason() {
     assert!(text.contains("flow.mode"), "{text}");
     observer.join().expect("it joins");
     observer.subscribe(Subscribe::all().from(Start::Oldest)).map(drop).expect_err("it has begun");
-    settings.flow.mode = FlowMode::Gating;
+    settings.flow.mode = Flow::Gating;
     let gating = Node::open(&settings).expect("it opens");
     gating.subscribe(Subscribe::all().overrun(Overrun::Hold)).expect("it gates");
 }
