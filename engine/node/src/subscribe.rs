@@ -2,7 +2,7 @@
 
 use crate::config::{Flow, Role, Settings, Start};
 use crate::node_error::Error;
-use crate::topics::{Filter, Pattern};
+use crate::patterns::{Filter, Pattern};
 
 /// Bytes of the ring of a subscription to events alone.
 const EVENTS_RING_BYTES: usize = 1 << 16;
