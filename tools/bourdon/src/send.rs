@@ -168,6 +168,12 @@ impl Sender<'_> {
             Err(Refusal::NoReceiver | Refusal::Unheard(_)) => {
                 return Err(Failure::broken("the members that it may go to are no longer heard: see `bourdon view`"));
             }
+            Err(Refusal::TooLarge { limit_bytes }) => {
+                return Err(Failure::unusable(format!(
+                    "a direct message is at most {limit_bytes} bytes long, what one datagram has room for: split it, \
+                         publish it, or raise limits.mtu_bytes"
+                )));
+            }
             Err(refusal) => return Err(Failure::unusable(refusal)),
         }
         self.next = None;
