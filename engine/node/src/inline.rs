@@ -10,6 +10,7 @@
 use crate::claim::{Claim, Space};
 use crate::config::{Settings, Transport};
 use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
+use crate::deadline::Deadline;
 use crate::delivery::Delivery;
 use crate::directory::Directory;
 use crate::identity::{BirthFile, Drawn};
@@ -20,6 +21,7 @@ use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::node_error::Error;
 use crate::patterns::Filter;
 use crate::reports::Reports;
+use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
 use crate::subscribe::Subscribe;
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
@@ -28,9 +30,10 @@ use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError, Sleep, Waker};
 use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 use bourdon_protocol::{
-    CallId, Counters, DirectMessage, DirectOutcome, DirectRefusal, Refusal, Satisfied, Standing, View,
+    CallId, Counters, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Refusal,
+    Satisfied, Standing, To, View,
 };
-use bourdon_wire::{Address, ChannelId, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
+use bourdon_wire::{ChannelId, ECHO_OFFSET, Epoch, Incarnation, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +68,12 @@ pub struct InlineNode {
     /// From the first request for a lock or an election on.
     locks: Option<Box<InlineLocks>>,
     is_member: bool,
+    /// Requests and messages beside the stream.
+    calls: Calls,
+    /// Requests of other processes are among its deliveries.
+    takes_requests: bool,
+    /// The view in which it was last looked whether the takers of its requests are gone.
+    calls_seen: Epoch,
 }
 
 /// How often: so that a new member is watched before it matters.
@@ -136,22 +145,23 @@ impl InlineNode {
         let asked_bytes = settings.network.receive_buffer_bytes;
         let engine = Engine::new(port, config);
         let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
-        let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
-        let (upkeep_due, reports) = (Instant(0), Reports::default());
-        let (locks, counters, is_member) = (None, None, rank != Rank::OBSERVER);
+        let waker = engine.port().waker();
         Ok(Self {
             engine,
             fallback,
             filter: Some(Filter::default()),
             links,
-            upkeep_due,
-            reports,
+            upkeep_due: Instant(0),
+            reports: Reports::default(),
             birth,
-            group,
-            drop_timeout_ns,
-            counters,
-            locks,
-            is_member,
+            group: settings.group.name.as_str().into(),
+            drop_timeout_ns: settings.threads.drop_timeout_ns,
+            counters: None,
+            locks: None,
+            is_member: rank != Rank::OBSERVER,
+            calls: Calls::new(move || waker.wake()),
+            takes_requests: settings.process.requests,
+            calls_seen: Epoch(0),
         })
     }
 
@@ -191,7 +201,7 @@ impl InlineNode {
             self.carry_out();
         }
         let filter = &self.filter;
-        let count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| match item {
+        let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| match item {
             Item::Message(message) => {
                 if filter.as_ref().is_some_and(|filter| filter.wants(&message)) {
                     on_delivery(Delivery::Message(message));
@@ -199,6 +209,9 @@ impl InlineNode {
             }
             Item::Event(event) => on_delivery(Delivery::Event(event)),
         })?;
+        if self.engine.process().has_direct_news() || self.calls.has_answers() || self.calls.is_waiting() {
+            count += self.tend_calls(&mut on_delivery);
+        }
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
     }
 
@@ -237,7 +250,73 @@ impl InlineNode {
     }
 
     fn has_commands(&self) -> bool {
-        self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+        self.calls.has_answers() || self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+    }
+
+    /// Sends answers, and hands out outcomes and requests.
+    #[inline(never)]
+    fn tend_calls(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let mut count = self.calls.tend(&mut self.engine);
+        let epoch = self.engine.process().view().epoch;
+        if self.calls_seen != epoch {
+            self.calls_seen = epoch;
+            self.calls.end_gone(&self.engine);
+        }
+        while self.takes_requests
+            && let Some(request) = self.next_request()
+        {
+            count += 1;
+            on_delivery(Delivery::Request(request));
+        }
+        count
+    }
+
+    /// The next request of another process.
+    pub(crate) fn next_request(&mut self) -> Option<Request> {
+        self.calls.next_request(&mut self.engine)
+    }
+
+    /// Hands this node over to an agent, which fetches requests by itself; `ring` announces an answer to it.
+    pub(crate) fn share_calls(&mut self, ring: impl FnMut() + Send + 'static) {
+        self.calls = Calls::new(ring);
+        self.takes_requests = false;
+    }
+
+    /// Begins a call; its completion comes back if it is refused.
+    pub(crate) fn begin(
+        &mut self,
+        outbound: &Outbound<'_>,
+        completion: Completion,
+    ) -> Result<(), (Refusal, Completion)> {
+        self.calls.begin(&mut self.engine, outbound, completion)
+    }
+
+    /// Whether messages or answers beside the stream are still to be sent or acknowledged.
+    pub(crate) fn owes_calls(&self) -> bool {
+        self.calls.has_answers() || self.engine.process().owes_direct()
+    }
+
+    /// Sends a message of at most one datagram beside the stream. [`Call::try_reply`] returns with a later poll which
+    /// process has taken it: its process, not its application.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, no receiver was heard, or the port can't broadcast.
+    pub fn try_send(&mut self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
+        self.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+    }
+
+    /// Sends a request of at most one datagram beside the stream. [`Call::try_reply`] returns the reply with a later
+    /// poll. Where no receiver was heard yet, the call is refused at once.
+    ///
+    /// # Errors
+    /// As [`InlineNode::try_send`].
+    pub fn try_request(&mut self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
+        self.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+    }
+
+    fn try_call(&mut self, outbound: &Outbound<'_>) -> Result<Call, Refusal> {
+        let (completion, call) = Completion::new(outbound.deadline, None);
+        self.begin(outbound, completion).map(|()| call).map_err(|(refusal, _)| refusal)
     }
 
     /// Does what was asked of locks and elections; it goes out with the next call to the engine.
@@ -357,48 +436,9 @@ impl InlineNode {
         self.engine.leave();
     }
 
-    /// Sends a message of at most one datagram to one member, beside the stream. [`InlineNode::poll_outcome`] reports
-    /// whether it was taken.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or the member was not heard.
-    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.engine.send_to(rank, payload)
-    }
-
-    /// The same to any process of the group by its address, as a [`DirectMessage`] gave it.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or nothing can be sent there.
-    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.engine.send_to_address(to, payload)
-    }
-
-    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time.
-    /// None named means all others of the view.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or none of them was heard.
-    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.engine.send_any(among, payload)
-    }
-
-    /// Sends a message to all processes of the group that hear the network, once and unanswered.
-    ///
-    /// # Errors
-    /// If it is too long, or the port can't broadcast.
-    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
-        self.engine.broadcast(payload)
-    }
-
     /// The next direct message received. If the application never fetches them, 256 wait and the others are refused.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
         self.engine.poll_direct()
-    }
-
-    /// The outcome of the next direct message sent.
-    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
-        self.engine.poll_outcome()
     }
 
     /// Gives the application's state, as it is after everything delivered so far, in answer to
@@ -534,5 +574,31 @@ impl InlineNode {
             path,
             source,
         })
+    }
+}
+
+impl Directs for Engine<NodePort> {
+    fn send(&mut self, to: To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
+        Engine::send(self, to, content)
+    }
+
+    fn limit_bytes(&self, kind: DirectKind) -> usize {
+        self.process().direct_limit_bytes(kind)
+    }
+
+    fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        Engine::poll_outcome(self)
+    }
+
+    fn poll_answer(&mut self) -> Option<DirectAnswer> {
+        Engine::poll_answer(self)
+    }
+
+    fn poll_request(&mut self) -> Option<DirectRequest> {
+        Engine::poll_request(self)
+    }
+
+    fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
+        self.process().view().members.iter().find(|member| member.rank == rank).map(|member| member.incarnation)
     }
 }

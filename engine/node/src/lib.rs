@@ -76,6 +76,7 @@ mod node_error;
 mod patterns;
 mod placement;
 mod reports;
+mod request;
 mod subscribe;
 mod threaded;
 mod topic;
@@ -89,9 +90,10 @@ pub mod error {
     pub use crate::locks::{LockError, Lost};
     pub use crate::patterns::PatternError;
     pub use crate::placement::PlacementError;
+    pub use crate::request::RequestError;
     pub use crate::threaded::NotAcknowledged;
     pub use bourdon_port::PortError;
-    pub use bourdon_protocol::{CoordinationRefusal, DirectFailure, DirectRefusal, Loss};
+    pub use bourdon_protocol::{CoordinationRefusal, DirectFailure, Loss};
     pub use bourdon_wire::NameError;
 }
 
@@ -103,7 +105,7 @@ pub mod event {
 
 /// Numbers and names of processes, views, messages and topics.
 pub mod id {
-    pub use bourdon_protocol::{CallId, Member};
+    pub use bourdon_protocol::Member;
     pub use bourdon_wire::{
         Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, MessageName, OrderNumber, Rank, Sequence, TopicId,
         TopicName,
@@ -129,7 +131,7 @@ pub mod topics {
 
 pub use bourdon_port::Waker;
 pub use bourdon_protocol::{
-    ClientEvent, DirectMessage, DirectOutcome, Event, FencingToken, GroupState, Message, Refusal, Standing, View,
+    ClientEvent, DirectMessage, Event, FencingToken, GroupState, Message, Refusal, Standing, To, View,
 };
 pub use builder::NodeBuilder;
 pub use channels::Channels;
@@ -144,6 +146,7 @@ pub use discover::{Discovery, discover};
 pub use inline::InlineNode;
 pub use locks::{Election, ElectionState, Guard, LockRequest};
 pub use node_error::Error;
+pub use request::{Call, Reply, Request};
 pub use subscribe::{Overrun, Subscribe};
-pub use threaded::{DirectNews, DirectTo, Info, Node, Publication, Subscription};
+pub use threaded::{Info, Node, Publication, Subscription};
 pub use topic::{Payload, Topic};

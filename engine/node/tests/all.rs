@@ -15,6 +15,7 @@ mod locks;
 mod mesh;
 mod order_book;
 mod places;
+mod requests;
 mod subscriptions;
 mod threaded;
 

@@ -17,6 +17,8 @@ pub struct ProcessSettings {
     pub start: Start,
     /// Whether the application gives its state to members that join, and takes it when it joins.
     pub snapshots: bool,
+    /// Whether the application takes [requests](crate::Request). Others are declined at once.
+    pub requests: bool,
     /// Where the group's highest birth is stored; by default `bourdon` in this user's state directory.
     pub state_directory: Option<PathBuf>,
 }
@@ -34,6 +36,13 @@ pub enum Role {
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        Self { role: Role::Member, rank: 0, start: Start::Live, snapshots: false, state_directory: None }
+        Self {
+            role: Role::Member,
+            rank: 0,
+            start: Start::Live,
+            snapshots: false,
+            requests: false,
+            state_directory: None,
+        }
     }
 }
