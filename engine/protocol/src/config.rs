@@ -93,7 +93,8 @@ pub enum Flow {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Quorum {
-    /// `view`, the default: of the view before. A group that loses its members one after the other continues down to the last member.
+    /// `view`, the default: of the view before. A group that loses its members one after the other continues down to
+    /// the last member.
     #[default]
     View,
     /// `members`: of the configured members as well. A group with fewer stops and reports it.
