@@ -108,6 +108,14 @@ impl NodeBuilder {
         Ok(Self { settings: Settings::load(path.as_ref())? })
     }
 
+    /// Reads all settings from TOML text; those set before are forgotten.
+    ///
+    /// # Errors
+    /// If it has a key or a value that is wrong.
+    pub fn toml(self, text: &str) -> Result<Self, Error> {
+        Ok(Self { settings: text.parse()? })
+    }
+
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.settings
