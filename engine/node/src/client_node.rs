@@ -5,7 +5,7 @@
 //! than a dead group.
 
 use crate::config::{Role, Settings};
-use crate::inline::Error;
+use crate::node_error::Error;
 use crate::request::{Calling, Calls, Completion, Directs, Outbound, Request};
 use crate::transport::{AnyPort, pick};
 use bourdon_engine::Clock;

@@ -9,7 +9,8 @@
 //! Invariant: a node that has nothing under way ends at once.
 
 use crate::deadline::Deadline;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
+use crate::node_error::Error;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
 use bourdon_protocol::{Process, Standing};

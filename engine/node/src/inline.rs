@@ -8,21 +8,21 @@
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
 use crate::claim::{Claim, Space};
-use crate::closed::Closed;
-use crate::config::{Settings, SettingsError, Transport};
+use crate::config::{Settings, Transport};
 use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
 use crate::deadline::Deadline;
 use crate::delivery::Delivery;
-use crate::directory::{Directory, DirectoryError};
+use crate::directory::Directory;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
-use crate::patterns::PatternError;
-use crate::placement::PlacementError;
+use crate::node_error::Error;
+use crate::patterns::Filter;
 use crate::reports::Reports;
 use crate::request::{Call, Calling, Calls, Completion, Directs, Outbound, Request};
+use crate::subscribe::Subscribe;
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
 use bourdon_engine::{Clock, DELIVER_LIMIT, Engine, Item};
@@ -38,88 +38,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a node can't start or go on. The text gives the value that is wrong and what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The settings contradict themselves, or need more memory than there is. It comes before any socket is opened:
-    /// mend the key that the text names.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The network can't be used, when the node starts or later. At the start mend the address, the interface or the
-    /// rights that the text names; a node that ran has ended and is started again.
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// At the start: the kernel granted so small a receive buffer that no window fits it. Raise `net.core.rmem_max`, or
-    /// `network.receive_buffer_bytes` if that is what is too small.
-    #[error(
-        "the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; \
-             {}", buffer_remedy(*.asked_bytes, *.granted_bytes)
-    )]
-    Buffer {
-        /// `network.receive_buffer_bytes`.
-        asked_bytes: usize,
-        /// What the kernel granted, in its own accounting (twice what is asked).
-        granted_bytes: usize,
-        /// What does not fit.
-        source: bourdon_protocol::ConfigError,
-    },
-    /// At the start: the threads can't run on the cores that `threads.core` names. Name others, or none.
-    #[error(transparent)]
-    Placement(#[from] PlacementError),
-    /// At the start: the directory for counters and the admin socket can't be used. Name another with
-    /// `threads.directory`.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    /// At the start: a file in that directory can't be made. Make room there, or name another directory.
-    #[error("can't make {what} {}: {source}; make room there, or name another directory with threads.directory",
-         path.display())]
-    File {
-        /// Which file.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// [`Node::join`](crate::Node::join) or [`Node::open_beside`](crate::Node::open_beside) after a thread of the node
-    /// has panicked: a bug of Bourdon. Start another node.
-    #[error("the threads of this node have ended by a panic, so they run no more groups: start another node")]
-    ThreadsGone,
-    /// A text is no pattern for topics. Mend it by the rule that the text gives.
-    #[error(transparent)]
-    Pattern(#[from] PatternError),
-    /// Something that this process does not do, or not with its settings. The text gives what to do.
-    #[error("{setting} is not supported here: {what}")]
-    Unsupported {
-        /// What was asked for.
-        setting: &'static str,
-        /// Why not, and what to do.
-        what: String,
-    },
-    /// The node has ended, so it has no new handles.
-    #[error(transparent)]
-    Closed(#[from] Closed),
-    /// The kernel refused a thread, an eventfd or the like: the process is usually at a limit of its own (`ulimit -n`,
-    /// `ulimit -u`). Raise it.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What the node was doing.
-        doing: &'static str,
-        /// What the kernel reports.
-        source: std::io::Error,
-    },
-}
-
-/// What makes a receive buffer larger. The kernel grants twice what was requested, within its limit.
-fn buffer_remedy(asked_bytes: usize, granted_bytes: usize) -> String {
-    if granted_bytes / 2 >= asked_bytes {
-        format!("network.receive_buffer_bytes is {asked_bytes}, too small: raise it, or leave it out")
-    } else {
-        format!("raise net.core.rmem_max to network.receive_buffer_bytes ({asked_bytes})")
-    }
-}
-
 /// Why the node runs without hard evidence, after another reason if there is one.
 fn without_links(before: Option<String>, error: &std::io::Error) -> String {
     let before = before.map(|why| format!("{why}; ")).unwrap_or_default();
@@ -134,6 +52,8 @@ fn without_links(before: Option<String>, error: &std::io::Error) -> String {
 pub struct InlineNode {
     pub(crate) engine: Engine<NodePort>,
     fallback: Option<String>,
+    /// Which messages it hands out; none takes no message.
+    filter: Option<Filter>,
     links: Option<Links>,
     /// When the links next receive the view's members, and what the node reports of itself is next looked for.
     upkeep_due: Instant,
@@ -167,6 +87,14 @@ impl InlineNode {
     pub fn join(settings: &Settings) -> Result<Self, Error> {
         settings.check_leaning(false)?;
         Self::join_beside(settings)
+    }
+
+    /// As [`InlineNode::join`]. Of the messages, only those are handed out that it subscribes to.
+    pub(crate) fn join_to(settings: &Settings, subscribe: &Subscribe) -> Result<Self, Error> {
+        let chosen = subscribe.chosen(settings, true)?;
+        let mut node = Self::join(settings)?;
+        (node.filter, node.takes_requests) = (chosen.filter, chosen.requests);
+        Ok(node)
     }
 
     /// As [`InlineNode::join`]. A channel that leans on the detectors of its group is run beside the group: the caller
@@ -225,6 +153,7 @@ impl InlineNode {
         Ok(Self {
             engine,
             fallback,
+            filter: Some(Filter::default()),
             links,
             upkeep_due: Instant(0),
             reports: Reports::default(),
@@ -235,7 +164,7 @@ impl InlineNode {
             locks: None,
             is_member: rank != Rank::OBSERVER,
             calls: Calls::new(move || waker.wake()),
-            takes_requests: settings.process.requests,
+            takes_requests: false,
             calls_seen: Epoch(0),
         })
     }
@@ -275,11 +204,14 @@ impl InlineNode {
         if self.locks.is_some() {
             self.carry_out();
         }
-        let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| {
-            on_delivery(match item {
-                Item::Message(message) => Delivery::Message(message),
-                Item::Event(event) => Delivery::Event(event),
-            });
+        let filter = &self.filter;
+        let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| match item {
+            Item::Message(message) => {
+                if filter.as_ref().is_some_and(|filter| filter.wants(&message)) {
+                    on_delivery(Delivery::Message(message));
+                }
+            }
+            Item::Event(event) => on_delivery(Delivery::Event(event)),
         })?;
         if self.engine.process().has_direct_news() || self.calls.has_answers() || self.calls.is_waiting() {
             count += self.tend_calls(&mut on_delivery);

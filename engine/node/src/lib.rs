@@ -54,6 +54,7 @@
 extern crate self as bourdon; // what the tests of this crate and those of its folder `tests` share names it so
 
 mod admin;
+mod builder;
 mod channels;
 mod claim;
 mod client_node;
@@ -71,10 +72,12 @@ mod inline;
 mod links;
 mod locks;
 mod mailbox;
+mod node_error;
 mod patterns;
 mod placement;
 mod reports;
 mod request;
+mod subscribe;
 mod threaded;
 mod topic;
 mod transport;
@@ -128,6 +131,7 @@ pub mod topics {
 
 pub use bourdon_port::Waker;
 pub use bourdon_protocol::{DirectMessage, Event, FencingToken, Message, Refusal, Standing, To, View};
+pub use builder::NodeBuilder;
 pub use channels::Channels;
 pub use claim::Claim;
 pub use close::CloseReport;
@@ -136,8 +140,10 @@ pub use config::{Settings, Start};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
-pub use inline::{Error, InlineNode};
+pub use inline::InlineNode;
 pub use locks::{Election, ElectionState, Guard, LockRequest};
+pub use node_error::Error;
 pub use request::{Call, Reply, Request};
-pub use threaded::{Info, Node, Overrun, Publication, Subscribe, Subscription};
+pub use subscribe::{Overrun, Subscribe};
+pub use threaded::{Info, Node, Publication, Subscription};
 pub use topic::{Payload, Topic};

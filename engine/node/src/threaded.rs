@@ -36,13 +36,11 @@ mod hosted;
 mod intake;
 mod outlet;
 mod publication;
-mod subscribe;
 mod subscription;
 #[cfg(test)]
 mod tests;
 
 pub use publication::{NotAcknowledged, Publication};
-pub use subscribe::{Overrun, Subscribe};
 pub use subscription::Subscription;
 
 use crate::admin::server::{self, Control};
@@ -52,12 +50,14 @@ use crate::config::{Role, Settings, group_of};
 use crate::counters::CountersFile;
 use crate::deadline::{Canceller, Deadline};
 use crate::directory::SOCKET_SUFFIX;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
 use crate::locks::commands::Route;
 use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, Sender, mailbox};
+use crate::node_error::Error;
 use crate::request::{Call, Outbound, Reply, RequestError};
+use crate::subscribe::Subscribe;
 use agents::{Agents, Bells, Place};
 use bourdon_port::{Port, Waker};
 use bourdon_protocol::{CoordinationRefusal, DirectMessage, Refusal, To};

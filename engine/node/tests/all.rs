@@ -3,6 +3,7 @@
 mod acknowledged;
 mod after;
 mod beside;
+mod builder;
 mod channels;
 mod closing;
 mod common;

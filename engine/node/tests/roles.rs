@@ -22,7 +22,7 @@ fn client(world: &World) -> (Node, Publication) {
 }
 
 /// The longest message of a client without its topic's name, in a datagram of 1,408 bytes.
-const LIMIT_BYTES: usize = 1408 - 64 - 8 - 42;
+const LIMIT_BYTES: usize = 1408 - 64 - 8 - 40;
 
 fn topic() -> Topic {
     Topic::of_id(TopicId::of("es"))
@@ -144,9 +144,7 @@ fn an_observer_publishes_as_a_client_and_receives_its_own_messages() {
     let world = World::new(2);
     let _members = [start(&world.member(0)), start(&world.member(1))];
     let (node, mut publication, mut subscription) = start(&world.observer());
-    until("the observer's view", || {
-        matches!(subscription.try_next(), Ok(Some(Delivery::Event(Event::View { .. }))))
-    });
+    until("the observer's view", || matches!(subscription.try_next(), Ok(Some(Delivery::Event(Event::View { .. })))));
     let mut another = node.publication().expect("there is room");
     for text in texts(0..50) {
         publication.publish(&topic(), &text[..], PATIENCE).expect("the group forms");

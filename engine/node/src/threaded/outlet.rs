@@ -8,9 +8,9 @@
 
 use crate::patterns::Filter;
 use crate::request::Request;
+use crate::subscribe::Chosen;
 use crate::threaded::end::WakesAtEnd;
 use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, REQUEST_TAG, Value};
-use crate::threaded::subscribe::Chosen;
 use crate::threaded::subscription::Inlet;
 use bourdon_port::Waker;
 use bourdon_protocol::{Event, Message};

@@ -1,8 +1,8 @@
 //! What a subscription is to receive, and from where on.
 
 use crate::config::{Flow, Role, Settings, Start};
-use crate::inline::Error;
-use crate::topics::{Filter, Pattern};
+use crate::node_error::Error;
+use crate::patterns::{Filter, Pattern};
 
 /// Bytes of the ring of a subscription to events alone.
 const EVENTS_RING_BYTES: usize = 1 << 16;
@@ -94,7 +94,7 @@ impl Subscribe {
         Self { snapshots: true, ..self }
     }
 
-    /// Also requests of other processes. They come to the first subscription that takes them; without one they are
+    /// Also [requests](crate::Request) of other processes. They come to the first subscription that takes them; without one they are
     /// declined.
     pub fn requests(self) -> Self {
         Self { requests: true, ..self }
