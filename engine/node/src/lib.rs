@@ -47,7 +47,8 @@
 //! Members lock names ([`Node::lock`], [`InlineNode::request_lock`]) and elect leaders ([`Node::election`],
 //! [`InlineNode::election`]), each under a [`FencingToken`] (`docs/locks.md`).
 //!
-//! A [`ClientNode`] publishes through a member without joining the group. Every node leaves its figures in a
+//! A client (`process.role = "client"`) publishes through a member without joining the group, and so does an observer.
+//! [`Node::request`] asks one process (`docs/requests.md`). Every node leaves its figures in a
 //! [`counters`] file that any tool of the same user can read. `docs/architecture.md` is the map of the whole.
 
 #[cfg(test)]

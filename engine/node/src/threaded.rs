@@ -439,12 +439,12 @@ impl Node {
 
     /// Asks for a barrier, as [`InlineNode::sync`](crate::InlineNode::sync) does; false if too much waits already.
     pub fn sync(&self) -> bool {
-        self.command(Command::Sync)
+        !self.is_client() && self.command(Command::Sync)
     }
 
     /// Leaves the group, as [`InlineNode::leave`](crate::InlineNode::leave) does.
     pub fn leave(&self) -> bool {
-        self.command(Command::Leave)
+        !self.is_client() && self.command(Command::Leave)
     }
 
     /// Sends a request of at most one datagram beside the stream, and waits for the reply of the receiver's

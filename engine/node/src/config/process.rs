@@ -14,7 +14,6 @@ use std::path::PathBuf;
 /// rank = 0
 /// start = "live"
 /// snapshots = false
-/// requests = false
 /// # state_directory = "/var/lib/bourdon" # default: bourdon in $XDG_STATE_HOME or ~/.local/state
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,8 +57,8 @@ pub enum Role {
     Member,
     /// `observer`: it delivers what the members publish, and is in no view.
     Observer,
-    /// `client`: it is in no view, and delivers nothing. It publishes through a member, and sends requests and direct messages: a
-    /// [`Node`](crate::Node) only.
+    /// `client`: it is in no view, and delivers nothing. It publishes through a member, and sends requests and direct
+    /// messages: a [`Node`](crate::Node) only.
     Client,
 }
 
