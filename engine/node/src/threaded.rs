@@ -81,7 +81,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::{self, sync_channel};
 use std::time::{Duration, Instant};
 
-/// A member, observer or client with threads of its own. Any thread may call it; shared in an `Arc`, by several at once.
+/// A member, observer or client with threads of its own. Any thread may call it; shared in an `Arc`, by several at
+/// once.
 ///
 /// It is opened, then joined: a [`Subscription`] that is made in between misses nothing. A node that is dropped goes on
 /// for `threads.drop_timeout_ns` at most, while a message that it accepted may be lost with it; [`Node::close`]
