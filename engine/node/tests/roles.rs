@@ -155,7 +155,8 @@ fn an_observer_publishes_as_a_client_and_receives_its_own_messages() {
     let delivered: Vec<_> = read(&mut subscription, 100).into_iter().map(|(.., payload)| payload).collect();
     let mut expected = [texts(0..50), texts(0..50)].concat();
     let mut sorted = delivered.clone();
-    (expected.sort(), sorted.sort());
+    expected.sort();
+    sorted.sort();
     assert_eq!(sorted, expected);
     publication.publish(&topic(), b"the last", PATIENCE).expect("there is room");
     let report = node.close(PATIENCE).expect("it ran");
