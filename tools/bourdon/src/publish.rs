@@ -5,11 +5,10 @@
 //! and passes them over a bounded queue.
 
 use crate::exit::Failure;
-use crate::place::{Messages, Place, unheard};
+use crate::place::{Messages, Place, of_client, unheard};
 use crate::wait::{Wait, why};
 use bourdon::error::NotAcknowledged;
 use bourdon::id::TopicName;
-use bourdon::settings::Role;
 use bourdon::{Node, Publication, Refusal, Settings, Topic};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
@@ -37,8 +36,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (mut settings, _) = args.place.at.settings()?;
-    settings.process.role = Role::Client;
+    let settings = of_client(args.place.at.settings()?.0);
     let node = Node::open(&settings).map_err(|why| args.place.at.unusable(why))?;
     if let Some(why) = &node.info().fallback {
         eprintln!("bourdon: {why}");

@@ -6,10 +6,9 @@
 //! first is in flight.
 
 use crate::exit::{Failure, print};
-use crate::place::{Messages, Where, unheard};
+use crate::place::{Messages, Where, of_client, unheard};
 use bourdon::error::RequestError;
 use bourdon::id::{Address, Rank};
-use bourdon::settings::Role;
 use bourdon::{Call, DirectMessage, Node, Publication, Refusal, Reply, Settings, To, Waker};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
@@ -65,8 +64,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (mut settings, _) = args.at.settings()?;
-    settings.process.role = Role::Client;
+    let settings = of_client(args.at.settings()?.0);
     let node = Node::open(&settings).map_err(|why| args.at.unusable(why))?;
     if let Some(why) = &node.info().fallback {
         eprintln!("bourdon: {why}");

@@ -164,12 +164,16 @@ impl ClientSeat {
     /// Whether messages that were accepted may be lost if it ended now.
     fn owes(&mut self) -> bool {
         let waiting = self.publications.iter_mut().any(Intake::has_frames);
-        waiting || !self.node.is_idle() || self.ends.post.owes() || self.node.owes_calls()
+        let owes_calls = self.ends.post.owes() || self.node.owes_calls();
+        waiting || owes_calls || !self.node.is_idle() || self.ends.commands.has_values()
     }
 
     /// Reports the outcome.
     pub(crate) fn finish(mut self) {
-        let outcome = self.failure.take().map_or(Ok(()), Err);
+        let outcome = match self.failure.take() {
+            Some(error) => Err(error),
+            None => self.node.poll().map(|_| ()), // what was called for last goes out
+        };
         self.end.closed.set(match &outcome {
             Ok(()) => Closed::Ended,
             Err(error) => Closed::PortFailed { why: error.to_string().into() },
