@@ -33,6 +33,8 @@ mod hosted;
 mod intake;
 mod outlet;
 mod publication;
+#[cfg(feature = "tokio")]
+pub(crate) mod stream;
 mod subscribe;
 mod subscription;
 #[cfg(test)]

@@ -14,6 +14,8 @@ mod locks;
 mod mesh;
 mod order_book;
 mod places;
+#[cfg(feature = "tokio")]
+mod stream;
 mod subscriptions;
 mod threaded;
 
