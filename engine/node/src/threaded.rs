@@ -34,6 +34,8 @@ mod hosted;
 mod intake;
 mod outlet;
 mod publication;
+#[cfg(feature = "tokio")]
+pub(crate) mod stream;
 mod subscription;
 #[cfg(test)]
 mod tests;
