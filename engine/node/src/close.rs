@@ -9,7 +9,8 @@
 //! Invariant: a node that has nothing under way ends at once.
 
 use crate::deadline::Deadline;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
+use crate::node_error::Error;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
 use bourdon_protocol::{Process, Standing};
@@ -100,7 +101,7 @@ impl InlineNode {
     /// Polls until all that was published is acknowledged, or it is time to end. Discards what is delivered.
     fn settle(&mut self, until: Instant) -> Result<(), PortError> {
         self.flush()?;
-        self.poll_until(until, |node| node.engine.owes_own())
+        self.poll_until(until, |node| node.engine.owes_own() || node.owes_calls())
     }
 
     fn poll_until(&mut self, until: Instant, owes: impl Fn(&mut Self) -> bool) -> Result<(), PortError> {
@@ -144,7 +145,7 @@ impl Drop for InlineNode {
             return;
         }
         let (until, incarnation) = (self.clock().now() + self.drop_timeout_ns, self.engine.process().incarnation());
-        if self.engine.owes_own()
+        if (self.engine.owes_own() || self.owes_calls())
             && let Err(error) = self.settle(until)
         {
             tracing::warn!(group = &*self.group, %error, "a node that ended could not send what it had accepted");

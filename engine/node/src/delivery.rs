@@ -6,10 +6,11 @@
 //! Invariants: between the messages that it lets through, each subscription gets the same events, and in the same
 //! order, as the process itself; no message of a view comes after the next [`Event::View`].
 
+use crate::request::Request;
 use bourdon_protocol::{Event, Message};
 
 /// What comes next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Delivery<'a> {
     /// A message.
@@ -19,6 +20,8 @@ pub enum Delivery<'a> {
     /// So many messages were skipped here, because the ring of this subscription had no room: at an observer for which
     /// the group does not wait.
     Skipped(u64),
+    /// A request of another process. It has no place in the order: it comes when it has arrived.
+    Request(Request),
 }
 
 impl<'a> Delivery<'a> {

@@ -39,7 +39,8 @@
 //! # }
 //! ```
 //!
-//! What accepted and acknowledged mean, which refusals pass, and how a node ends: `docs/publishing.md`.
+//! What accepted and acknowledged mean, which refusals pass, and how a node ends: `docs/publishing.md`. What a
+//! subscription gets, and how it waits: `docs/receiving.md`.
 //!
 //! Subscribers choose by patterns where messages are published by name (`docs/topics.md`). A group may have
 //! channels, streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
@@ -54,6 +55,7 @@
 extern crate self as bourdon; // what the tests of this crate and those of its folder `tests` share names it so
 
 mod admin;
+mod builder;
 mod channels;
 mod claim;
 mod client_node;
@@ -71,9 +73,12 @@ mod inline;
 mod links;
 mod locks;
 mod mailbox;
+mod node_error;
 mod patterns;
 mod placement;
 mod reports;
+mod request;
+mod subscribe;
 mod threaded;
 mod topic;
 mod transport;
@@ -86,9 +91,10 @@ pub mod error {
     pub use crate::locks::{LockError, Lost};
     pub use crate::patterns::PatternError;
     pub use crate::placement::PlacementError;
+    pub use crate::request::RequestError;
     pub use crate::threaded::NotAcknowledged;
     pub use bourdon_port::PortError;
-    pub use bourdon_protocol::{CoordinationRefusal, DirectFailure, DirectRefusal, Loss};
+    pub use bourdon_protocol::{CoordinationRefusal, DirectFailure, Loss};
     pub use bourdon_wire::NameError;
 }
 
@@ -100,7 +106,7 @@ pub mod event {
 
 /// Numbers and names of processes, views, messages and topics.
 pub mod id {
-    pub use bourdon_protocol::{CallId, Member};
+    pub use bourdon_protocol::Member;
     pub use bourdon_wire::{
         Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, MessageName, OrderNumber, Rank, Sequence, TopicId,
         TopicName,
@@ -115,7 +121,8 @@ pub mod settings {
 /// Subscriptions under a tokio runtime.
 #[cfg(feature = "tokio")]
 pub mod stream {
-    pub use crate::threaded::stream::{OwnedMessage, Received, Stream};
+    pub use crate::threaded::received::{OwnedMessage, Received};
+    pub use crate::threaded::stream::Stream;
 }
 
 /// The clock by which a node delivers, and how a loop that polls a node rests.
@@ -132,8 +139,9 @@ pub mod topics {
 
 pub use bourdon_port::Waker;
 pub use bourdon_protocol::{
-    ClientEvent, DirectMessage, DirectOutcome, Event, FencingToken, GroupState, Message, Refusal, Standing, View,
+    ClientEvent, DirectMessage, Event, FencingToken, GroupState, Message, Refusal, Standing, To, View,
 };
+pub use builder::NodeBuilder;
 pub use channels::Channels;
 pub use claim::Claim;
 pub use client_node::ClientNode;
@@ -143,7 +151,10 @@ pub use config::{Settings, Start};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
-pub use inline::{Error, InlineNode};
+pub use inline::InlineNode;
 pub use locks::{Election, ElectionState, Guard, LockRequest};
-pub use threaded::{DirectNews, DirectTo, Info, Node, Overrun, Publication, Subscribe, Subscription};
+pub use node_error::Error;
+pub use request::{Call, Reply, Request};
+pub use subscribe::{Overrun, Subscribe};
+pub use threaded::{Info, Node, Publication, Subscription};
 pub use topic::{Payload, Topic};

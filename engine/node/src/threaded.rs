@@ -20,6 +20,7 @@
 mod acknowledgement;
 mod agent;
 mod agents;
+mod calls;
 pub(crate) mod claim;
 pub(crate) mod closing;
 pub(crate) mod commands;
@@ -34,15 +35,14 @@ mod intake;
 mod outlet;
 mod publication;
 #[cfg(feature = "tokio")]
+pub(crate) mod received;
+#[cfg(feature = "tokio")]
 pub(crate) mod stream;
-mod subscribe;
 mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use direct::{DirectNews, DirectTo};
 pub use publication::{NotAcknowledged, Publication};
-pub use subscribe::{Overrun, Subscribe};
 pub use subscription::Subscription;
 
 use crate::admin::server::{self, Control};
@@ -51,20 +51,24 @@ use crate::config::{Role, Settings, group_of};
 use crate::counters::CountersFile;
 use crate::deadline::{Canceller, Deadline};
 use crate::directory::SOCKET_SUFFIX;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
 use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, mailbox};
+use crate::node_error::Error;
+use crate::request::{Call, Outbound, Reply, RequestError};
+use crate::subscribe::Subscribe;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
-use bourdon_protocol::CallId;
+use bourdon_protocol::{DirectMessage, Refusal, To};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::Flag;
 use bourdon_wire::TopicName;
+use calls::Caller;
 use closing::Stop;
 use commands::{COMMANDS_MAX, Command, Commands};
 use control::Vacancy;
-use direct::{DirectCommand, NEWS_MAX};
+use direct::MESSAGES_MAX;
 use end::{End, WhyClosed, lock};
 use hosted::{Ending, Ends, Hosted};
 use std::net::SocketAddr;
@@ -108,11 +112,10 @@ pub struct Node {
     counters: CountersFile,
     commands: Commands,
     locks: Locks,
-    news: Mutex<Receiver<DirectNews>>,
-    /// Rung for news of direct messages.
+    messages: Mutex<Receiver<DirectMessage>>,
+    /// Rung for direct messages and the outcomes of calls.
     news_waker: Waker,
-    /// Direct messages sent so far.
-    tickets: Mutex<u64>,
+    caller: Caller,
     /// What announces work to the data agent.
     agent: handles::Agent,
     /// The threads, which end with the last group that they run.
@@ -203,7 +206,7 @@ impl Node {
 
     fn open_at(place: Place, settings: &Settings) -> Result<Self, Error> {
         let (mut inside, outside) = ends()?;
-        let node = InlineNode::join_beside(settings)?;
+        let mut node = InlineNode::join_beside(settings)?;
         held_up::write(&mut inside.held_up, node.engine.process().unavailable());
         let (file, counters) = node.create_counters(settings)?;
         let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.engine.port().waker());
@@ -220,6 +223,9 @@ impl Node {
         let (stop, ended, (outcome_in, outcome)) = (Stop::default(), Flag::new(), sync_channel(1));
         let ending = (ended.clone(), outcome_in.clone());
         let (control, route, vacancy) = place.control().prepare(&node, ring(), ending);
+        let canceller = Canceller::new().map_err(io("making an eventfd"))?;
+        let caller = Caller::new(&node, commands.clone(), outside.news_waker.clone(), canceller.clone());
+        node.share_calls(ring());
         let wakers = vec![outside.news_waker.clone(), place.control().waker().clone()];
         let closed = WhyClosed::default();
         let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), closed.clone(), wakers, outcome_in) };
@@ -229,7 +235,7 @@ impl Node {
             room: bells.room.clone(),
             waker,
             held_up_by: outside.held_up_by,
-            canceller: Canceller::new().map_err(io("making an eventfd"))?,
+            canceller,
             closed,
         };
         let mut node = Self {
@@ -243,9 +249,9 @@ impl Node {
             counters: file,
             commands,
             locks: Locks::new(route),
-            news: Mutex::new(outside.news),
+            messages: Mutex::new(outside.messages),
             news_waker: outside.news_waker,
-            tickets: Mutex::new(0),
+            caller,
             agent,
             place,
         };
@@ -347,24 +353,64 @@ impl Node {
         self.command(Command::Leave)
     }
 
-    /// Sends a message of at most one datagram beside the stream; [`Node::poll_direct`] reports its outcome by
-    /// this name. `None` if too much waits already, or it is longer than any datagram.
-    pub fn send_direct(&self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
-        let mut tickets = lock(&self.tickets); // held, so that calls are taken in the order of their names
-        let call = CallId(*tickets);
-        let fits = payload.len() <= self.settings.limits.mtu_bytes;
-        let taken = fits && self.command(Command::Direct(DirectCommand::new(call, to, payload)));
-        *tickets += u64::from(taken);
-        taken.then_some(call)
+    /// Sends a request of at most one datagram beside the stream, and waits for the reply of the receiver's
+    /// application.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let settings = bourdon::Settings::default();
+    /// use bourdon::{Node, To};
+    /// use std::time::Duration;
+    ///
+    /// let node = Node::open(&settings)?;
+    /// node.join()?;
+    /// let reply = node.request(To::Nearest, b"es", Duration::from_millis(20))?;
+    /// println!("{:?} from {:?}", reply.payload(), reply.from());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Why there is no reply: it was refused, declined, or not answered by the deadline. After
+    /// [`RequestError::Unanswered`] it may have been executed.
+    pub fn request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
+        self.caller.call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
     }
 
-    /// The next direct message received, or what became of one sent. [`Node::news_fd`] is readable then.
-    pub fn poll_direct(&self) -> Option<DirectNews> {
-        let news = lock(&self.news).take();
-        if news.is_some() && self.agent.work.clone().must_ring() {
+    /// As [`Node::request`], but comes back at once: [`Call::try_reply`] returns the reply. [`Node::news_fd`] is
+    /// readable once there is one.
+    ///
+    /// # Errors
+    /// If it is too long, 256 commands wait already, or the node has ended. The call hands out any other refusal.
+    pub fn try_request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
+        self.caller.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+    }
+
+    /// Sends a message of at most one datagram beside the stream, and waits until a process has taken it: its process,
+    /// not its application.
+    ///
+    /// # Errors
+    /// As [`Node::request`].
+    pub fn send(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
+        self.caller.call(&Outbound { to, payload, is_request: false, deadline: deadline.into() })
+    }
+
+    /// As [`Node::send`], but comes back at once. The outcome comes after 5 s at the latest.
+    ///
+    /// # Errors
+    /// As [`Node::try_request`].
+    pub fn try_send(&self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
+        self.caller.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+    }
+
+    /// The next direct message received. At most 512 wait to be fetched; more are refused, and their senders learn of
+    /// it. [`Node::news_fd`] is readable then.
+    pub fn poll_direct(&self) -> Option<DirectMessage> {
+        let message = lock(&self.messages).take();
+        if message.is_some() && self.agent.work.clone().must_ring() {
             self.agent.waker.wake(); // there is room for what had to wait
         }
-        news
+        message
     }
 
     /// Waits for a lock, for so long at most; without a limit if that is [`Duration::MAX`], not at all if it is zero.
@@ -473,7 +519,7 @@ impl Drop for Node {
 /// The ends of a group's mailboxes that the application and the admin thread have.
 struct Outside {
     held_up_by: cells::Reader,
-    news: Receiver<DirectNews>,
+    messages: Receiver<DirectMessage>,
     news_waker: Waker,
     admin: server::Prepared,
 }
@@ -487,8 +533,8 @@ fn ends() -> Result<(Ends, Outside), Error> {
     let (held_up, held_up_by) = held_up::cells();
     let news_waker = Waker::new().map_err(io("making an eventfd"))?;
     let ringer = news_waker.clone();
-    let (news_sender, news) = mailbox(NEWS_MAX, move || ringer.wake());
+    let (messages_in, messages) = mailbox(MESSAGES_MAX, move || ringer.wake());
     let seats = server::prepare().map_err(io("preparing the admin socket"))?;
-    let inside = Ends { held_up, listener: seats.listener, replies: seats.replies, news: news_sender };
-    Ok((inside, Outside { held_up_by, news, news_waker, admin: seats.control }))
+    let inside = Ends { held_up, listener: seats.listener, replies: seats.replies, messages: messages_in };
+    Ok((inside, Outside { held_up_by, messages, news_waker, admin: seats.control }))
 }

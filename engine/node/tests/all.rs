@@ -3,6 +3,7 @@
 mod acknowledged;
 mod after;
 mod beside;
+mod builder;
 mod channels;
 mod closing;
 mod common;
@@ -14,6 +15,7 @@ mod locks;
 mod mesh;
 mod order_book;
 mod places;
+mod requests;
 #[cfg(feature = "tokio")]
 mod stream;
 mod subscriptions;

@@ -2,7 +2,7 @@
 
 use crate::close::CloseReport;
 pub(crate) use crate::closed::WhyClosed;
-use crate::inline::Error;
+use crate::node_error::Error;
 use bourdon_port::Waker;
 use bourdon_ring::signal::Flag;
 use std::sync::mpsc::SyncSender;

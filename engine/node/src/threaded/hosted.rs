@@ -16,19 +16,20 @@ use crate::close::{self, CloseReport};
 use crate::closed::Closed;
 use crate::counters::{AgentFigures, CountersWriter};
 use crate::delivery::Delivery;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
 use crate::mailbox::{Receiver, Sender};
+use crate::node_error::Error;
 use crate::threaded::closing::{Closing, Stop};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
-use crate::threaded::direct::{DirectNews, Post};
+use crate::threaded::direct::Post;
 use crate::threaded::end::End;
 use crate::threaded::held_up;
 use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
-use bourdon_protocol::{ControlPlane, Event, Refusal, Standing};
+use bourdon_protocol::{ControlPlane, DirectMessage, Event, Refusal, Standing};
 use bourdon_ring::counters as cells;
 use bourdon_wire::{Incarnation, Instant, Sequence};
 use std::ops::RangeInclusive;
@@ -48,7 +49,7 @@ pub(crate) struct Ends {
     /// The answers to the admin thread.
     pub(crate) replies: Sender<Reply>,
     /// The application's direct messages.
-    pub(crate) news: Sender<DirectNews>,
+    pub(crate) messages: Sender<DirectMessage>,
 }
 
 /// How it is stopped, and how it reports its end.
@@ -129,7 +130,7 @@ impl Hosted {
             events: Vec::new(),
             commands,
             replies: ends.replies,
-            post: Post::new(ends.news),
+            post: Post::new(ends.messages),
             control,
             owes_judgement: false,
             is_halted: false,
@@ -208,7 +209,7 @@ impl Hosted {
                     }
                     outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
                 }
-                Delivery::Skipped(count) => unreachable!("an engine skips no message, and it skipped {count}"),
+                other => unreachable!("a node that an agent polls delivers neither skips nor requests: {other:?}"),
             }
         })?;
         if shown {
@@ -225,7 +226,7 @@ impl Hosted {
             self.owes_judgement = !self.control.report_judgement(&self.node);
         }
         work_count += self.obey();
-        work_count += self.post.collect(&mut self.node);
+        work_count += self.post.work(&mut self.node, &mut self.outlets);
         Ok(work_count)
     }
 
@@ -523,10 +524,7 @@ impl Hosted {
                 }
             }
             Command::Leave => node.leave(),
-            Command::Direct(command) => {
-                let is_known = self.post.send(node, command);
-                self.figures.events_dropped += u64::from(!is_known);
-            }
+            Command::Call(command) => self.post.call(node, command),
             Command::View => {
                 let report = ViewReport::of(node.engine.process(), node.engine.now());
                 self.reply(Reply::View(Box::new(report)));
@@ -548,7 +546,9 @@ impl Hosted {
     fn owes_messages(&mut self) -> bool {
         let waiting = self.publications.iter_mut().any(Intake::has_frames);
         let unsettled = self.publications.iter().any(Intake::has_unacknowledged);
-        self.node.engine.owes_own() || (waiting || unsettled) && self.node.engine.process().standing() != Standing::Gone
+        let owes_calls = self.post.owes() || self.node.owes_calls();
+        let is_gone = self.node.engine.process().standing() == Standing::Gone;
+        self.node.engine.owes_own() || owes_calls || (waiting || unsettled) && !is_gone
     }
 
     /// What is not acknowledged at the end.

@@ -7,9 +7,10 @@
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
 
 use crate::patterns::Filter;
+use crate::request::Request;
+use crate::subscribe::Chosen;
 use crate::threaded::end::WakesAtEnd;
-use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, Value};
-use crate::threaded::subscribe::Chosen;
+use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, REQUEST_TAG, Value};
 use crate::threaded::subscription::Inlet;
 use bourdon_port::Waker;
 use bourdon_protocol::{Event, Message};
@@ -30,6 +31,9 @@ const STATUSES_MAX: u64 = 256;
 
 /// The most events in a subscription's ring: days of views. A ring of another topic could fill with losses.
 const VALUES_MAX: usize = 4096;
+
+/// The most requests in a subscription's ring; more wait in the protocol, which refuses what it has no room for.
+const REQUESTS_MAX: usize = 64;
 
 /// What the ring had no room for.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub(crate) struct Outlet {
     /// Wakes the subscriber.
     bell: Bell,
     waker: Waker,
+    /// The requests of the frames with [`REQUEST_TAG`] in the ring, where this subscription takes them.
+    requests: Option<SyncSender<Request>>,
     longest_bytes: usize,
     /// Skipped messages of which no item could be given.
     unshown: u64,
@@ -88,6 +94,7 @@ pub(crate) fn ends(chosen: Chosen) -> std::io::Result<(Outlet, Inlet)> {
     let (statuses_read, read) = watermark(0);
     let waker = Waker::new()?;
     let (values, values_in) = sync_channel(VALUES_MAX);
+    let (requests, requests_in) = sync_channel(REQUESTS_MAX);
     let outlet = Outlet {
         producer,
         filter: chosen.filter,
@@ -98,12 +105,22 @@ pub(crate) fn ends(chosen: Chosen) -> std::io::Result<(Outlet, Inlet)> {
         overruns,
         bell,
         waker: waker.clone(),
+        requests: chosen.requests.then_some(requests),
         longest_bytes: FRAME_GUESS_BYTES,
         unshown: 0,
         is_news: false,
         _end: WakesAtEnd(waker.clone()),
     };
-    Ok((outlet, Inlet { consumer, values: values_in, sleeper, waker, overruns: overrun_count, statuses_read }))
+    let inlet = Inlet {
+        consumer,
+        values: values_in,
+        requests: requests_in,
+        sleeper,
+        waker,
+        overruns: overrun_count,
+        statuses_read,
+    };
+    Ok((outlet, inlet))
 }
 
 impl Outlet {
@@ -279,6 +296,30 @@ impl Outlet {
         kept < KEPT_MAX
     }
 
+    /// Whether requests come here: as long as the subscription is there.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.requests.is_some() && !self.producer.is_abandoned()
+    }
+
+    /// Puts a request behind what was put before.
+    ///
+    /// # Errors
+    /// The request, if there is no room for it now.
+    pub(crate) fn put_request(&mut self, request: Request) -> Result<(), Request> {
+        self.stage_kept();
+        let Some(requests) = self.requests.as_ref().filter(|_| self.overflow.is_empty()) else { return Err(request) };
+        let Ok(claim) = self.producer.try_claim(REQUEST_TAG, 0) else { return Err(request) };
+        match requests.try_send(request) {
+            Err(TrySendError::Full(request)) => return Err(request),
+            Err(TrySendError::Disconnected(_)) => {} // it declines
+            Ok(()) => {
+                claim.stage();
+                self.is_news = true;
+            }
+        }
+        Ok(())
+    }
+
     /// Publishes what was put to the subscriber, and wakes it if it sleeps. A subscriber for which there is nothing
     /// sleeps on.
     #[inline]
@@ -320,7 +361,13 @@ mod tests {
     use bourdon_wire::{Epoch, Instant, Rank, Sequence, TopicId};
 
     fn outlet() -> (Outlet, spsc::Consumer) {
-        let chosen = Chosen { filter: Some(Filter::default()), keeps_all: false, events: true, ring_bytes: 1 << 16 };
+        let chosen = Chosen {
+            filter: Some(Filter::default()),
+            keeps_all: false,
+            events: true,
+            requests: false,
+            ring_bytes: 1 << 16,
+        };
         let (outlet, inlet) = ends(chosen).expect("eventfds are allowed");
         (Outlet { values: sync_channel(VALUES_MAX).0, ..outlet }, inlet.consumer)
     }

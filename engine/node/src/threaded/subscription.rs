@@ -12,13 +12,11 @@
 use crate::closed::Closed;
 use crate::deadline::{Deadline, sleep, sleep_on};
 use crate::delivery::Delivery;
-use crate::threaded::frames::{Delivered, EVENT_TAG, Value};
+use crate::request::Request;
+use crate::threaded::frames::{Delivered, EVENT_TAG, MESSAGE_TAG, Value};
 use crate::threaded::handles::Agent;
 #[cfg(feature = "tokio")]
-use crate::threaded::{
-    frames::MESSAGE_TAG,
-    stream::{OwnedMessage, Received},
-};
+use crate::threaded::received::{OwnedMessage, Received};
 use bourdon_port::Waker;
 use bourdon_ring::signal::{Sleeper, WatermarkReader, WatermarkWriter};
 use bourdon_ring::spsc;
@@ -30,6 +28,7 @@ use std::sync::mpsc::Receiver;
 pub(crate) struct Inlet {
     pub(crate) consumer: spsc::Consumer,
     pub(crate) values: Receiver<Value>,
+    pub(crate) requests: Receiver<Request>,
     pub(crate) sleeper: Sleeper,
     pub(crate) waker: Waker,
     pub(crate) overruns: WatermarkReader,
@@ -84,11 +83,14 @@ pub struct Subscription {
 fn delivery<'a>(
     tag: u32,
     frame: &'a [u8],
-    values: &Receiver<Value>,
+    (values, requests): (&Receiver<Value>, &Receiver<Request>),
     statuses_read: &mut WatermarkWriter,
 ) -> Delivery<'a> {
-    if tag != EVENT_TAG {
+    if tag == MESSAGE_TAG {
         return Delivery::Message(Delivered::read(frame));
+    }
+    if tag != EVENT_TAG {
+        return Delivery::Request(requests.try_recv().expect("it was sent before its frame was shown"));
     }
     match values.try_recv().expect("its value was sent before its frame was shown") {
         Value::Event(event) => {
@@ -115,7 +117,7 @@ impl Subscription {
     pub fn poll(&mut self, limit: usize, mut on_delivery: impl FnMut(Delivery<'_>)) -> Result<usize, Closed> {
         self.give_back();
         loop {
-            let (freed_bytes, values) = (&mut self.freed_bytes, &self.inlet.values);
+            let (freed_bytes, values) = (&mut self.freed_bytes, (&self.inlet.values, &self.inlet.requests));
             let statuses_read = &mut self.inlet.statuses_read;
             let count = self.inlet.consumer.read(limit, |tag, frame| {
                 *freed_bytes += spsc::HEADER_BYTES + frame.len();
@@ -146,7 +148,7 @@ impl Subscription {
         let Some(front) = self.inlet.consumer.front() else { return Ok(None) };
         let (tag, frame) = front.keep();
         self.lent_bytes = spsc::HEADER_BYTES + frame.len();
-        Ok(Some(delivery(tag, frame, &self.inlet.values, &mut self.inlet.statuses_read)))
+        Ok(Some(delivery(tag, frame, (&self.inlet.values, &self.inlet.requests), &mut self.inlet.statuses_read)))
     }
 
     /// As [`Subscription::try_next`], but waits for it, at most until the deadline. `None` if that has passed, or the
@@ -207,11 +209,12 @@ impl Subscription {
     #[cfg(feature = "tokio")]
     pub(crate) fn take_next(&mut self) -> Option<Received> {
         self.give_back();
-        let front = self.inlet.consumer.front()?;
+        let Inlet { consumer, values, requests, statuses_read, .. } = &mut self.inlet;
+        let front = consumer.front()?;
         self.freed_bytes += spsc::HEADER_BYTES + front.len();
         let received = match front.tag() {
             MESSAGE_TAG => Received::Message(OwnedMessage::new(&front)),
-            tag => Received::Other(delivery(tag, &[], &self.inlet.values, &mut self.inlet.statuses_read)),
+            tag => Received::Other(delivery(tag, &[], (values, requests), statuses_read)),
         };
         drop(front);
         self.note_read();

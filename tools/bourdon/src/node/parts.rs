@@ -14,7 +14,7 @@ use crate::exit::Failure;
 use crate::place::load;
 use bourdon::settings::Role;
 use bourdon::settings::full_name;
-use bourdon::{Channels, DirectNews, Event, Node, Settings, Subscribe, Subscription};
+use bourdon::{Channels, Event, Node, Settings, Subscribe, Subscription};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::io::Read;
@@ -257,10 +257,8 @@ impl Part {
             self.reporter.event(event, left_out);
         }
         self.node.clear_news();
-        while let Some(news) = self.node.poll_direct() {
-            if let DirectNews::Received(message) = news {
-                self.reporter.direct(&message);
-            }
+        while let Some(message) = self.node.poll_direct() {
+            self.reporter.direct(&message);
         }
     }
 

@@ -1,8 +1,8 @@
 //! What a subscription is to receive, and from where on.
 
 use crate::config::{Flow, Role, Settings, Start};
-use crate::inline::Error;
-use crate::topics::{Filter, Pattern};
+use crate::node_error::Error;
+use crate::patterns::{Filter, Pattern};
 
 /// Bytes of the ring of a subscription to events alone.
 const EVENTS_RING_BYTES: usize = 1 << 16;
@@ -94,7 +94,8 @@ impl Subscribe {
         Self { snapshots: true, ..self }
     }
 
-    /// Also requests of other processes.
+    /// Also requests of other processes. They come to the first subscription that takes them; without one they are
+    /// declined.
     pub fn requests(self) -> Self {
         Self { requests: true, ..self }
     }
@@ -127,9 +128,6 @@ impl Subscribe {
                 "snapshots are given and taken by an InlineNode only".to_owned(),
             );
         }
-        if self.requests {
-            return unsupported("Subscribe::requests", "direct messages come by Node::poll_direct only".to_owned());
-        }
         let begins = if is_before_join { settings.process.start } else { Start::Live };
         if let Some(start) = self.start.filter(|start| *start != begins) {
             let what =
@@ -154,7 +152,7 @@ impl Subscribe {
         };
         let ring_bytes = settings.threads.subscription_ring_bytes;
         let ring_bytes = if filter.is_some() { ring_bytes } else { ring_bytes.min(EVENTS_RING_BYTES) };
-        Ok(Chosen { filter, keeps_all, events: self.events, ring_bytes })
+        Ok(Chosen { filter, keeps_all, events: self.events, requests: self.requests, ring_bytes })
     }
 }
 
@@ -173,5 +171,7 @@ pub(crate) struct Chosen {
     pub(crate) keeps_all: bool,
     /// Whether it gets events that have no place among the messages.
     pub(crate) events: bool,
+    /// Whether it gets requests of other processes.
+    pub(crate) requests: bool,
     pub(crate) ring_bytes: usize,
 }
