@@ -137,8 +137,8 @@ impl LockRequest {
         self.settle(state)
     }
 
-    /// Sleeps until the lock is granted, at most until the deadline: `None` if it was not, or if the wait was cancelled.
-    /// The request goes on waiting then.
+    /// Sleeps until the lock is granted, at most until the deadline: `None` if it was not, or if the wait was
+    /// cancelled. The request goes on waiting then.
     ///
     /// # Errors
     /// As [`LockRequest::try_guard`].

@@ -35,6 +35,8 @@ mod intake;
 mod outlet;
 mod publication;
 #[cfg(feature = "tokio")]
+pub(crate) mod received;
+#[cfg(feature = "tokio")]
 pub(crate) mod stream;
 mod subscription;
 #[cfg(test)]
@@ -347,8 +349,8 @@ impl Node {
         self.commands.try_send(command).map_err(|_| Refusal::Queue)
     }
 
-    /// Asks for a barrier: the event [`Synced`](crate::Event::Synced) reports when everything that any member sent before it
-    /// has been delivered everywhere. A payload of at most one datagram is delivered at every process between what was
+    /// Asks for a barrier: the event [`Synced`](crate::Event::Synced) reports when everything that any member sent
+    /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between what was
     /// before and after.
     ///
     /// # Errors
@@ -358,8 +360,8 @@ impl Node {
         self.command(Command::Sync(payload.map(Box::from)))
     }
 
-    /// Leaves the group; the event [`Left`](crate::Event::Left) reports when the others have gone on without this process. The
-    /// node runs on, in no view; [`Node::close`] leaves by itself.
+    /// Leaves the group; the event [`Left`](crate::Event::Left) reports when the others have gone on without this
+    /// process. The node runs on, in no view; [`Node::close`] leaves by itself.
     ///
     /// # Errors
     /// As [`Node::sync`].

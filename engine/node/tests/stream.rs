@@ -9,8 +9,9 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// A runtime with one worker, whose wake-ups can be counted.
-fn runtime() -> Runtime {
-    Builder::new_multi_thread().worker_threads(1).thread_name("streams").enable_io().build().expect("it starts")
+/// A runtime of one thread, which has this name.
+fn runtime(thread: &str) -> Runtime {
+    Builder::new_multi_thread().worker_threads(1).thread_name(thread).enable_io().build().expect("it starts")
 }
 
 /// What an application can write down of an item.
@@ -57,7 +58,7 @@ fn a_stream_gives_what_a_subscription_gives_beside_it() {
     let mut leaver = InlineNode::join(&world.member(1)).expect("it joins");
     // Both begin with the same item: the second one is made before the group has formed.
     let stream = node.subscribe(Subscribe::all()).expect("it runs");
-    let runtime = runtime();
+    let runtime = runtime("beside");
     let streaming = runtime.spawn(async move {
         let (mut stream, mut items) = (stream.into_stream().expect("it is watched"), Vec::new());
         while let Some(received) = stream.try_next().await? {
@@ -102,7 +103,7 @@ fn an_idle_stream_wakes_no_thread_and_an_item_wakes_it() {
     let world = World::new(1);
     let (node, mut publication, mut own) = start(&world.member(0));
     let stream = node.subscribe("es").expect("it runs");
-    let runtime = runtime();
+    let runtime = runtime("idle");
     let (sender, items) = std::sync::mpsc::channel();
     runtime.spawn(async move {
         let mut stream = stream.into_stream().expect("it is watched");
@@ -114,10 +115,10 @@ fn an_idle_stream_wakes_no_thread_and_an_item_wakes_it() {
     publication.publish(&TOPIC, b"one", PATIENCE).expect("there is room");
     assert_eq!(items.recv_timeout(PATIENCE), Ok(Item::Message(0, b"one".to_vec())));
     // The runtime's thread sleeps once it has found nothing; what is not for the stream does not wake it.
-    let mut before = sleeps_of("streams");
+    let mut before = sleeps_of("idle");
     until("it to sleep", || {
         std::thread::sleep(Duration::from_millis(20));
-        std::mem::replace(&mut before, sleeps_of("streams")) == before
+        std::mem::replace(&mut before, sleeps_of("idle")) == before
     });
     let other = Topic::new("other").expect("it is one");
     let end = std::time::Instant::now() + Duration::from_secs(2);
@@ -127,7 +128,7 @@ fn an_idle_stream_wakes_no_thread_and_an_item_wakes_it() {
         own.poll(usize::MAX, |_| {}).expect("it runs");
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(sleeps_of("streams"), before, "wake-ups while nothing came");
+    assert_eq!(sleeps_of("idle"), before, "wake-ups while nothing came");
     publication.publish(&TOPIC, b"two", PATIENCE).expect("there is room");
     assert!(matches!(items.recv_timeout(PATIENCE), Ok(Item::Message(_, payload)) if payload == b"two"));
 }
@@ -140,7 +141,7 @@ fn a_stream_reports_the_end_once_and_is_over() {
     publication.publish(&TOPIC, b"last", PATIENCE).expect("there is room");
     publication.wait_acknowledged(1, PATIENCE).expect("it is alone");
     own.poll(usize::MAX, |_| {}).expect("it runs");
-    let runtime = runtime();
+    let runtime = runtime("ended");
     let streaming = runtime.spawn(async move {
         let mut stream = stream.into_stream().expect("it is watched");
         let (mut items, mut ended) = (0, 0);

@@ -7,13 +7,12 @@
 //!
 //! Invariant: a task is suspended only after a look that found nothing and armed the descriptor.
 
-use super::frames::Delivered;
+use super::received::Received;
 use super::subscription::Subscription;
 use crate::closed::Closed;
 use crate::delivery::Delivery;
 use crate::node_error::Error;
 use bourdon_port::Waker;
-use bourdon_protocol::{Event, Message};
 use std::fmt;
 use std::future::poll_fn;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -21,57 +20,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-
-/// What a subscription gave, owned: it may be held over an `await`, and sent to another thread.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Received {
-    /// A message, copied out of the ring.
-    Message(OwnedMessage),
-    /// Anything else.
-    Other(Delivery<'static>),
-}
-
-impl Received {
-    /// The message, if it is one.
-    pub fn message(&self) -> Option<Message<'_>> {
-        match self {
-            Self::Message(message) => Some(message.get()),
-            Self::Other(_) => None,
-        }
-    }
-
-    /// The event, if it is one.
-    pub fn event(&self) -> Option<Event> {
-        match self {
-            Self::Message(_) => None,
-            Self::Other(delivery) => delivery.event(),
-        }
-    }
-}
-
-/// A copy of a message.
-#[derive(Clone)]
-pub struct OwnedMessage {
-    frame: Box<[u8]>,
-}
-
-impl OwnedMessage {
-    pub(super) fn new(frame: &[u8]) -> Self {
-        Self { frame: frame.into() }
-    }
-
-    /// The message.
-    pub fn get(&self) -> Message<'_> {
-        Delivered::read(&self.frame)
-    }
-}
-
-impl fmt::Debug for OwnedMessage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.get().fmt(f)
-    }
-}
 
 /// The descriptor that the reactor watches.
 struct Descriptor(Waker);
@@ -82,8 +30,8 @@ impl AsRawFd for Descriptor {
     }
 }
 
-/// A subscription whose items are awaited under a tokio runtime. It has no thread of its own, and wakes its task only for
-/// items, and at the end of the node.
+/// A subscription whose items are awaited under a tokio runtime. It has no thread of its own, and wakes its task only
+/// for items, and at the end of the node.
 ///
 /// As a [`futures_core::Stream`] it gives [`Closed`] once, and then ends. Every call may be cancelled: no item is lost.
 ///

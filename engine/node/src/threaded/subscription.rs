@@ -16,7 +16,7 @@ use crate::request::Request;
 use crate::threaded::frames::{Delivered, EVENT_TAG, MESSAGE_TAG, Value};
 use crate::threaded::handles::Agent;
 #[cfg(feature = "tokio")]
-use crate::threaded::stream::{OwnedMessage, Received};
+use crate::threaded::received::{OwnedMessage, Received};
 use bourdon_port::Waker;
 use bourdon_ring::signal::{Sleeper, WatermarkReader, WatermarkWriter};
 use bourdon_ring::spsc;
@@ -209,14 +209,12 @@ impl Subscription {
     #[cfg(feature = "tokio")]
     pub(crate) fn take_next(&mut self) -> Option<Received> {
         self.give_back();
-        let front = self.inlet.consumer.front()?;
+        let Inlet { consumer, values, requests, statuses_read, .. } = &mut self.inlet;
+        let front = consumer.front()?;
         self.freed_bytes += spsc::HEADER_BYTES + front.len();
         let received = match front.tag() {
             MESSAGE_TAG => Received::Message(OwnedMessage::new(&front)),
-            tag => {
-                let values = (&self.inlet.values, &self.inlet.requests);
-                Received::Other(delivery(tag, &[], values, &mut self.inlet.statuses_read))
-            }
+            tag => Received::Other(delivery(tag, &[], (values, requests), statuses_read)),
         };
         drop(front);
         self.note_read();
