@@ -350,8 +350,8 @@ impl Node {
     }
 
     /// Asks for a barrier: the event [`Synced`](crate::Event::Synced) reports when everything that any member sent
-    /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between what was
-    /// before and after.
+    /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between
+    /// what was before and after.
     ///
     /// # Errors
     /// [`Refusal::Queue`] if 256 commands wait already, [`Refusal::Closed`] if the node has ended. The event
