@@ -21,7 +21,7 @@ use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::node_error::Error;
 use crate::patterns::Filter;
 use crate::reports::Reports;
-use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
+use crate::request::{Call, Calling, Calls, Completion, Directs, Outbound, Request};
 use crate::subscribe::Subscribe;
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
@@ -93,7 +93,7 @@ impl InlineNode {
     pub(crate) fn join_to(settings: &Settings, subscribe: &Subscribe) -> Result<Self, Error> {
         let chosen = subscribe.chosen(settings, true)?;
         let mut node = Self::join(settings)?;
-        node.filter = chosen.filter;
+        (node.filter, node.takes_requests) = (chosen.filter, chosen.requests);
         Ok(node)
     }
 
@@ -108,6 +108,10 @@ impl InlineNode {
         let rank = match settings.process.role {
             crate::config::Role::Member => Rank(settings.process.rank),
             crate::config::Role::Observer => Rank::OBSERVER,
+            crate::config::Role::Client => {
+                let what = "a client has threads of its own: open a Node, or choose \"observer\"".to_owned();
+                return Err(Error::Unsupported { setting: "process.role", what });
+            }
         };
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
         let picked = pick(settings, echo)?;
@@ -160,7 +164,7 @@ impl InlineNode {
             locks: None,
             is_member: rank != Rank::OBSERVER,
             calls: Calls::new(move || waker.wake()),
-            takes_requests: settings.process.requests,
+            takes_requests: false,
             calls_seen: Epoch(0),
         })
     }
@@ -271,24 +275,10 @@ impl InlineNode {
         count
     }
 
-    /// The next request of another process.
-    pub(crate) fn next_request(&mut self) -> Option<Request> {
-        self.calls.next_request(&mut self.engine)
-    }
-
     /// Hands this node over to an agent, which fetches requests by itself; `ring` announces an answer to it.
     pub(crate) fn share_calls(&mut self, ring: impl FnMut() + Send + 'static) {
         self.calls = Calls::new(ring);
         self.takes_requests = false;
-    }
-
-    /// Begins a call; its completion comes back if it is refused.
-    pub(crate) fn begin(
-        &mut self,
-        outbound: &Outbound<'_>,
-        completion: Completion,
-    ) -> Result<(), (Refusal, Completion)> {
-        self.calls.begin(&mut self.engine, outbound, completion)
     }
 
     /// Whether messages or answers beside the stream are still to be sent or acknowledged.
@@ -574,6 +564,20 @@ impl InlineNode {
             path,
             source,
         })
+    }
+}
+
+impl Calling for InlineNode {
+    fn begin(&mut self, outbound: &Outbound<'_>, completion: Completion) -> Result<(), (Refusal, Completion)> {
+        self.calls.begin(&mut self.engine, outbound, completion)
+    }
+
+    fn next_message(&mut self) -> Option<DirectMessage> {
+        self.engine.poll_direct()
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        self.calls.next_request(&mut self.engine)
     }
 }
 

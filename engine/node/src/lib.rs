@@ -48,7 +48,8 @@
 //! Members lock names ([`Node::lock`], [`InlineNode::request_lock`]) and elect leaders ([`Node::election`],
 //! [`InlineNode::election`]), each under a [`FencingToken`] (`docs/locks.md`).
 //!
-//! A [`ClientNode`] publishes through a member without joining the group. Every node leaves its figures in a
+//! A client (`process.role = "client"`) publishes through a member without joining the group, and so does an observer.
+//! [`Node::request`] asks one process (`docs/requests.md`). Every node leaves its figures in a
 //! [`counters`] file that any tool of the same user can read. `docs/architecture.md` is the map of the whole.
 
 #[cfg(test)]
@@ -138,13 +139,10 @@ pub mod topics {
 }
 
 pub use bourdon_port::Waker;
-pub use bourdon_protocol::{
-    ClientEvent, DirectMessage, Event, FencingToken, GroupState, Message, Refusal, Standing, To, View,
-};
+pub use bourdon_protocol::{DirectMessage, Event, FencingToken, Message, Refusal, Standing, To, View};
 pub use builder::NodeBuilder;
 pub use channels::Channels;
 pub use claim::Claim;
-pub use client_node::ClientNode;
 pub use close::CloseReport;
 pub use closed::Closed;
 pub use config::{Settings, Start};

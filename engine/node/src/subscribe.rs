@@ -94,8 +94,8 @@ impl Subscribe {
         Self { snapshots: true, ..self }
     }
 
-    /// Also requests of other processes. They come to the first subscription that takes them; without one they are
-    /// declined.
+    /// Also [requests](crate::Request) of other processes. They come to the first subscription that takes them; without
+    /// one they are declined.
     pub fn requests(self) -> Self {
         Self { requests: true, ..self }
     }

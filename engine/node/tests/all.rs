@@ -16,6 +16,7 @@ mod mesh;
 mod order_book;
 mod places;
 mod requests;
+mod roles;
 #[cfg(feature = "tokio")]
 mod stream;
 mod subscriptions;

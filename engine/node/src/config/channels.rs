@@ -130,6 +130,7 @@ impl Settings {
             group.sequencer = place(group.sequencer).unwrap_or(0);
             match place(settings.process.rank) {
                 Some(rank) => settings.process.rank = rank,
+                None if settings.process.role == Role::Client => {}
                 None => (settings.process.role, settings.process.rank) = (Role::Observer, 0),
             }
         }

@@ -9,7 +9,7 @@
 
 use crate::idle::Idler;
 use crate::mailbox::Receiver;
-use crate::threaded::hosted::Hosted;
+use crate::threaded::duty::Duty;
 use bourdon_port::{Sleep, Waker};
 use bourdon_ring::signal::{Flag, Sleeper};
 use bourdon_wire::Instant;
@@ -47,11 +47,11 @@ impl RecentCycles {
 }
 
 /// Sleeps in the ports of all groups, but of those that stand still: they take in nothing that would end the sleep.
-fn sleep_in_all(groups: &mut [Hosted], waker: &Waker, longest: Duration) {
+fn sleep_in_all(groups: &mut [Duty], waker: &Waker, longest: Duration) {
     let mut sleeps = vec![Sleep { readable: waker.as_fd(), longest }];
     let mut may_sleep = true;
-    for group in groups.iter_mut().filter(|group| !group.is_halted) {
-        match group.node.sleeper(longest) {
+    for group in groups.iter_mut().filter(|group| !group.is_halted()) {
+        match group.sleeper(longest) {
             Ok(Some(sleep)) => sleeps.push(sleep),
             Ok(None) => may_sleep = false,
             // No descriptor is left for it, perhaps: a port that is broken reports it when it is used.
@@ -62,17 +62,14 @@ fn sleep_in_all(groups: &mut [Hosted], waker: &Waker, longest: Duration) {
         std::thread::sleep(SHORT_SLEEP); // the kernel has no memory for a list of descriptors
     }
     waker.clear();
-    for group in groups.iter_mut().filter(|group| !group.is_halted) {
-        let ended = group.node.engine.end_sleep();
-        group.failure = group.failure.take().or(ended.err());
-    }
+    groups.iter_mut().filter(|group| !group.is_halted()).for_each(Duty::end_sleep);
 }
 
 /// The agent's state.
 pub(crate) struct Agent {
-    pub(crate) groups: Vec<Hosted>,
+    pub(crate) groups: Vec<Duty>,
     /// Groups that were joined.
-    pub(crate) arrivals: Receiver<Box<Hosted>>,
+    pub(crate) arrivals: Receiver<Duty>,
     /// Rung by publishers, senders of commands, and for a new group.
     pub(crate) sleeper: Sleeper,
     /// Rung by subscribers that made room, while delivery waits for it.
@@ -90,7 +87,7 @@ impl Agent {
         let (mut longest_ns, mut recent) = (0, RecentCycles::default());
         loop {
             while let Some(group) = self.arrivals.take() {
-                self.groups.push(*group);
+                self.groups.push(group);
             }
             if self.groups.is_empty() {
                 woke_at = None;
@@ -109,16 +106,11 @@ impl Agent {
                 let cycle_ns = now.since(before);
                 longest_ns = longest_ns.max(cycle_ns);
                 let longest_recent_ns = recent.note(now, cycle_ns);
-                for group in &mut self.groups {
-                    group.figures.longest_cycle_ns = longest_ns;
-                    group.figures.longest_recent_cycle_ns = longest_recent_ns;
-                }
+                self.groups.iter_mut().for_each(|group| group.note_cycles(longest_ns, longest_recent_ns));
             }
-            for group in &mut self.groups {
-                group.counters.update(&group.node.engine, &group.figures);
-            }
-            self.groups.extract_if(.., Hosted::is_over).for_each(Hosted::finish);
-            if self.groups.iter().all(|group| group.is_halted) {
+            self.groups.iter_mut().for_each(Duty::update_counters);
+            self.groups.extract_if(.., Duty::is_over).for_each(Duty::finish);
+            if self.groups.iter().all(Duty::is_halted) {
                 std::thread::sleep(SHORT_SLEEP); // for their control thread, whatever the idle strategy
                 continue;
             }
@@ -144,7 +136,7 @@ impl Agent {
             self.gate.lie_down();
         }
         // From here on every thread that adds work sees that it must ring; work added before is seen here.
-        if !self.arrivals.has_values() && !self.groups.iter_mut().any(Hosted::has_news) {
+        if !self.arrivals.has_values() && !self.groups.iter_mut().any(Duty::has_news) {
             self.wait(longest);
         }
         self.gate.get_up();
@@ -152,13 +144,11 @@ impl Agent {
     }
 
     fn wait(&mut self, longest: Duration) {
-        let is_short = |group: &Hosted| group.is_halted || group.closing.has_begun();
-        let longest = if self.groups.iter().any(is_short) { longest.min(SHORT_SLEEP) } else { longest };
-        for group in &mut self.groups {
-            group.figures.sleeps += 1;
-        }
+        let is_short = self.groups.iter().any(Duty::sleeps_shortly);
+        let longest = if is_short { longest.min(SHORT_SLEEP) } else { longest };
+        self.groups.iter_mut().for_each(Duty::note_sleep);
         match &mut self.groups[..] {
-            [only] => only.failure = only.node.wait(longest).err(),
+            [only] => only.wait(longest),
             groups => sleep_in_all(groups, &self.waker, longest),
         }
     }

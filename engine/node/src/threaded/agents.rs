@@ -9,14 +9,14 @@
 
 use super::agent::Agent;
 use super::control::ControlThread;
+use super::duty::Duty;
 use super::end::{join, lock};
-use super::hosted::Hosted;
 use crate::config::{IdleStrategy, ThreadSettings};
 use crate::idle::Idler;
 use crate::mailbox::{Sender, mailbox};
 use crate::node_error::Error;
 use crate::placement::{check_cores, place_current_thread};
-use bourdon_port::{Port, Waker};
+use bourdon_port::Waker;
 use bourdon_ring::signal::{Bell, Flag, doorbell};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -40,7 +40,7 @@ struct Threads {
 #[derive(Debug)]
 struct DataThread {
     thread: Mutex<Option<JoinHandle<()>>>,
-    arrivals: Sender<Box<Hosted>>,
+    arrivals: Sender<Duty>,
     waker: Waker,
     groups: Groups,
     bells: Bells,
@@ -118,14 +118,19 @@ impl Place {
         !self.thread().has_ended() && !self.control().has_panicked()
     }
 
+    /// Another place at the same data agent.
+    pub(crate) fn beside(&self) -> Self {
+        Self { agents: self.agents.clone(), agent: self.agent }
+    }
+
     /// The threads, for one more group.
     pub(crate) fn agents(&self) -> &Agents {
         &self.agents
     }
 
     /// Hands a group over to the agent; `ended` is set when it has ended.
-    pub(crate) fn run(&self, group: Box<Hosted>, ended: Flag) {
-        let waker = group.node.engine.port().waker();
+    pub(crate) fn run(&self, group: Duty, ended: Flag) {
+        let waker = group.waker();
         self.thread().arrivals.send(group);
         lock(&self.thread().groups).push((ended, waker));
     }

@@ -36,10 +36,8 @@ use std::ops::RangeInclusive;
 use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex};
 
-/// Runs of dropped messages that are kept for the report of the end.
-const DROPPED_MAX: usize = 1024;
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
-const TAKE_LIMIT: usize = 256;
+pub(crate) const TAKE_LIMIT: usize = 256;
 
 /// Its ends of the mailboxes.
 pub(crate) struct Ends {
@@ -312,17 +310,7 @@ impl Hosted {
             let (first, last, refusal) = (*numbers.start(), *numbers.end(), self.refused.take());
             self.figures.publications_dropped += last - first + 1;
             self.report(Event::Dropped { publication, first, last, refusal });
-            self.note_dropped(publication, numbers);
-        }
-    }
-
-    /// Keeps them for the report of the end.
-    fn note_dropped(&mut self, publication: usize, numbers: RangeInclusive<u64>) {
-        let is_full = self.dropped.len() >= DROPPED_MAX; // then the last run covers what lies between as well
-        let mut runs = self.dropped.iter_mut().rev();
-        match runs.find(|(other, _)| *other == publication) {
-            Some((_, run)) if is_full || *run.end() + 1 == *numbers.start() => *run = *run.start()..=*numbers.end(),
-            _ => self.dropped.push((publication, numbers)),
+            close::note_dropped(&mut self.dropped, publication, numbers);
         }
     }
 

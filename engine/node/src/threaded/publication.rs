@@ -88,16 +88,45 @@ pub(crate) struct PublisherEnd {
 /// - at `uniform` and `stable`: it was delivered here, which takes that a quorum (every member) holds it and all that
 ///   comes before it; so it is delivered even if all processes crash that have delivered it by now.
 ///
+/// Of a client, and of an observer, which publishes as one: a member has answered that a quorum of its view holds it.
+///
 /// A publication that is dropped still sends what it accepted.
 pub struct Publication {
     end: PublisherEnd,
     agent: Agent,
-    /// None at an observer.
-    max_message_bytes: Option<usize>,
+    limits: Limits,
     /// How many messages were committed.
     published: u64,
     /// Numbers that were dropped.
     lost: Vec<RangeInclusive<u64>>,
+}
+
+/// What can be published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The longest message; of a client, with its topic's name.
+    pub(crate) message_bytes: usize,
+    /// A client's messages carry nothing but their topic.
+    pub(crate) is_client: bool,
+}
+
+impl Limits {
+    /// Why this can't be published, now or ever.
+    #[inline]
+    fn check(self, outgoing: &Outgoing, payload_bytes: usize) -> Result<(), Refusal> {
+        let limit_bytes = if self.is_client { self.of_client(outgoing)? } else { self.message_bytes };
+        if payload_bytes > limit_bytes { Err(Refusal::TooLarge { limit_bytes }) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn of_client(self, outgoing: &Outgoing) -> Result<usize, Refusal> {
+        let setting = match outgoing {
+            Outgoing { after: Some(_), .. } => "Topic::after",
+            Outgoing { intended_send_ns: Some(_), .. } => "Topic::sent_at_ns",
+            _ => return Ok(self.message_bytes - outgoing.name.as_ref().map_or(0, TopicName::wire_bytes)),
+        };
+        Err(Refusal::Unsupported { setting })
+    }
 }
 
 /// Why a message is refused though its ring has room.
@@ -110,8 +139,8 @@ fn refusal(producer: &spsc::Producer, agent: &Agent) -> Option<Refusal> {
 const LOST_MAX: usize = 1024;
 
 impl Publication {
-    pub(crate) fn new(end: PublisherEnd, agent: Agent, max_message_bytes: Option<usize>) -> Self {
-        Self { end, agent, max_message_bytes, published: 0, lost: Vec::new() }
+    pub(crate) fn new(end: PublisherEnd, agent: Agent, limits: Limits) -> Self {
+        Self { end, agent, limits, published: 0, lost: Vec::new() }
     }
 
     /// Publishes a message: copies it into the ring to the data agent. Returns its number.
@@ -190,12 +219,7 @@ impl Publication {
 
     #[inline]
     fn claim(&mut self, outgoing: &Outgoing, payload_bytes: usize) -> Result<RingClaim<'_>, Refusal> {
-        let Some(limit_bytes) = self.max_message_bytes else {
-            return Err(Refusal::Role);
-        };
-        if payload_bytes > limit_bytes {
-            return Err(Refusal::TooLarge { limit_bytes });
-        }
+        self.limits.check(outgoing, payload_bytes)?;
         if let Some(refusal) = refusal(&self.end.producer, &self.agent) {
             return Err(refusal);
         }
