@@ -1,4 +1,4 @@
-//! What a node gives its application: messages, and the events that have their place among them.
+//! What a node gives its application: messages, and the events and snapshots that have their place among them.
 //!
 //! An application that learns of a view, or of messages that are lost, beside the messages does not know between which
 //! two it happened. So both come in one sequence, on the thread that polls and through the rings to other threads.
@@ -6,10 +6,11 @@
 //! Invariants: between the messages that it lets through, each subscription gets the same events, and in the same
 //! order, as the process itself; no message of a view comes after the next [`Event::View`].
 
+use crate::snapshot::{Snapshot, SnapshotRequest};
 use bourdon_protocol::{Event, Message};
 
 /// What comes next.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Delivery<'a> {
     /// A message.
@@ -19,6 +20,12 @@ pub enum Delivery<'a> {
     /// So many messages were skipped here, because the ring of this subscription had no room: at an observer for which
     /// the group does not wait.
     Skipped(u64),
+    /// A process joins and needs the application's state at this place. Only with `process.snapshots`, and to the first
+    /// subscription of a node.
+    SnapshotRequest(SnapshotRequest),
+    /// The application goes on from this state, another member's: once this process has joined or come back. To the
+    /// same subscription.
+    Snapshot(Snapshot),
 }
 
 impl<'a> Delivery<'a> {

@@ -19,6 +19,7 @@ use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::placement::PlacementError;
 use crate::reports::Reports;
+use crate::snapshot::{Requests, Snapshot};
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
 use bourdon_engine::{Clock, DELIVER_LIMIT, Engine, Item};
@@ -128,6 +129,8 @@ pub struct InlineNode {
     counters: Option<Box<(CountersFile, CountersWriter)>>,
     /// From the first request for a lock or an election on.
     locks: Option<Box<InlineLocks>>,
+    /// From the first request for a snapshot on.
+    snapshots: Option<Box<Requests>>,
     is_member: bool,
 }
 
@@ -194,7 +197,7 @@ impl InlineNode {
         let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
         let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
         let (upkeep_due, reports) = (Instant(0), Reports::default());
-        let (locks, counters, is_member) = (None, None, rank != Rank::OBSERVER);
+        let (locks, snapshots, counters, is_member) = (None, None, None, rank != Rank::OBSERVER);
         Ok(Self {
             engine,
             fallback,
@@ -206,6 +209,7 @@ impl InlineNode {
             drop_timeout_ns,
             counters,
             locks,
+            snapshots,
             is_member,
         })
     }
@@ -245,13 +249,41 @@ impl InlineNode {
         if self.locks.is_some() {
             self.carry_out();
         }
-        let count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| {
+        if let Some(snapshots) = &mut self.snapshots {
+            while let Some((ticket, answer)) = snapshots.take() {
+                self.engine.finish_snapshot(ticket, answer);
+            }
+        }
+        let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| {
             on_delivery(match item {
                 Item::Message(message) => Delivery::Message(message),
                 Item::Event(event) => Delivery::Event(event),
             });
         })?;
+        if self.engine.process().has_snapshot() {
+            count += self.hand_snapshots_out(&mut on_delivery);
+        }
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
+    }
+
+    /// Hands out the snapshot that this application begins with, and the request for one at this place, once all events
+    /// that come before them were handed out. Returns how many.
+    #[cold]
+    fn hand_snapshots_out(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
+        if self.engine.process().has_events() {
+            return 0; // the next poll
+        }
+        let snapshot = self.engine.take_snapshot().map(|bytes| Delivery::Snapshot(Snapshot::new(bytes)));
+        let request = self.engine.begin_snapshot().map(|ticket| {
+            let new = || {
+                let limit_bytes = self.engine.process().config().limits.max_snapshot_bytes;
+                Box::new(Requests::new(limit_bytes, self.engine.port().waker()))
+            };
+            Delivery::SnapshotRequest(self.snapshots.get_or_insert_with(new).request(ticket))
+        });
+        let count = usize::from(snapshot.is_some()) + usize::from(request.is_some());
+        snapshot.into_iter().chain(request).for_each(on_delivery);
+        count
     }
 
     /// What is not due with every poll.
@@ -451,21 +483,6 @@ impl InlineNode {
     /// The outcome of the next direct message sent.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
         self.engine.poll_outcome()
-    }
-
-    /// Gives the application's state, as it is after everything delivered so far, in answer to
-    /// [`Event::SnapshotWanted`](crate::Event::SnapshotWanted).
-    ///
-    /// # Errors
-    /// If it is longer than `max_snapshot_bytes`: joiners can't join.
-    pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
-        self.engine.give_snapshot(state)
-    }
-
-    /// The application's state at another member, in answer to
-    /// [`Event::SnapshotReady`](crate::Event::SnapshotReady): everything delivered from now on came after it.
-    pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
-        self.engine.take_snapshot()
     }
 
     // ---- what is known --------------------------------------------------------------------------------------------

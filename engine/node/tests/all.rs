@@ -14,6 +14,7 @@ mod locks;
 mod mesh;
 mod order_book;
 mod places;
+mod snapshots;
 mod threaded;
 
 #[path = "../../../tools/skipped.rs"]

@@ -7,6 +7,7 @@
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
+use crate::snapshot::{Snapshot, SnapshotRequest};
 use bourdon_protocol::{Event, Message, Outgoing};
 use bourdon_wire::{
     ClientId, ClientTag, Epoch, Incarnation, InstanceId, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName,
@@ -20,11 +21,13 @@ pub(crate) const MESSAGE_TAG: u32 = 0;
 pub(crate) const EVENT_TAG: u32 = 1;
 
 /// What such a frame stands for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Value {
     Event(Event),
     /// So many messages were skipped here.
     Skipped(u64),
+    SnapshotRequest(SnapshotRequest),
+    Snapshot(Snapshot),
 }
 
 /// The head of each published payload, and of the topic's name if it carries one.

@@ -47,6 +47,8 @@ impl Subscription {
                 on_delivery(match values.try_recv().expect("its value was sent before its frame was shown") {
                     Value::Event(event) => Delivery::Event(event),
                     Value::Skipped(count) => Delivery::Skipped(count),
+                    Value::SnapshotRequest(request) => Delivery::SnapshotRequest(request),
+                    Value::Snapshot(snapshot) => Delivery::Snapshot(snapshot),
                 });
             } else {
                 on_delivery(Delivery::Message(&Delivered::read(frame)));

@@ -23,6 +23,7 @@ use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
 use crate::threaded::direct::{DirectNews, Post};
 use crate::threaded::end::End;
+use crate::threaded::frames::Value;
 use crate::threaded::held_up;
 use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
@@ -175,6 +176,10 @@ impl Hosted {
                         outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
                     }
                 }
+                Delivery::SnapshotRequest(request) => {
+                    hand_snapshot_over(outlets, Value::SnapshotRequest(request));
+                }
+                Delivery::Snapshot(snapshot) => hand_snapshot_over(outlets, Value::Snapshot(snapshot)),
                 Delivery::Skipped(count) => unreachable!("an engine skips no message, and it skipped {count}"),
             }
         })?;
@@ -490,4 +495,11 @@ impl Hosted {
         let dropped = std::mem::take(&mut self.dropped);
         CloseReport { unacknowledged, dropped, has_left: close::has_left(self.node.engine.process()) }
     }
+}
+
+/// One subscription has to do with snapshots. A request for which there is none, or no room, is dropped: it declines.
+#[cold]
+fn hand_snapshot_over(outlets: &mut [Outlet], value: Value) {
+    let mut takers = outlets.iter_mut().filter(|outlet| outlet.takes_snapshots && !outlet.producer.is_abandoned());
+    takers.next().map(|outlet| outlet.put_value(value));
 }

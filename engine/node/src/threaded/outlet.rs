@@ -5,6 +5,7 @@
 //! never more than the receive logs held. Any other observer is given how many messages it skipped, at their place. No
 //! subscription loses an event that has its place among the messages, unless it leaves [`VALUES_MAX`] items without
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
+//! A snapshot is never lost while its subscription lives.
 
 use crate::config::Settings;
 use crate::patterns::{Filter, Pattern};
@@ -44,6 +45,8 @@ pub(crate) struct Outlet {
     values: SyncSender<Value>,
     /// What the ring had no room for.
     pub(crate) overflow: VecDeque<Kept>,
+    /// It gets requests for snapshots, and snapshots, if no subscription before it does.
+    pub(crate) takes_snapshots: bool,
     /// Messages an observer's ring had no room for.
     pub(crate) overruns: WatermarkWriter,
     /// Wakes the subscriber.
@@ -66,6 +69,7 @@ pub(crate) fn ends(settings: &Settings, patterns: &[Pattern]) -> std::io::Result
         filter: Filter::new(patterns, &settings.group.topics),
         values,
         overflow: VecDeque::new(),
+        takes_snapshots: settings.process.snapshots,
         overruns,
         bell,
         waker: waker.clone(),
@@ -91,36 +95,42 @@ impl Outlet {
         if self.producer.is_abandoned() {
             self.overflow.clear();
         }
-        let longest_bytes = self.longest_bytes;
-        while let Some(kept) = self.overflow.front() {
-            let staged = match kept {
-                Kept::Message(frame) => match self.producer.try_claim(MESSAGE_TAG, frame.len()) {
-                    Ok(mut claim) => {
-                        claim.copy_from_slice(frame);
-                        claim.stage();
-                        true
-                    }
-                    Err(ClaimError::Full) => false,
-                    Err(error) => unreachable!("rings are made for the longest message: {error}"),
-                },
-                // Else each message that is skipped would be an item of its own, and fill the ring.
-                Kept::Value(Value::Skipped(_))
-                    if self.producer.free_bytes() < longest_bytes + 2 * spsc::HEADER_BYTES =>
-                {
-                    false
-                }
-                Kept::Value(value) => {
-                    let staged = stage_value(&mut self.producer, &self.values, *value);
-                    if let (Staged::Dropped, Value::Skipped(count)) = (staged, value) {
-                        self.unshown += count;
-                    }
-                    staged != Staged::Full
-                }
-            };
-            if !staged {
-                break;
+        while let Some(kept) = self.overflow.pop_front() {
+            if let Err(kept) = self.stage_one(kept) {
+                return self.overflow.push_front(kept);
             }
-            self.overflow.pop_front();
+        }
+    }
+
+    /// Puts it into the ring, or gives it back.
+    fn stage_one(&mut self, kept: Kept) -> Result<(), Kept> {
+        let value = match kept {
+            Kept::Message(frame) => {
+                return match self.producer.try_claim(MESSAGE_TAG, frame.len()) {
+                    Ok(mut claim) => {
+                        claim.copy_from_slice(&frame);
+                        claim.stage();
+                        Ok(())
+                    }
+                    Err(ClaimError::Full) => Err(Kept::Message(frame)),
+                    Err(error) => unreachable!("rings are made for the longest message: {error}"),
+                };
+            }
+            Kept::Value(value) => value,
+        };
+        // Else each message that is skipped would be an item of its own, and fill the ring.
+        if matches!(value, Value::Skipped(_))
+            && self.producer.free_bytes() < self.longest_bytes + 2 * spsc::HEADER_BYTES
+        {
+            return Err(Kept::Value(value));
+        }
+        match stage_value(&mut self.producer, &self.values, value) {
+            Err(Unstaged::Full(value) | Unstaged::Dropped(value @ Value::Snapshot(_))) => Err(Kept::Value(value)),
+            Err(Unstaged::Dropped(Value::Skipped(count))) => {
+                self.unshown += count;
+                Ok(())
+            }
+            Err(Unstaged::Dropped(_)) | Ok(()) => Ok(()),
         }
     }
 
@@ -176,22 +186,29 @@ impl Outlet {
     /// Puts an event at its place behind the messages so far, whatever the filter. Returns whether it could be kept.
     #[cold]
     pub(crate) fn put_event(&mut self, event: Event) -> bool {
+        self.put_value(Value::Event(event))
+    }
+
+    /// The same for any value.
+    #[cold]
+    pub(crate) fn put_value(&mut self, mut value: Value) -> bool {
         self.stage_kept();
-        let value = Value::Event(event);
         if self.producer.is_abandoned() {
             return true;
         }
         if self.overflow.is_empty() {
-            match stage_value(&mut self.producer, &self.values, value) {
-                Staged::Full => {}
-                staged => return staged == Staged::Done,
-            }
+            value = match stage_value(&mut self.producer, &self.values, value) {
+                Ok(()) => return true,
+                Err(Unstaged::Full(value) | Unstaged::Dropped(value @ Value::Snapshot(_))) => value,
+                Err(Unstaged::Dropped(_)) => return false,
+            };
         }
         let kept = self.overflow.iter().filter(|kept| matches!(kept, Kept::Value(_))).count();
-        if kept < KEPT_MAX {
+        let keeps = kept < KEPT_MAX || matches!(value, Value::Snapshot(_));
+        if keeps {
             self.overflow.push_back(Kept::Value(value));
         }
-        kept < KEPT_MAX
+        keeps
     }
 
     /// Publishes what was put to the subscriber, and wakes it if it sleeps.
@@ -204,25 +221,22 @@ impl Outlet {
 }
 
 /// Stages a frame that stands for a value, and sends the value.
-fn stage_value(producer: &mut spsc::Producer, values: &SyncSender<Value>, value: Value) -> Staged {
-    let Ok(claim) = producer.try_claim(EVENT_TAG, 0) else { return Staged::Full };
-    match values.try_send(value) {
-        Err(TrySendError::Full(_)) => Staged::Dropped,
-        _ => {
-            claim.stage(); // once the subscription is gone, its frames are read by none
-            Staged::Done
-        }
+fn stage_value(producer: &mut spsc::Producer, values: &SyncSender<Value>, value: Value) -> Result<(), Unstaged> {
+    let Ok(claim) = producer.try_claim(EVENT_TAG, 0) else { return Err(Unstaged::Full(value)) };
+    if let Err(TrySendError::Full(value)) = values.try_send(value) {
+        return Err(Unstaged::Dropped(value));
     }
+    claim.stage(); // once the subscription is gone, its frames are read by none
+    Ok(())
 }
 
-/// What became of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Staged {
-    Done,
+/// A value that was not put into the ring.
+#[derive(Debug)]
+enum Unstaged {
     /// The ring has no room for it now.
-    Full,
+    Full(Value),
     /// The subscription has left so many unread that this one is lost.
-    Dropped,
+    Dropped(Value),
 }
 
 #[cfg(test)]
@@ -237,6 +251,7 @@ mod tests {
             filter: Filter::default(),
             values: sync_channel(VALUES_MAX).0,
             overflow: VecDeque::new(),
+            takes_snapshots: true,
             overruns: watermark(0).0,
             bell: doorbell().1,
             waker: Waker::new().expect("eventfds are allowed"),
