@@ -15,7 +15,7 @@ use crate::systems::System;
 use crate::throughput::{self, ratios, rounds};
 use crate::worker::{Spec, WorkerKind};
 use crate::{Common, Failure, Peer, settings};
-use bourdon::settings::FlowMode;
+use bourdon::settings::Flow;
 use clap::Args;
 
 /// What can be measured beside Bourdon here.
@@ -34,7 +34,7 @@ pub(crate) struct Settings {
     observers: u16,
     /// Whether observers slow the publisher down: the modes of `flow.mode` in docs/configuration.md
     #[arg(long, value_name = "MODE", default_value = "gating", value_parser = settings::flow)]
-    flow: FlowMode,
+    flow: Flow,
     /// Messages due a second [default: as many as the system takes]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     offered: Option<u64>,

@@ -7,7 +7,7 @@ use crate::worker::{Spec, WorkerKind};
 use crate::{Failure, Idle, Link, broken};
 use bourdon::counters::Counter;
 use bourdon::id::{Rank, TopicId};
-use bourdon::settings::{FlowMode, Role};
+use bourdon::settings::{Flow, Role};
 use bourdon::time::Idler;
 use bourdon::{Delivery, Event, InlineNode, Refusal, Topic};
 use std::time::{Duration, Instant};
@@ -49,7 +49,7 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
         worked: false,
         events: Vec::new(),
     };
-    let gates = if observed && role == Role::Member && spec.flow == FlowMode::Gating { spec.receivers } else { 0 };
+    let gates = if observed && role == Role::Member && spec.flow == Flow::Gating { spec.receivers } else { 0 };
     let deadline = Instant::now() + PATIENCE;
     loop {
         let formed = link.node.is_formed();

@@ -1,6 +1,6 @@
 //! What the measurements between processes are configured with.
 
-use bourdon::settings::{FlowMode, IdleStrategy};
+use bourdon::settings::{Flow, IdleStrategy};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -117,7 +117,7 @@ impl Transport {
 }
 
 /// Reads a flow mode by its name in the settings of a node.
-pub(crate) fn flow(name: &str) -> Result<FlowMode, String> {
+pub(crate) fn flow(name: &str) -> Result<Flow, String> {
     serde_json::from_value(name.into()).map_err(|error| error.to_string())
 }
 

@@ -10,7 +10,7 @@ use crate::schedule::{Iteration, Shape};
 use crate::storm::{NodeFigures, Storm};
 use crate::task::Task;
 use crate::{Common, Failure, Idle, Mode, Peer, Transport};
-use bourdon::settings::{FlowMode, Role, Settings as NodeSettings, Start, Transport as NodeTransport};
+use bourdon::settings::{Flow, Role, Settings as NodeSettings, Start, Transport as NodeTransport};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -57,7 +57,7 @@ pub struct Spec {
     /// How many far ends receive what the near end sends.
     pub receivers: u16,
     /// Whether a publisher waits for its receivers.
-    pub flow: FlowMode,
+    pub flow: Flow,
     /// Bytes of a message.
     pub size_bytes: u32,
     /// Messages to send, or round trips.
@@ -345,7 +345,7 @@ impl Spec {
             offload: !common.no_offload,
             members: 2,
             receivers: 1,
-            flow: FlowMode::Gating,
+            flow: Flow::Gating,
             size_bytes: common.size,
             count,
             mtu_bytes: common.mtu,

@@ -11,7 +11,7 @@
 
 use crate::PATIENCE;
 use crate::cleaner::{self, Cleaner};
-use bourdon::settings::FlowMode;
+use bourdon::settings::Flow;
 use bourdon_bench::worker::{self, WorkerKind};
 use bourdon_bench::{Failure, Link, Peer, Spec};
 use rusteron_media_driver::{
@@ -76,7 +76,7 @@ fn channel(spec: &Spec, back: bool) -> String {
         return "aeron:ipc".into(); // the stream distinguishes the directions
     }
     let receivers = if spec.role.replies() { 1 } else { spec.receivers };
-    let flow = if spec.flow == FlowMode::Gating { format!("min,g:/{receivers}") } else { "max".to_owned() };
+    let flow = if spec.flow == Flow::Gating { format!("min,g:/{receivers}") } else { "max".to_owned() };
     format!("aeron:udp?endpoint={}|interface=127.0.0.1|fc={flow}", odd(spec.address, back))
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn open(spec: &Spec) -> Result<Aeron, Failure> {
         "driver": if ipc { "invoked by the near end" } else { "invoked by each end" },
         "term_bytes": TERM_BYTES,
         "receive_window_bytes": window_bytes(spec),
-        "flow": if spec.flow == FlowMode::Gating { "min" } else { "max" },
+        "flow": if spec.flow == Flow::Gating { "min" } else { "max" },
         "datagrams_per_call": DATAGRAMS_PER_CALL,
     }));
     Ok(end)

@@ -12,7 +12,7 @@ use ::iceoryx2::port::subscriber::Subscriber;
 use ::iceoryx2::port::{BackpressureAction, SendError};
 use ::iceoryx2::prelude::*;
 use ::iceoryx2::service::port_factory::publish_subscribe::PortFactory as PubSub;
-use bourdon::settings::FlowMode;
+use bourdon::settings::Flow;
 use bourdon_bench::worker::{self, WorkerKind};
 use bourdon_bench::{Failure, Link, Spec};
 use std::time::Instant;
@@ -108,8 +108,8 @@ fn wait_for(awaited: &[(Service, usize, usize)]) -> Result<(), Failure> {
 /// What a send does about a receiver that has no room.
 fn when_full(spec: &Spec, receivers: usize) -> BackpressureAction {
     match (spec.flow, receivers) {
-        (FlowMode::Gating, 1) => BackpressureAction::DiscardDataAndFail,
-        (FlowMode::Gating, _) => BackpressureAction::Retry,
+        (Flow::Gating, 1) => BackpressureAction::DiscardDataAndFail,
+        (Flow::Gating, _) => BackpressureAction::Retry,
         _ => BackpressureAction::DiscardData,
     }
 }

@@ -9,7 +9,7 @@
 use crate::PATIENCE;
 use crate::cleaner::{self, Cleaner};
 use crate::window::{Progress, Window};
-use bourdon::settings::FlowMode;
+use bourdon::settings::Flow;
 use bourdon_bench::server::{self, Server};
 use bourdon_bench::worker::{self, WorkerKind};
 use bourdon_bench::{Failure, Idle, Link, Spec};
@@ -84,7 +84,7 @@ pub(crate) fn open(spec: &Spec) -> Result<Nats, Failure> {
         }
     };
     let (outward, inward) = if near { ("there", "back") } else { ("back", "there") };
-    let gated = spec.flow == FlowMode::Gating;
+    let gated = spec.flow == Flow::Gating;
     let mut end = Nats {
         connection,
         subject: outward.into(),

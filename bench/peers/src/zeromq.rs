@@ -5,7 +5,7 @@
 
 use crate::PATIENCE;
 use crate::window::{Progress, Window};
-use bourdon::settings::FlowMode;
+use bourdon::settings::Flow;
 use bourdon_bench::worker::{self, WorkerKind};
 use bourdon_bench::{Failure, Idle, Link, Spec};
 use std::time::Instant;
@@ -53,7 +53,7 @@ fn socket(context: &Context, kind: SocketType, hwm: i32) -> Result<Socket, Failu
 pub(crate) fn open(spec: &Spec) -> Result<Zeromq, Failure> {
     let context = Context::new();
     let address = |index: u16| format!("tcp://127.0.0.1:{}", spec.address.port() + index);
-    let gated = spec.flow == FlowMode::Gating;
+    let gated = spec.flow == Flow::Gating;
     // A publisher that waits for its receivers must never meet the limit at which ZeroMQ drops.
     let hwm =
         if gated && !spec.role.replies() { 0 } else { (spec.window_bytes / spec.size_bytes.max(1)).max(2) as i32 };

@@ -11,7 +11,7 @@ use crate::row::{Ratio, Row, show};
 use crate::systems::System;
 use crate::throughput::limit;
 use crate::worker::{Spec, WorkerKind};
-use bourdon::settings::FlowMode;
+use bourdon::settings::Flow;
 
 /// What is offered, as multiples of the best lossless rate.
 const FACTORS: [f64; 5] = [0.25, 0.5, 1.0, 2.0, 4.0];
@@ -26,7 +26,7 @@ const KEPT_SHARE: f64 = 0.95;
 pub(super) fn run(settings: &Settings, system: &System) -> Result<(), Failure> {
     let measure = |spec: &Spec| Round::measure(system, spec, WorkerKind::Receiver, limit(spec));
     let spec = settings.spec();
-    let waiting = measure(&Spec { flow: FlowMode::Gating, ..spec.clone() })?;
+    let waiting = measure(&Spec { flow: Flow::Gating, ..spec.clone() })?;
     let best = best_lossless(waiting.rate(), |rate| measure(&offering(&spec, rate)))?;
     eprintln!("the best lossless rate is {best:.0} messages/s to each observer");
     let mut rounds: Vec<Vec<Round>> = FACTORS.iter().map(|_| Vec::new()).collect();

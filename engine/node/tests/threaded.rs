@@ -2,7 +2,7 @@
 
 use crate::common::{PATIENCE, TOPIC, World, cell, read, until};
 use bourdon::id::TopicId;
-use bourdon::settings::{FlowMode, IdleStrategy};
+use bourdon::settings::{Flow, IdleStrategy};
 use bourdon::topics::Pattern;
 use bourdon::{Delivery, Event, Handles, Node, Refusal, Topic};
 use std::time::{Duration, Instant};
@@ -109,11 +109,11 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
 fn an_observer_that_gates_skips_nothing() {
     let world = World::new(1);
     let mut settings = world.member(0);
-    settings.flow.mode = FlowMode::Gating;
+    settings.flow.mode = Flow::Gating;
     let (member, mut publication, mut own) = Node::start(&settings).expect("it starts");
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
-    settings.flow.mode = FlowMode::Gating;
+    settings.flow.mode = Flow::Gating;
     let (mut observer, _unused, mut subscription) = Node::start(&settings).expect("it starts");
     formed(&mut observer);
     until("the gate", || cell(&world, &member, "gating_observers") == 1);

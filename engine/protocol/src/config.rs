@@ -77,7 +77,7 @@ pub enum Feedback {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
-pub enum FlowMode {
+pub enum Flow {
     /// Never: an observer that is too slow loses what repairs do not bring in time, and goes on at the present.
     #[default]
     Free,
@@ -107,7 +107,7 @@ pub enum Role {
     /// In the view: publishes, acknowledges, holds back the group when it falls behind.
     Member(Rank),
     /// Receives and delivers; is in no view. It sends rows only with [`Feedback::AckEach`], and reports its progress
-    /// only with [`FlowMode::Gating`]: then publishers wait for it.
+    /// only with [`Flow::Gating`]: then publishers wait for it.
     Observer,
 }
 
@@ -292,7 +292,7 @@ pub struct Config {
     /// How receivers report to a sender what they have received.
     pub feedback: Feedback,
     /// For an observer, whether publishers are to wait for it; for a member, whether it waits for observers that ask.
-    pub flow: FlowMode,
+    pub flow: Flow,
     /// How fast it may send.
     pub rate: Rate,
     /// Of which members a quorum goes on from one view to the next.
@@ -373,7 +373,7 @@ impl Config {
             relay: false,
             deadline_ns: 0,
             feedback: Feedback::Nak,
-            flow: FlowMode::default(),
+            flow: Flow::default(),
             rate: Rate::default(),
             quorum: Quorum::View,
             mutex: MutexKind::default(),

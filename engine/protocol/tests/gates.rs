@@ -2,7 +2,7 @@
 
 use crate::common::net::{Net, Output, address};
 use crate::common::{self, Bench, control};
-use bourdon_protocol::{Config, Counter, Event, FlowMode, HeldBy, Order, Refusal, Role};
+use bourdon_protocol::{Config, Counter, Event, Flow, HeldBy, Order, Refusal, Role};
 use bourdon_wire::records::Progress;
 use bourdon_wire::{Kind, Rank};
 use zerocopy::IntoBytes;
@@ -12,7 +12,7 @@ const PAYLOAD: [u8; 1000] = [7; 1000];
 const MANY: u64 = 20_000;
 
 fn gating(config: &mut Config) {
-    (config.flow, config.snapshots) = (FlowMode::Gating, false);
+    (config.flow, config.snapshots) = (Flow::Gating, false);
     config.limits.window_bytes = 1 << 17;
 }
 
@@ -20,7 +20,7 @@ fn gating(config: &mut Config) {
 fn not_granted(config: &mut Config) {
     gating(config);
     if matches!(config.role, Role::Member(_)) {
-        config.flow = FlowMode::Free;
+        config.flow = Flow::Free;
     }
 }
 
@@ -164,8 +164,7 @@ fn gates_outlast_a_view_change() {
 /// A report from an address that has not proved that it receives opens no gate.
 #[test]
 fn a_forged_report_opens_no_gate() {
-    let mut bench =
-        Bench::with(Config { flow: FlowMode::Gating, ..Bench::config(Order::Fifo, 1, Role::Member(Rank(0))) });
+    let mut bench = Bench::with(Config { flow: Flow::Gating, ..Bench::config(Order::Fifo, 1, Role::Member(Rank(0))) });
     let report = |cookie: u64| Progress {
         reply_to: common::address(9),
         cookie: cookie.into(),
@@ -186,7 +185,7 @@ fn a_forged_report_opens_no_gate() {
 /// Any process can name a member's address: a report needs the cookie of that address all the same.
 #[test]
 fn issue_a_report_that_named_a_member_opened_a_gate_without_a_cookie() {
-    let config = Config { flow: FlowMode::Gating, ..Bench::config(Order::Fifo, 2, Role::Member(Rank(0))) };
+    let config = Config { flow: Flow::Gating, ..Bench::config(Order::Fifo, 2, Role::Member(Rank(0))) };
     let mut bench = Bench::with(config).formed();
     let report = Progress {
         reply_to: common::address(common::port(1)),

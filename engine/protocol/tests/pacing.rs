@@ -3,7 +3,7 @@
 use crate::common::net::{Net, Output};
 use crate::common::{self, Bench, Effect, GROUP, MS, To, control, data, message, nak_with};
 use bourdon_protocol::{
-    Config, Counter, Destination, FlowMode, HeldBy, Order, Outgoing, Rate, Refusal, Role, Standing, Start,
+    Config, Counter, Destination, Flow, HeldBy, Order, Outgoing, Rate, Refusal, Role, Standing, Start,
 };
 use bourdon_wire::records::{Challenge, Congestion};
 use bourdon_wire::{Datagram, Kind, Rank};
@@ -20,7 +20,7 @@ const BEARS: u64 = 20_000_000;
 const QUEUE_BYTES: i64 = 200_000;
 
 fn paced(config: &mut Config) {
-    (config.flow, config.snapshots, config.start) = (FlowMode::Paced, false, Start::Live);
+    (config.flow, config.snapshots, config.start) = (Flow::Paced, false, Start::Live);
     config.rate.floor_bytes_per_s = FLOOR;
 }
 
@@ -33,7 +33,7 @@ fn limited(config: &mut Config) {
 fn not_granted(config: &mut Config) {
     paced(config);
     if matches!(config.role, Role::Member(_)) {
-        config.flow = FlowMode::Free;
+        config.flow = Flow::Free;
     }
 }
 
@@ -157,8 +157,7 @@ fn a_configured_limit_is_kept_and_named() {
 /// A report from an address that has not proved that it receives slows no publisher down.
 #[test]
 fn a_forged_report_slows_no_publisher_down() {
-    let mut bench =
-        Bench::with(Config { flow: FlowMode::Paced, ..Bench::config(Order::Fifo, 1, Role::Member(Rank(0))) });
+    let mut bench = Bench::with(Config { flow: Flow::Paced, ..Bench::config(Order::Fifo, 1, Role::Member(Rank(0))) });
     for _ in 0..10 {
         bench.publish(&PAYLOAD);
     }
@@ -185,7 +184,7 @@ fn a_forged_report_slows_no_publisher_down() {
 /// Any process can name a member's address: a report needs the cookie of that address all the same.
 #[test]
 fn issue_a_report_that_named_a_member_needed_no_cookie() {
-    let config = Config { flow: FlowMode::Paced, ..Bench::config(Order::Fifo, 2, Role::Member(Rank(0))) };
+    let config = Config { flow: Flow::Paced, ..Bench::config(Order::Fifo, 2, Role::Member(Rank(0))) };
     let mut bench = Bench::with(config).formed();
     for _ in 0..10 {
         bench.publish(&PAYLOAD);
@@ -209,7 +208,7 @@ fn issue_a_report_that_named_a_member_needed_no_cookie() {
 fn issue_the_first_report_was_not_repeated_after_the_challenge() {
     for (receivers, repeated_to) in [(8, To::Port(common::port(0))), (9, To::All)] {
         let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
-        (config.flow, config.start, config.limits.receivers) = (FlowMode::Paced, Start::Live, receivers);
+        (config.flow, config.start, config.limits.receivers) = (Flow::Paced, Start::Live, receivers);
         let mut bench = Bench::with(config).formed();
         let mut first = Vec::new();
         for number in (0..300).filter(|number| number % 3 > 0 || *number == 0) {
@@ -257,7 +256,7 @@ fn issue_a_publisher_that_started_again_was_not_paced() {
 #[test]
 fn issue_a_report_to_all_carried_an_old_cookie() {
     let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
-    (config.flow, config.start, config.limits.receivers) = (FlowMode::Paced, Start::Live, 9);
+    (config.flow, config.start, config.limits.receivers) = (Flow::Paced, Start::Live, 9);
     let mut bench = Bench::with(config).formed();
     let number = Cell::new(0_u64);
     let report = |bench: &mut Bench| {

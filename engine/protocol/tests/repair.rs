@@ -4,7 +4,7 @@ use crate::common::{
     self, Bench, Effect, MS, MTU, To, address, control, data, deliver, message, nak, nak_with, port, sends_control,
     unavailable,
 };
-use bourdon_protocol::{Counter, Event, FlowMode, Order, Role, Start};
+use bourdon_protocol::{Counter, Event, Flow, Order, Role, Start};
 use bourdon_wire::records::{Challenge, Nak};
 use bourdon_wire::{Datagram, Kind, Rank, Sequence};
 
@@ -89,7 +89,7 @@ fn issue_reordering_beside_a_loss_was_given_no_grace() {
 #[test]
 fn issue_reordering_used_up_the_requests_of_an_observer() {
     let mut config = Bench::config(Order::Fifo, 1, Role::Observer);
-    (config.flow, config.start, config.limits.receivers) = (FlowMode::Paced, Start::Live, 9);
+    (config.flow, config.start, config.limits.receivers) = (Flow::Paced, Start::Live, 9);
     let mut bench = Bench::with(config).formed();
     bench.take(&datagram(0));
     let looks = 40;

@@ -16,7 +16,7 @@
 //!
 //! Source: Pingali, Towsley and Kurose (1994), RFC 5401 section 3.2.
 
-use bourdon_protocol::{Config, Counter, Destination, Event, Feedback, FlowMode, Outgoing, Process, Rate, Role, View};
+use bourdon_protocol::{Config, Counter, Destination, Event, Feedback, Flow, Outgoing, Process, Rate, Role, View};
 use bourdon_wire::records::Heartbeat;
 use bourdon_wire::{Address, CONTROL_CHANNEL, Datagram, Epoch, GroupId, Incarnation, Instant, Kind, Rank};
 use fastrand::Rng;
@@ -443,7 +443,7 @@ fn config(plan: &FeedbackPlan, index: usize) -> Config {
         config.feedback = Feedback::AckEach;
     }
     if plan.loss == Loss::Overload {
-        (config.flow, config.rate.floor_bytes_per_s) = (FlowMode::Paced, Rate::FLOOR_MIN_BYTES_PER_S);
+        (config.flow, config.rate.floor_bytes_per_s) = (Flow::Paced, Rate::FLOOR_MIN_BYTES_PER_S);
     }
     let limits = &mut config.limits;
     limits.mtu_bytes = MTU_BYTES;

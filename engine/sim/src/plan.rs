@@ -21,7 +21,7 @@ pub use links::StallPlan;
 pub use locks::{Kinds, LockPlan};
 pub use restart::{ReplayPlan, RestartPlan};
 
-use bourdon_protocol::{Config, FlowMode, Limits, Mutant, MutexKind, Order, Reliability, Role, Start, Timing};
+use bourdon_protocol::{Config, Flow, Limits, Mutant, MutexKind, Order, Reliability, Role, Start, Timing};
 use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -332,10 +332,10 @@ impl Plan {
         config.mutant = mutant;
         config.timing = self.timing();
         if self.gating_timeout_ns > 0 {
-            (config.flow, config.timing.gating_timeout_ns) = (FlowMode::Gating, self.gating_timeout_ns);
+            (config.flow, config.timing.gating_timeout_ns) = (Flow::Gating, self.gating_timeout_ns);
         }
         if self.paced {
-            (config.flow, config.rate.floor_bytes_per_s) = (FlowMode::Paced, PACED_FLOOR_BYTES_PER_S);
+            (config.flow, config.rate.floor_bytes_per_s) = (Flow::Paced, PACED_FLOOR_BYTES_PER_S);
         }
         let receive_log_slots = observer.map_or(self.receive_log_slots, |observer| observer.receive_log_slots);
         let window_slots = self.window_slots.get(index).copied().unwrap_or(16);

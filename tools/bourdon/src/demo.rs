@@ -16,7 +16,7 @@ mod schedule;
 mod share;
 
 use crate::exit::Failure;
-use bourdon::settings::{FlowMode, IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
+use bourdon::settings::{Flow, IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
 use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::ops::Range;
@@ -310,9 +310,9 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     };
     group.relay = args.relay;
     settings.flow.mode = match args.flow {
-        FlowArg::Free => FlowMode::Free,
-        FlowArg::Paced => FlowMode::Paced,
-        FlowArg::Gating => FlowMode::Gating,
+        FlowArg::Free => Flow::Free,
+        FlowArg::Paced => Flow::Paced,
+        FlowArg::Gating => Flow::Gating,
     };
     settings.network.transport = match args.transport {
         TransportArg::Udp => Transport::Udp,

@@ -1,9 +1,52 @@
 //! The settings of channels: each is a group of its own, made from the group's settings and what it changes.
 
-use super::{ChannelDetector, ChannelSettings, Reliability, Role, Settings, SettingsError, Transport};
+use super::{ElectionKind, Flow, MutexKind, Order, Reliability, Role, Settings, SettingsError, Transport};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_wire::check_name;
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+
+/// A channel: a stream of its own, with its own view, address and guarantee. See `channels.rs`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct ChannelSettings {
+    /// The channel's name; on the network and in tools it is `group/name`.
+    pub name: String,
+    /// Its multicast address and port.
+    pub address: SocketAddr,
+    /// The order of delivery; the group's, if left out.
+    pub order: Option<Order>,
+    /// How much may be lost; the group's, if left out.
+    pub reliability: Option<Reliability>,
+    /// Which algorithm grants its locks; the group's, if left out.
+    pub mutex: Option<MutexKind>,
+    /// Which algorithm elects its leaders; the group's, if left out.
+    pub election: Option<ElectionKind>,
+    /// Whether this process waits for its observers, or asks its publishers to wait; `flow.mode`, if left out.
+    pub flow: Option<Flow>,
+    /// The ranks of the group's members that are members of it, by which they are numbered in it; all, if left out.
+    pub members: Option<Vec<u16>>,
+    /// Which detectors watch its members.
+    #[serde(default)]
+    pub detector: ChannelDetector,
+    /// Over tcp: its members' addresses, by their ranks in it; connections of its own need addresses of its own.
+    pub peers: Option<Vec<SocketAddr>>,
+    /// Over tcp: where this process listens for it; left out, at its own place in `peers`.
+    pub listen: Option<SocketAddr>,
+}
+
+/// Which detectors watch the members of a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum ChannelDetector {
+    /// The channel's own, with the times of the group's.
+    #[default]
+    Own,
+    /// The group's; the channel's own are slow, and notice what those can't.
+    Group,
+}
 
 impl Settings {
     /// The settings of one channel, for a [`InlineNode`](crate::InlineNode), [`Node`](crate::Node) or

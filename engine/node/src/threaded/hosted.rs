@@ -13,7 +13,7 @@
 
 use crate::admin::view::ViewReport;
 use crate::close::{self, CloseReport};
-use crate::config::{FlowMode, Role, Settings};
+use crate::config::{Flow, Role, Settings};
 use crate::counters::{AgentFigures, CountersWriter};
 use crate::delivery::Delivery;
 use crate::inline::{Error, InlineNode};
@@ -137,7 +137,7 @@ impl Hosted {
             closing: Closing::new(stop, drop_timeout_ns),
             counters,
             figures: AgentFigures::default(),
-            keeps_all: is_member || settings.flow.mode == FlowMode::Gating,
+            keeps_all: is_member || settings.flow.mode == Flow::Gating,
             failure: None,
             end,
         }

@@ -35,7 +35,7 @@ pub enum HeldBy {
 }
 
 #[derive(Debug)]
-pub(crate) struct Flow {
+pub(crate) struct FlowControl {
     own: Rank,
     /// The members in the view.
     present: u64,
@@ -60,7 +60,7 @@ pub(crate) struct Flow {
     refused_for: Option<Address>,
 }
 
-impl Flow {
+impl FlowControl {
     pub(crate) fn new(own: Rank, members: usize, present: u64, window: u64, reserve: bool) -> Self {
         let limit = DatagramNumber(0);
         let mut windows = vec![None; members];

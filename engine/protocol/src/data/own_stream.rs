@@ -1,7 +1,7 @@
 //! A member's own stream: the packer, the flow limit, the sequencer's order runs, and when this member sends rows.
 
 use super::DATA_CHANNEL;
-use super::flow::{Flow, own_window};
+use super::flow::{FlowControl, own_window};
 use super::pack::Packer;
 use super::sequencer::Sequencer;
 use crate::config::{Config, Order};
@@ -22,7 +22,7 @@ pub(crate) struct Ack {
 pub(crate) struct OwnStream {
     pub(crate) rank: Rank,
     pub(crate) packer: Packer,
-    pub(crate) flow: Flow,
+    pub(crate) flow: FlowControl,
     pub(crate) sequencer: Option<Sequencer>,
     pub(crate) ack: Ack,
 }
@@ -40,7 +40,7 @@ impl OwnStream {
         Self {
             rank,
             packer: Packer::new(header, beginning.first_of(rank), beginning.order),
-            flow: Flow::new(rank, members, view.bits(), own_window(config).min(own_slots), sequences),
+            flow: FlowControl::new(rank, members, view.bits(), own_window(config).min(own_slots), sequences),
             sequencer: sequences.then(|| Sequencer::new(rank, &beginning.first)),
             ack: Ack::new(),
         }

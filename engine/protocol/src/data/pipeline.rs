@@ -27,7 +27,7 @@ use super::stability::{Enough, Stability};
 use super::stream::{Step, Stream};
 use super::unordered::early_ranges_max;
 use super::window::{Acceptance, Window};
-use crate::config::{Config, FlowMode, Limits, Order, Reliability, Role, Start};
+use crate::config::{Config, Flow, Limits, Order, Reliability, Role, Start};
 use crate::counters::{Counter, Counters};
 use crate::event::Message;
 use crate::mutant::Mutant;
@@ -124,7 +124,7 @@ impl Pipeline {
             gap_due: Instant::NEVER,
             nak_due: Instant::NEVER,
             lacks: 0,
-            reports: (config.role == Role::Observer && config.flow == FlowMode::Gating).then(Ack::new),
+            reports: (config.role == Role::Observer && config.flow == Flow::Gating).then(Ack::new),
             meters: meters_of(&config),
             meters_due: Instant::NEVER,
             order_lost: false,
@@ -266,7 +266,7 @@ impl Pipeline {
             Acceptance::Beyond => {
                 counters.add(Counter::DiscardedWindow, 1);
                 // No publisher waits for it: it goes on at the present.
-                let is_left = self.config.role == Role::Observer && self.config.flow != FlowMode::Gating;
+                let is_left = self.config.role == Role::Observer && self.config.flow != Flow::Gating;
                 if is_left && self.end.is_open() {
                     stream.fall_behind(now, counters);
                 }
@@ -707,7 +707,7 @@ impl Pipeline {
 
 /// An observer that is paced for measures every stream.
 fn meters_of(config: &Config) -> Vec<Meter> {
-    let measures = config.role == Role::Observer && config.flow == FlowMode::Paced;
+    let measures = config.role == Role::Observer && config.flow == Flow::Paced;
     (0..config.members).filter(|_| measures).map(|_| Meter::new(config.start != Start::Oldest)).collect()
 }
 

@@ -5,7 +5,7 @@
 //! has not proved that it receives holds no publisher up.
 
 use super::{Process, Standing};
-use crate::config::FlowMode;
+use crate::config::Flow;
 use crate::counters::Counter;
 use crate::data::flow::own_window;
 use crate::data::gates::Noted;
@@ -82,7 +82,7 @@ impl Process {
         if !is_current || Some(Rank(record.rank.get())) != self.data.own() || !to.is_reachable() {
             return;
         }
-        if self.cx.config.flow != FlowMode::Gating || !self.has_cookie(now, epoch, to, cookie) {
+        if self.cx.config.flow != Flow::Gating || !self.has_cookie(now, epoch, to, cookie) {
             return;
         }
         self.cx.count(Counter::ProgressReceived);

@@ -4,7 +4,7 @@
 //! slows no publisher down.
 
 use super::{Process, Standing};
-use crate::config::{Config, FlowMode, Role};
+use crate::config::{Config, Flow, Role};
 use crate::counters::Counter;
 use crate::data::flow::HeldBy;
 use crate::data::pacing::Pacer;
@@ -16,7 +16,7 @@ use zerocopy::IntoBytes;
 /// A member that has a limit or may get one.
 pub(super) fn pacer(now: Instant, config: &Config) -> Option<Pacer> {
     let (limit, floor) = (config.rate.limit_bytes_per_s, config.rate.floor_bytes_per_s);
-    let is_paced = limit.is_some() || config.flow >= FlowMode::Paced;
+    let is_paced = limit.is_some() || config.flow >= Flow::Paced;
     (matches!(config.role, Role::Member(_)) && is_paced).then(|| Pacer::new(now, limit, floor))
 }
 
@@ -57,7 +57,7 @@ impl Process {
         }
         let is_own = self.standing() == Standing::Member && Some(rank) == self.data.own();
         let (to, cookie) = (record.reply_to, record.cookie.get());
-        if !is_own || !to.is_reachable() || self.cx.config.flow < FlowMode::Paced {
+        if !is_own || !to.is_reachable() || self.cx.config.flow < Flow::Paced {
             return;
         }
         if !self.has_cookie(now, epoch, to, cookie) {

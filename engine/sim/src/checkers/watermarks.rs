@@ -2,7 +2,7 @@
 //! or incarnation starts new numbers.
 
 use super::{Verdict, Violation};
-use bourdon_protocol::{FlowMode, Process, Standing};
+use bourdon_protocol::{Flow, Process, Standing};
 use bourdon_wire::Rank;
 
 pub(super) const NAME: &str = "watermarks";
@@ -19,7 +19,7 @@ fn read(process: &Process, into: &mut Vec<u64>) {
     let members = process.config().members;
     into.push(process.delivered_order().0);
     // Another observer that gates lowers the limit.
-    let is_gated = process.config().flow == FlowMode::Gating;
+    let is_gated = process.config().flow == Flow::Gating;
     into.push(process.window().filter(|_| !is_gated).map_or(0, |(_, limit, _)| limit.0));
     for rank in (0..members).map(Rank) {
         // Where it comes late, its deliveries count from the first datagram on.

@@ -17,7 +17,7 @@ use super::process::hex;
 use super::proof;
 use super::schedule::{Rate, Schedule};
 use crate::exit::Failure;
-use bourdon::settings::{FlowMode, Order as DeliveryOrder, Reliability, Role, Settings, Start, Transport};
+use bourdon::settings::{Flow, Order as DeliveryOrder, Reliability, Role, Settings, Start, Transport};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -276,7 +276,7 @@ fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&
     let mut assignment = Assignment {
         settings: settings.clone(),
         publishers: plan.publishers,
-        gates: if role == Role::Member && settings.flow.mode == FlowMode::Gating { plan.observers } else { 0 },
+        gates: if role == Role::Member && settings.flow.mode == Flow::Gating { plan.observers } else { 0 },
         messages,
         source: plan.source.clone(),
         rate: plan.rate,
@@ -658,7 +658,7 @@ impl<'a> Run<'a> {
 
     /// That a process of a group that loses no messages lost some.
     fn loss(&self, row: &Row, gaps: u64) -> String {
-        let is_free = self.plan.settings.flow.mode != FlowMode::Gating && row.role == Role::Observer;
+        let is_free = self.plan.settings.flow.mode != Flow::Gating && row.role == Role::Observer;
         let why = if is_free { ", as publishers did not wait for it (use --flow gating)" } else { "" };
         let order = if self.outcome.order_agrees { "; the order of what it delivered is kept" } else { "" };
         format!("{} lost {gaps} messages{why}{order}", row.name())
