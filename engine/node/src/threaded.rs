@@ -24,6 +24,7 @@ pub(crate) mod closing;
 pub(crate) mod commands;
 mod control;
 mod direct;
+mod elsewhere;
 mod end;
 mod frames;
 mod handles;

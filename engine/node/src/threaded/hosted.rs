@@ -29,9 +29,9 @@ use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
-use bourdon_protocol::{Event, Refusal, Standing};
+use bourdon_protocol::{Event, Refusal, Satisfied, Standing};
 use bourdon_ring::counters as cells;
-use bourdon_wire::{Incarnation, Instant, Sequence};
+use bourdon_wire::{Incarnation, Instant, MessageName, Sequence};
 use std::ops::RangeInclusive;
 use std::sync::mpsc::TrySendError;
 
@@ -146,23 +146,25 @@ impl Hosted {
     // ---- a round --------------------------------------------------------------------------------------------------
 
     /// Runs one round. Returns how much was done.
-    pub(crate) fn round(&mut self) -> usize {
-        self.work().unwrap_or_else(|error| {
+    pub(crate) fn round(&mut self, passed: Satisfied<'_>) -> usize {
+        self.work(passed).unwrap_or_else(|error| {
             self.failure = Some(error);
             1 // it ends
         })
     }
 
-    fn work(&mut self) -> Result<usize, PortError> {
+    fn work(&mut self, passed: Satisfied<'_>) -> Result<usize, PortError> {
         self.figures.rounds += 1;
         if self.halts() {
             return Ok(0);
         }
         let mut work_count = self.take_publications();
+        let was_gated = self.is_gated;
         let limit = self.delivery_limit();
+        work_count += usize::from(was_gated && !self.is_gated); // another group may wait for what has found room
         let (outlets, events, keeps) = (&mut self.outlets, &mut self.events, self.keeps_all);
         let (mut shown, mut dropped) = (false, 0);
-        work_count += self.node.poll(limit, |delivery| {
+        work_count += self.node.poll_after(limit, passed, |delivery| {
             shown = true;
             match delivery {
                 Delivery::Message(message) => {
@@ -332,6 +334,21 @@ impl Hosted {
         self.is_gated = room == 0;
         self.figures.gated += u64::from(room == 0);
         room
+    }
+
+    /// Whether a message is of this group.
+    pub(crate) fn is_named(&self, name: &MessageName) -> bool {
+        name.group() == self.node.engine.process().config().group
+    }
+
+    /// Whether no message of another group waits for this one: it has passed here, and none of the subscriptions that
+    /// hold delivery up lacks room for it.
+    pub(crate) fn has_passed(&self, name: &MessageName) -> bool {
+        if !self.is_named(name) {
+            return true;
+        }
+        let is_put = !self.keeps_all || self.outlets.iter().all(|outlet| outlet.overflow.is_empty());
+        is_put && self.node.engine.process().has_passed(name)
     }
 
     // ---- between rounds -------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@
 use crate::claim::{Claim, Space};
 use crate::deadline::{Canceller, Deadline, sleep};
 use crate::threaded::claim::RingClaim;
-use crate::threaded::frames::{PUBLISHED_BYTES, Published};
+use crate::threaded::frames::Published;
 use crate::threaded::held_up;
 use crate::topic::{Payload, Topic};
 use bourdon_port::Waker;
@@ -19,10 +19,8 @@ use bourdon_protocol::{Outgoing, Refusal};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkReader};
 use bourdon_ring::spsc;
-use bourdon_wire::TopicName;
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
-use zerocopy::IntoBytes;
 
 /// Why a message is not acknowledged. It may be delivered all the same, unless it was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -211,9 +209,7 @@ impl Publication {
         let head = Published::new(outgoing);
         match self.end.producer.try_claim(0, head.front_bytes() + payload_bytes) {
             Ok(mut ring) => {
-                ring[..PUBLISHED_BYTES].copy_from_slice(head.as_bytes());
-                let name = outgoing.name.as_ref().map_or("", TopicName::as_str);
-                ring[PUBLISHED_BYTES..head.front_bytes()].copy_from_slice(name.as_bytes());
+                head.write(outgoing, &mut ring);
                 let agent = &mut self.agent;
                 let (bell, waker, published) = (&mut agent.bell, &agent.waker, &mut self.published);
                 Ok(RingClaim { ring, head, bell, waker, published })
