@@ -32,7 +32,7 @@ pub(crate) struct Settings {
     /// Observers
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
     observers: u16,
-    /// Whether observers slow the publisher down: the modes of `flow.mode` in docs/configuration.md
+    /// Whether observers slow the publisher down: the modes of `flow.mode`
     #[arg(long, value_name = "MODE", default_value = "gating", value_parser = settings::flow)]
     flow: Flow,
     /// Messages due a second [default: as many as the system takes]

@@ -7,7 +7,7 @@ use crate::worker::Spec;
 use crate::{Failure, Idle, Link, Stage, broken};
 use bourdon::id::{Rank, TopicId};
 use bourdon::settings::Role;
-use bourdon::{Node, Publication, Subscription, Topic};
+use bourdon::{Node, Publication, Subscribe, Subscription, Topic};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +31,13 @@ pub(crate) struct ThreadedLink {
 /// Starts the node; its first messages are refused until the group is formed.
 pub(crate) fn open(spec: &Spec) -> Result<ThreadedLink, Failure> {
     let own = u16::from(!spec.role.is_near());
-    let started = Node::start(&spec.node(Role::Member, own));
-    let (node, publication, subscription) = started.map_err(|error| Failure::Unusable(error.to_string()))?;
+    let start = || -> Result<_, bourdon::Error> {
+        let node = Node::open(&spec.node(Role::Member, own))?;
+        let (publication, subscription) = (node.publication()?, node.subscribe(Subscribe::all())?);
+        node.join()?;
+        Ok((node, publication, subscription))
+    };
+    let (node, publication, subscription) = start().map_err(|error| Failure::Unusable(error.to_string()))?;
     Ok(ThreadedLink {
         node: Arc::new(node),
         publication,
@@ -60,10 +65,7 @@ impl Link for ThreadedLink {
                 on_message(message.payload);
             }
         });
-        if polled == 0 && self.subscription.has_ended() {
-            return Err(broken("the node ended"));
-        }
-        Ok(count)
+        polled.map(|_| count).map_err(broken)
     }
 
     /// The application's thread sleeps as well, or polls and yields.

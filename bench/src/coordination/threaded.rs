@@ -7,7 +7,7 @@
 use super::member::{Entry, Leader, MemberReport, NAME, Order, Task};
 use crate::Failure;
 use crate::script::{broken, now_ns, report};
-use bourdon::{Election, Event, Node, Publication, Subscription};
+use bourdon::{Election, Event, Node, Subscribe, Subscription};
 use bourdon_ring::signal::Flag;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
@@ -19,9 +19,13 @@ const NEWS: Duration = Duration::from_millis(50);
 
 /// Plays a member until there are no more orders.
 pub(super) fn play(task: &Task, orders: &Receiver<Order>) -> Result<(), Failure> {
-    let started = Node::start(&task.settings).map_err(|error| Failure::Unusable(error.to_string()))?;
-    let (node, _publication, _subscription): (Node, Publication, Subscription) = started;
-    let member = Member { node, ends: Flag::new() };
+    let start = || -> Result<_, bourdon::Error> {
+        let node = Node::open(&task.settings)?;
+        let events = node.subscribe(Subscribe::none().events())?;
+        node.join()?;
+        Ok(Member { node, events, ends: Flag::new() })
+    };
+    let mut member = start().map_err(|error| Failure::Unusable(error.to_string()))?;
     loop {
         match orders.recv_timeout(LOOK) {
             Ok(Order::Enter { entries, until_ns }) => member.enter(entries, until_ns)?,
@@ -36,6 +40,7 @@ pub(super) fn play(task: &Task, orders: &Receiver<Order>) -> Result<(), Failure>
 
 struct Member {
     node: Node,
+    events: Subscription,
     ends: Flag,
 }
 
@@ -61,8 +66,9 @@ impl Member {
         thread.spawn(move || watch(election, &ends)).map(drop).map_err(broken)
     }
 
-    fn hear(&self) -> Result<(), Failure> {
-        while let Some(event) = self.node.poll_event() {
+    fn hear(&mut self) -> Result<(), Failure> {
+        while let Some(delivery) = self.events.try_next().map_err(broken)? {
+            let Some(event) = delivery.event() else { continue };
             match event {
                 Event::View { epoch, members, .. } => {
                     report(&MemberReport::View { epoch: epoch.0, members });

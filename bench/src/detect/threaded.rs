@@ -10,9 +10,8 @@ use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
 use bourdon::counters::Directory;
 use bourdon::id::TopicId;
-use bourdon::settings::ChannelSettings;
 use bourdon::time::Idler;
-use bourdon::{Event, Handles, Node, Publication, Subscription, Topic};
+use bourdon::{Event, Node, Publication, Subscribe, Subscription, Topic};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -22,28 +21,43 @@ const LIMIT: usize = 1_024;
 
 /// Plays a member until stdin ends.
 pub(super) fn play(task: Task) -> Result<(), Failure> {
-    let (node, channels) = start(&task)?;
+    let node = Started::new(&task)?;
     let idler = Idler::new(task.settings.threads.idle);
     let (deliveries, figures) = (Deliveries::default(), Figures::default());
-    let mut member = Member { task, node, channels, idler, publish_at_ns: 0, deliveries, entered: None, figures };
+    let mut member = Member { task, node, idler, publish_at_ns: 0, deliveries, entered: None, figures };
     let orders = script::listen();
     while member.step(&orders)? {}
     Ok(())
 }
 
-type Started = (Node, Publication, Subscription);
+/// A node, and its events.
+type Joined = (Node, Subscription);
 
-/// Starts the group, and its channels beside it.
-fn start(task: &Task) -> Result<(Started, Vec<Node>), Failure> {
-    let unusable = |error: &dyn std::fmt::Display| Failure::Unusable(error.to_string());
-    let group = Node::start(&task.settings).map_err(|error| unusable(&error))?;
-    let handles = Handles { publications: 0, subscriptions: Vec::new() };
-    let channel = |channel: &ChannelSettings| {
-        let settings = task.settings.for_channel(&channel.name).map_err(|error| unusable(&error))?;
-        group.0.start_beside(&settings, &handles).map(|(node, ..)| node).map_err(|error| unusable(&error))
-    };
-    let channels = task.settings.channels.iter().map(channel).collect::<Result<_, _>>()?;
-    Ok((group, channels))
+/// The group with its messages, and its channels beside it.
+struct Started {
+    group: Joined,
+    publication: Publication,
+    messages: Subscription,
+    channels: Vec<Joined>,
+}
+
+impl Started {
+    fn new(task: &Task) -> Result<Self, Failure> {
+        let start = || -> Result<_, bourdon::Error> {
+            let joined = |node: Node| -> Result<_, bourdon::Error> {
+                let events = node.subscribe(Subscribe::none().events())?;
+                node.join()?;
+                Ok((node, events))
+            };
+            let group = Node::open(&task.settings)?;
+            let (publication, messages) = (group.publication()?, group.subscribe(Subscribe::all())?);
+            let group = joined(group)?;
+            let channels = task.settings.channels.iter().map(|channel| joined(group.0.channel(&channel.name)?));
+            let channels = channels.collect::<Result<_, _>>()?;
+            Ok(Self { group, publication, messages, channels })
+        };
+        start().map_err(|error| Failure::Unusable(error.to_string()))
+    }
 }
 
 /// How many control datagrams a node has sent.
@@ -57,7 +71,6 @@ fn control_sent(node: &Node) -> u64 {
 struct Member {
     task: Task,
     node: Started,
-    channels: Vec<Node>,
     idler: Idler,
     publish_at_ns: u64,
     deliveries: Deliveries,
@@ -76,22 +89,25 @@ impl Member {
             }
             Ok(Order::Tell) => {
                 let delivered = self.deliveries.count;
-                let control_sent = [control_sent(&self.node.0), self.channels.iter().map(control_sent).sum()];
+                let control_sent = [
+                    control_sent(&self.node.group.0),
+                    self.node.channels.iter().map(|(node, _)| control_sent(node)).sum(),
+                ];
                 report(&MemberReport::Figures(Figures { delivered, control_sent, ..self.figures }));
             }
             Err(TryRecvError::Empty) => {}
             Err(TryRecvError::Disconnected) => return Ok(false),
         }
         self.publish();
-        let work = self.hear()? + self.deliver();
+        let work = self.hear()? + self.deliver()?;
         let until_due = Duration::from_nanos(self.publish_at_ns.saturating_sub(now_ns()));
-        let nodes = || self.channels.iter().chain([&self.node.0]);
-        self.idler.idle(work, |longest| sleep(nodes(), longest.min(until_due))).map_err(broken)?;
+        let events = || self.node.channels.iter().chain([&self.node.group]).map(|(_, events)| events);
+        self.idler.idle(work, |longest| sleep(events(), longest.min(until_due))).map_err(broken)?;
         Ok(true)
     }
 
     fn publish(&mut self) {
-        let (now_ns, topic, publication) = (now_ns(), Topic::of_id(TopicId(1)), &mut self.node.1);
+        let (now_ns, topic, publication) = (now_ns(), Topic::of_id(TopicId(1)), &mut self.node.publication);
         if self.task.flat_out {
             // Refused for now: the ring is full.
             let _ = (0..BURST).try_for_each(|_| publication.try_publish(&topic, &PAYLOAD).map(drop));
@@ -103,10 +119,10 @@ impl Member {
     }
 
     /// Takes what was delivered. Returns how much.
-    fn deliver(&mut self) -> usize {
+    fn deliver(&mut self) -> Result<usize, Failure> {
         let (deliveries, entered) = (&mut self.deliveries, self.entered);
         let mut longest_ns = None;
-        let count = self.node.2.poll(LIMIT, |delivery| {
+        let polled = self.node.messages.poll(LIMIT, |delivery| {
             let Some(message) = delivery.message() else { return };
             deliveries.note(message.delivered_at.0);
             if longest_ns.is_none() && entered.is_some_and(|epoch| message.epoch.0 >= epoch) {
@@ -117,14 +133,14 @@ impl Member {
             self.entered = None;
             report(&MemberReport::Outage { epoch, longest_ns });
         }
-        count
+        polled.map_err(broken)
     }
 
     /// Handles events. Returns how many.
     fn hear(&mut self) -> Result<usize, Failure> {
-        self.node.0.clear_events();
         let mut count = 0;
-        while let Some(event) = self.node.0.poll_event() {
+        while let Some(delivery) = self.node.group.1.try_next().map_err(broken)? {
+            let Some(event) = delivery.event() else { continue };
             let (at_ns, rank) = (now_ns(), self.task.settings.process.rank);
             count += 1;
             match event {
@@ -139,8 +155,8 @@ impl Member {
                     place.into_iter().for_each(|place| self.figures.suspicions[place] += 1);
                 }
                 Event::Removed(_) => {
-                    self.channels.clear(); // their counters files have the names of the next ones
-                    (self.node, self.channels) = start(&self.task)?;
+                    self.node.channels.clear(); // their counters files have the names of the next ones
+                    self.node = Started::new(&self.task)?;
                     return Ok(count);
                 }
                 event @ (Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
@@ -149,11 +165,10 @@ impl Member {
                 _ => {}
             }
         }
-        for (channel, node) in self.channels.iter_mut().enumerate() {
-            node.clear_events();
-            while let Some(event) = node.poll_event() {
+        for (channel, (_, events)) in self.node.channels.iter_mut().enumerate() {
+            while let Some(delivery) = events.try_next().map_err(broken)? {
                 count += 1;
-                if let Event::View { members, .. } = event {
+                if let Some(Event::View { members, .. }) = delivery.event() {
                     report(&MemberReport::ChannelView { channel, members, at_ns: now_ns() });
                 }
             }
@@ -163,10 +178,9 @@ impl Member {
 }
 
 /// Sleeps until there is an event, at most for `longest`.
-fn sleep<'a>(nodes: impl Iterator<Item = &'a Node>, longest: Duration) -> std::io::Result<()> {
+fn sleep<'a>(subscriptions: impl Iterator<Item = &'a Subscription>, longest: Duration) -> std::io::Result<()> {
     let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: longest.subsec_nanos().into() };
-    let events: Vec<_> = nodes.map(Node::events_fd).collect();
-    let mut fds: Vec<_> = events.iter().map(|events| PollFd::new(events, PollFlags::IN)).collect();
+    let mut fds: Vec<_> = subscriptions.map(|events| PollFd::new(events, PollFlags::IN)).collect();
     match poll(&mut fds, Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),

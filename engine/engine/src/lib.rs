@@ -13,11 +13,11 @@ pub use clock::{Clock, Time};
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
-    CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectMessage, DirectOutcome,
-    DirectRefusal, Event, FromControl, Message, Outgoing, Process, Refusal, Satisfied, SnapshotAnswer, SnapshotTicket,
-    ToControl,
+    self as protocol, CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer,
+    DirectContent, DirectMessage, DirectOutcome, DirectRequest, Event, FromControl, Message, Outgoing, Process,
+    Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl,
 };
-use bourdon_wire::{Address, Incarnation, Instant, Rank, Sequence, TopicId};
+use bourdon_wire::{Incarnation, Instant, Rank, Sequence, TopicId};
 use std::time::Duration;
 
 /// The most datagrams one call to [`Engine::poll`] takes from the network: several full segmentation runs, and few
@@ -35,7 +35,7 @@ const BACKLOG_SEND_BYTES: usize = 65_507;
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'a> {
     /// A message.
-    Message(&'a Message<'a>),
+    Message(Message<'a>),
     /// An event.
     Event(Event),
 }
@@ -94,6 +94,15 @@ impl<P: Port, C: Time> Engine<P, C> {
             is_cold: true,
             port_datagrams: 0,
         })
+    }
+
+    /// Begins now: for the process, no time has passed since it was made. Its application gives and takes `snapshots`,
+    /// or it was configured so.
+    pub fn begin(&mut self, snapshots: bool) {
+        self.now = self.clock.now();
+        let mut config = self.process.config().clone();
+        config.snapshots |= snapshots;
+        self.process = Process::new(self.now, config).expect("it has taken this configuration before");
     }
 
     /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
@@ -215,7 +224,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         };
         let mut delivered = 0;
         if looks {
-            let emit = |message: Message<'_>| on_item(Item::Message(&message));
+            let emit = |message: Message<'_>| on_item(Item::Message(message));
             delivered = self.process.deliver_after(self.now, limit, passed, emit);
             self.may_deliver = delivered > 0 || limit == 0 || self.process.waits_elsewhere();
         }
@@ -259,19 +268,19 @@ impl<P: Port, C: Time> Engine<P, C> {
     #[inline]
     fn transmit(&mut self) -> Result<(), PortError> {
         (self.in_burst, self.owes) = (false, false);
-        self.send(true)
+        self.send_packed(true)
     }
 
     /// Sends in the middle of a burst: a datagram that was sealed before it is full would cost a call of its own.
     #[cold]
     fn transmit_sealed(&mut self) -> Result<(), PortError> {
-        let sent = self.send(false);
+        let sent = self.send_packed(false);
         self.now = self.clock.now();
         sent
     }
 
     #[inline]
-    fn send(&mut self, seals: bool) -> Result<(), PortError> {
+    fn send_packed(&mut self, seals: bool) -> Result<(), PortError> {
         (self.may_deliver, self.is_cold) = (true, true);
         let (port, mut failed) = (&mut self.port, None);
         self.process.transmit_packed(self.now, seals, |to, bytes, segment_bytes| {
@@ -345,55 +354,33 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.sync(self.now, payload)
     }
 
-    /// Sends a message of at most one datagram to one member, beside the stream. [`Engine::poll_outcome`] reports
+    /// Sends a message or a request of at most one datagram, beside the stream. [`Engine::poll_outcome`] reports
     /// whether it was taken.
     ///
     /// # Errors
-    /// If it is too long, too many are under way, or the member was not heard.
-    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.begin_direct();
-        self.process.send_to(self.now, rank, payload)
-    }
-
-    /// The same to any process of the group by its address, as a [`DirectMessage`] gave it.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or nothing can be sent there.
-    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.begin_direct();
-        self.process.send_to_address(self.now, to, payload)
-    }
-
-    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time.
-    /// None named means all others of the view.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or none of them was heard.
-    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.begin_direct();
-        self.process.send_any(self.now, among, payload)
-    }
-
-    /// Sends a message to all processes of the group that hear the network, once and unanswered.
-    ///
-    /// # Errors
-    /// If it is too long, or the port can't broadcast.
-    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
-        if !self.port.can_broadcast() {
-            return Err(DirectRefusal::NoBroadcast);
+    /// If it is too long, too many are under way, no receiver was heard, or the port can't broadcast.
+    pub fn send(&mut self, to: protocol::To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
+        if to == protocol::To::All && !self.port.can_broadcast() {
+            return Err(Refusal::Unsupported { setting: "network.transport" });
         }
-        self.begin_direct();
-        self.process.broadcast(self.now, payload)
-    }
-
-    fn begin_direct(&mut self) {
         self.now = self.clock.now();
         self.owes = true;
+        self.process.send(self.now, to, content)
     }
 
     /// The next direct message received. If the application never fetches them, 256 wait and the others are refused.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
         self.process.poll_direct()
+    }
+
+    /// The next request received. If the application never fetches them, 256 wait and the others are refused.
+    pub fn poll_request(&mut self) -> Option<DirectRequest> {
+        self.process.poll_request()
+    }
+
+    /// The next answer to a request of this process.
+    pub fn poll_answer(&mut self) -> Option<DirectAnswer> {
+        self.process.poll_answer()
     }
 
     /// The outcome of the next direct message sent.

@@ -51,7 +51,8 @@ impl FencedCounter {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [config, path] = &arguments[..] else { return Err("usage: fenced_counter CONFIG FILE".into()) };
-    let (node, _publication, _subscription) = Node::start(&Settings::load(config.as_ref())?)?;
+    let node = Node::open(&Settings::load(config.as_ref())?)?;
+    node.join()?;
     let mut counter = FencedCounter::open(path.as_ref())?;
     loop {
         let guard = node.lock("fenced.counter", Duration::MAX)?;

@@ -20,7 +20,8 @@
 
 use crate::config::{Settings, SettingsError, in_channel};
 use crate::delivery::Delivery;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
+use crate::node_error::Error;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::{PortError, Sleep};
 use bourdon_protocol::Event;

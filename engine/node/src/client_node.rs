@@ -5,15 +5,18 @@
 //! than a dead group.
 
 use crate::config::{Role, Settings};
-use crate::inline::Error;
+use crate::deadline::Deadline;
+use crate::node_error::Error;
+use crate::request::{Call, Calls, Completion, Directs, Outbound};
 use crate::transport::{AnyPort, pick};
 use bourdon_engine::Clock;
 use bourdon_port::{Echo, Port, PortError, To, Waker};
 use bourdon_protocol::{
-    CallId, Client, ClientEvent, Destination, DirectMessage, DirectOutcome, DirectRefusal, GroupState,
+    self as protocol, CallId, Client, ClientEvent, Destination, DirectAnswer, DirectContent, DirectKind, DirectMessage,
+    DirectOutcome, DirectRequest, GroupState, Refusal,
 };
 use bourdon_wire::{
-    Address, CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, TopicName,
+    CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicId, TopicName,
     echo_bytes,
 };
 use std::hash::{BuildHasher, RandomState};
@@ -22,12 +25,48 @@ use std::time::Duration;
 /// Datagrams taken from the port at once: the window's answers and a heartbeat of each member.
 const RECEIVE_LIMIT: usize = 128;
 
-/// A client and its port.
+/// The protocol and its port.
 #[derive(Debug)]
-pub struct ClientNode {
+struct Inner {
     client: Client,
     port: AnyPort,
     clock: Clock,
+}
+
+impl Directs for Inner {
+    fn send(&mut self, to: protocol::To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
+        if to == protocol::To::All && !self.port.can_broadcast() {
+            return Err(Refusal::Unsupported { setting: "network.transport" });
+        }
+        self.client.send(self.clock.now(), to, content)
+    }
+
+    fn limit_bytes(&self, kind: DirectKind) -> usize {
+        self.client.direct_limit_bytes(kind)
+    }
+
+    fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        self.client.poll_outcome()
+    }
+
+    fn poll_answer(&mut self) -> Option<DirectAnswer> {
+        self.client.poll_answer()
+    }
+
+    fn poll_request(&mut self) -> Option<DirectRequest> {
+        self.client.poll_request()
+    }
+
+    fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
+        self.client.incarnation(rank)
+    }
+}
+
+/// A client and its port.
+#[derive(Debug)]
+pub struct ClientNode {
+    inner: Inner,
+    calls: Calls,
     started_at: Instant,
     fallback: Option<String>,
     max_message_bytes: usize,
@@ -54,10 +93,11 @@ impl ClientNode {
         let picked = pick(settings, Echo { offset: ECHO_OFFSET, bytes })?;
         let reply_to = picked.port.local_address().into();
         let group = GroupId::of(&settings.group.name);
+        let client = Client::new(now, group, id, reply_to, settings.limits.mtu_bytes);
+        let waker = picked.port.waker();
         Ok(Self {
-            client: Client::new(now, group, id, reply_to, settings.limits.mtu_bytes),
-            port: picked.port,
-            clock,
+            inner: Inner { client, port: picked.port, clock },
+            calls: Calls::new(move || waker.wake()),
             started_at: now,
             fallback: picked.fallback,
             max_message_bytes: Client::max_message_bytes(settings.limits.mtu_bytes),
@@ -66,12 +106,12 @@ impl ClientNode {
 
     /// Whether another message can be taken now.
     pub fn has_room(&self) -> bool {
-        self.client.has_room()
+        self.inner.client.has_room()
     }
 
     /// Whether everything published was taken by a member.
     pub fn is_idle(&self) -> bool {
-        self.client.is_idle()
+        self.inner.client.is_idle()
     }
 
     /// The longest message a client can publish.
@@ -81,13 +121,13 @@ impl ClientNode {
 
     /// Whether a member was heard, and if not, for how long none was.
     pub fn unheard_for(&self) -> Option<Duration> {
-        let waited_ns = self.clock.now().since(self.started_at);
-        self.client.member().is_none().then(|| Duration::from_nanos(waited_ns))
+        let waited_ns = self.inner.clock.now().since(self.started_at);
+        self.inner.client.member().is_none().then(|| Duration::from_nanos(waited_ns))
     }
 
     /// The state of the group, by the heartbeat that came last.
     pub fn group_state(&self) -> GroupState {
-        self.client.group_state()
+        self.inner.client.group_state()
     }
 
     /// Queues a message; call only while [`ClientNode::has_room`].
@@ -96,7 +136,7 @@ impl ClientNode {
     /// If the message is longer than [`ClientNode::max_message_bytes`].
     pub fn publish(&mut self, topic: TopicId, payload: &[u8]) -> Sequence {
         assert!(payload.len() <= self.max_message_bytes, "a client's message fits one datagram");
-        self.client.publish(topic, payload)
+        self.inner.client.publish(topic, payload)
     }
 
     /// Queues a message that carries its topic's name; call only while [`ClientNode::has_room`].
@@ -106,7 +146,7 @@ impl ClientNode {
     pub fn publish_named(&mut self, name: &TopicName, payload: &[u8]) -> Sequence {
         let length = name.wire_bytes() + payload.len();
         assert!(length <= self.max_message_bytes, "a client's message fits one datagram");
-        self.client.publish_named(name, payload)
+        self.inner.client.publish_named(name, payload)
     }
 
     /// Sends, receives, keeps time.
@@ -114,7 +154,8 @@ impl ClientNode {
     /// # Errors
     /// If the port is broken.
     pub fn poll(&mut self) -> Result<(), PortError> {
-        let (client, port, now) = (&mut self.client, &mut self.port, self.clock.now());
+        let now = self.inner.clock.now();
+        let Inner { client, port, .. } = &mut self.inner;
         port.receive(RECEIVE_LIMIT, |arrival| {
             client.on_datagram(now, arrival.bytes, arrival.to_all);
         })?;
@@ -130,7 +171,13 @@ impl ClientNode {
                 0
             })
         });
-        failed.map_or_else(|| port.flush(), Err)
+        failed.map_or_else(|| port.flush(), Err)?;
+        while let Some(request) = self.calls.next_request(&mut self.inner) {
+            drop(request); // it declines
+        }
+        self.calls.tend(&mut self.inner);
+        self.calls.end_gone(&self.inner);
+        Ok(())
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`.
@@ -138,73 +185,64 @@ impl ClientNode {
     /// # Errors
     /// If the port is broken.
     pub fn wait(&mut self, longest: Duration) -> Result<(), PortError> {
-        let until_due = Duration::from_nanos(self.client.next_deadline().since(self.clock.now()));
-        self.port.wait(longest.min(until_due))
+        if self.calls.has_answers() {
+            return Ok(());
+        }
+        let until_due = Duration::from_nanos(self.inner.client.next_deadline().since(self.inner.clock.now()));
+        self.inner.port.wait(longest.min(until_due))
     }
 
     /// The members heard lately.
     pub fn members(&self) -> Vec<Rank> {
-        self.client.members(self.clock.now()).collect()
+        self.inner.client.members(self.inner.clock.now()).collect()
     }
 
-    /// As [`InlineNode::send_to`](crate::InlineNode::send_to), from beside the group.
+    /// Sends a message to one process, to the nearest of several, or to all on the network, from beside the group: its
+    /// outcome comes with a poll.
     ///
     /// # Errors
-    /// If it is too long, too many are under way, or the member was not heard.
-    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.client.send_to(self.clock.now(), rank, payload)
+    /// If it is too long, too many are under way, no receiver was heard, or the port can't broadcast.
+    pub fn try_send(&mut self, to: bourdon_protocol::To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
+        self.begin(Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
     }
 
-    /// As [`InlineNode::send_to_address`](crate::InlineNode::send_to_address).
+    /// Sends a request: the reply comes with a poll.
     ///
     /// # Errors
-    /// If it is too long, too many are under way, or nothing can be sent there.
-    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.client.send_to_address(self.clock.now(), to, payload)
+    /// As [`ClientNode::try_send`].
+    pub fn try_request(
+        &mut self,
+        to: bourdon_protocol::To<'_>,
+        payload: &[u8],
+        deadline: impl Into<Deadline>,
+    ) -> Result<Call, Refusal> {
+        self.begin(Outbound { to, payload, is_request: true, deadline: deadline.into() })
     }
 
-    /// As [`InlineNode::send_any`](crate::InlineNode::send_any); none named means all members heard lately.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or none of them was heard.
-    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.client.send_any(self.clock.now(), among, payload)
-    }
-
-    /// As [`InlineNode::broadcast`](crate::InlineNode::broadcast).
-    ///
-    /// # Errors
-    /// If it is too long, or the port can't broadcast.
-    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
-        if !self.port.can_broadcast() {
-            return Err(DirectRefusal::NoBroadcast);
-        }
-        self.client.broadcast(self.clock.now(), payload)
+    fn begin(&mut self, outbound: Outbound<'_>) -> Result<Call, Refusal> {
+        let (completion, call) = Completion::new(outbound.deadline, None);
+        let begun = self.calls.begin(&mut self.inner, &outbound, completion);
+        begun.map(|()| call).map_err(|(refusal, _)| refusal)
     }
 
     /// The next direct message received.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
-        self.client.poll_direct()
-    }
-
-    /// The outcome of the next direct message sent.
-    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
-        self.client.poll_outcome()
+        self.inner.client.poll_direct()
     }
 
     /// Ends a [`ClientNode::wait`] from another thread.
     pub fn waker(&self) -> Waker {
-        self.port.waker()
+        self.inner.port.waker()
     }
 
     /// What became of the messages since the last call.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
-        self.client.poll_event()
+        self.inner.client.poll_event()
     }
 
     /// What moves the bytes.
     pub fn io(&self) -> &str {
-        self.port.io()
+        self.inner.port.io()
     }
 
     /// Why the client runs on another transport than the settings name, if it does.

@@ -9,7 +9,8 @@
 //! Invariant: a node that has nothing under way ends at once.
 
 use crate::deadline::Deadline;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
+use crate::node_error::Error;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
 use bourdon_protocol::{Process, Standing};
@@ -28,9 +29,9 @@ pub struct CloseReport {
     /// node, an entry for each of its publications in their order, with the numbers of the messages; of an inline node,
     /// one entry with their sequences. Empty ranges where nothing is missing.
     pub unacknowledged: Vec<Range<u64>>,
-    /// Of a threaded node: the messages that were dropped while it ended, or before with an event
-    /// [`Event::Dropped`](crate::Event::Dropped) that was not read. The place of the publication, and the
-    /// numbers of the messages. They may be among those that are not acknowledged as well.
+    /// Of a node with threads: all messages that were dropped, each reported by an event
+    /// [`Event::Dropped`](crate::Event::Dropped) before. The place of the publication, and the numbers of the messages.
+    /// They may be among those that are not acknowledged as well.
     pub dropped: Vec<(usize, RangeInclusive<u64>)>,
     /// Whether the members go on without this process in their view: it has left, or it was an observer or in no view.
     /// If not, they suspect it, and then go on without it.
@@ -100,7 +101,7 @@ impl InlineNode {
     /// Polls until all that was published is acknowledged, or it is time to end. Discards what is delivered.
     fn settle(&mut self, until: Instant) -> Result<(), PortError> {
         self.flush()?;
-        self.poll_until(until, |node| node.engine.owes_own())
+        self.poll_until(until, |node| node.engine.owes_own() || node.owes_calls())
     }
 
     fn poll_until(&mut self, until: Instant, owes: impl Fn(&mut Self) -> bool) -> Result<(), PortError> {
@@ -144,7 +145,7 @@ impl Drop for InlineNode {
             return;
         }
         let (until, incarnation) = (self.clock().now() + self.drop_timeout_ns, self.engine.process().incarnation());
-        if self.engine.owes_own()
+        if (self.engine.owes_own() || self.owes_calls())
             && let Err(error) = self.settle(until)
         {
             tracing::warn!(group = &*self.group, %error, "a node that ended could not send what it had accepted");

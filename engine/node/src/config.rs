@@ -1,4 +1,4 @@
-//! What a node is configured with: in Rust by filling in this struct, on disk as `bourdon.toml`.
+//! What a node is configured with: by code, from a text, or from a file, in one vocabulary.
 //!
 //! A misspelt key that is silently ignored is found in production; so unknown keys are refused, with their place in the
 //! file, and everything that can be checked without the network is checked before any socket is opened.
@@ -8,54 +8,98 @@ mod detector;
 mod faults;
 mod flow;
 mod group;
+mod limits;
+mod memory;
 mod network;
 mod process;
 mod protocol;
 mod ranges;
-mod sizes;
+mod text;
 mod threads;
 mod timing;
 
-pub use bourdon_protocol::{ElectionKind, Flow, Limits, MutexKind, Order, Quorum, Rate, Reliability, Start};
+pub use bourdon_protocol::{ElectionKind, Flow, MutexKind, Order, Quorum, Reliability, Start};
 pub use channels::{ChannelDetector, ChannelSettings, full_name};
 pub(crate) use channels::{group_of, in_channel};
 pub use detector::{DetectorSettings, Profile};
 pub use faults::FaultSettings;
 pub use flow::FlowSettings;
 pub use group::GroupSettings;
+pub use limits::LimitSettings;
 pub use network::{NetworkSettings, Transport};
 pub use process::{ProcessSettings, Role};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 pub use threads::{IdleStrategy, ThreadSettings};
 pub use timing::TimingSettings;
 
-/// A node's whole configuration. `docs/configuration.md` lists the keys.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// What a node is configured with, a section for each field.
+///
+/// The same settings are made by code, from a text, or from a file (TOML), with the same names:
+///
+/// ```
+/// use bourdon::Settings;
+/// use bourdon::settings::{Order, Reliability};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut settings = Settings::default();
+/// settings.group.members = 3;
+/// settings.group.order = Order::Fifo;
+/// settings.group.reliability = Reliability::Uniform;
+/// settings.process.rank = 1;
+/// settings.check()?;
+///
+/// let text = r#"
+///     [group]
+///     members = 3
+///     order = "fifo"
+///     reliability = "uniform"
+///     [process]
+///     rank = 1
+/// "#;
+/// assert_eq!(settings, text.parse()?);
+///
+/// let file = tempfile::NamedTempFile::new()?;
+/// std::fs::write(&file, text)?;
+/// assert_eq!(settings, Settings::load(file.path())?);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Each section may be left out of a text, and each key of a section but a channel's name and address: it has its
+/// default then. The text of each section's defaults stands at its type, [`GroupSettings`] for one, and `serde` writes
+/// settings as text again. Names end with their unit; a time in nanoseconds is at most an hour.
+///
+/// What can be checked without the network is checked before a node opens a socket ([`check`](Self::check)). A
+/// [`SettingsError`] names the key, its value and its range. What must be the same at all processes is marked so: a
+/// process that hears another with a different value does not count it towards forming the group, and reports it
+/// (`configuration_differs` in the admin view).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Settings {
-    /// What must be the same at every process of the group.
+    /// `[group]`: the group that all its processes agree on.
     pub group: GroupSettings,
-    /// Its channels besides the group's own stream.
+    /// `[[channel]]`, one for each: the group's channels besides its own stream. Default: none.
     #[serde(rename = "channel")]
     pub channels: Vec<ChannelSettings>,
-    /// What this process is.
+    /// `[process]`: what this process is.
     pub process: ProcessSettings,
-    /// How it reaches the others.
+    /// `[network]`: how this process reaches the others.
     pub network: NetworkSettings,
-    /// The bounds.
-    pub limits: Limits,
-    /// How long things take.
+    /// `[limits]`: sizes and rates.
+    pub limits: LimitSettings,
+    /// `[timing]`: how long things take.
     pub timing: TimingSettings,
-    /// Whether publishers wait for observers.
+    /// `[flow]`: whether publishers wait for observers, and how fast they send.
     pub flow: FlowSettings,
-    /// How failures are detected.
+    /// `[detector]`: how failures are noticed.
     pub detector: DetectorSettings,
-    /// Where it runs.
+    /// `[threads]`: where a node runs and how it idles.
     pub threads: ThreadSettings,
-    /// Faults to inject on purpose.
+    /// `[faults]`: faults injected on purpose.
     pub faults: FaultSettings,
 }
 
@@ -71,13 +115,24 @@ pub enum SettingsError {
         /// Why not.
         source: std::io::Error,
     },
-    /// The file is no TOML, has an unknown key, or a value of the wrong type: mend the line that the text gives.
-    #[error("{} is not a usable configuration: {source}", path.display())]
+    /// The text is no TOML, or has a value of the wrong type: mend the line that the error gives.
+    #[error("{} is not a usable configuration: {source}", place(.path))]
     Malformed {
-        /// The file.
-        path: PathBuf,
+        /// The file, if the text stood in one.
+        path: Option<PathBuf>,
         /// Where, and what is wrong.
         source: Box<toml::de::Error>,
+    },
+    /// The text has a key or a section that Bourdon does not know: `bourdon.toml, line 2: section [group] has no key
+    /// memebrs: did you mean members?`
+    #[error("{}, line {line}: {what}", place(.path))]
+    UnknownKey {
+        /// The file, if the text stood in one.
+        path: Option<PathBuf>,
+        /// The key's line, from 1.
+        line: usize,
+        /// The section, the key, and what to do.
+        what: String,
     },
     /// Two of `group.topics` can't be distinguished where messages carry no names: rename one.
     #[error("topics {first:?} and {second:?} have the same 16-bit id: rename one of them")]
@@ -125,15 +180,16 @@ pub enum SettingsError {
         /// The key, what is wrong, and what to do.
         what: String,
     },
-    /// One of `faults` is no percentage.
-    #[error("{what} is {value} %: a percentage is between 0 and 100")]
+    /// One of `faults` is no percentage: `faults.drop_percent is 120 %; it must be 0 to 100`.
+    #[error("{what} is {value} %; it must be 0 to 100")]
     Percent {
         /// Which.
         what: &'static str,
         /// Its value.
         value: f64,
     },
-    /// A time or threshold of the detectors is out of range.
+    /// A time or threshold of the detectors is out of range: `detector.phi_threshold is 400: it must be more than 0 and
+    /// less than a day (or, for phi_threshold, 300)`.
     #[error("detector.{what} is {value}: it must be more than 0 and less than a day (or, for phi_threshold, 300)")]
     Detector {
         /// The key.
@@ -144,7 +200,8 @@ pub enum SettingsError {
     /// All detectors are off: turn one on.
     #[error("detector: at least one of push, pull, phi and evidence must be on, or no failure is ever noticed")]
     NoDetector,
-    /// A ring is too small for the longest message, or larger than any ring.
+    /// A ring is too small for the longest message, or larger than any ring: `threads.publication_ring_bytes is 4096
+    /// bytes: with this max_message_bytes it must be 4195328 to 1073741824`.
     #[error("threads.{what} is {bytes} bytes: with this max_message_bytes it must be {least} to {most}")]
     Ring {
         /// The key.
@@ -156,7 +213,7 @@ pub enum SettingsError {
         /// The most.
         most: usize,
     },
-    /// A number is out of range.
+    /// A number is out of range: `group.members is 65; it must be 1 to 64`.
     #[error("{what} is {value}; it must be {least} to {most}")]
     Range {
         /// The key.
@@ -168,7 +225,8 @@ pub enum SettingsError {
         /// The most.
         most: u64,
     },
-    /// A size is beyond what Bourdon can use: lower it.
+    /// A size is beyond what Bourdon can use: `limits.log_bytes is 99999999999 bytes; it must be at most 17179869184:
+    /// lower it`.
     #[error("{what} is {bytes} bytes; it must be at most {most}: lower it")]
     TooLarge {
         /// The key.
@@ -197,33 +255,54 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// Reads a configuration file.
+    /// Reads a configuration file: TOML, with the sections and keys of this type.
+    ///
+    /// ```no_run
+    /// let settings = bourdon::Settings::load("bourdon.toml".as_ref())?;
+    /// # Ok::<(), bourdon::error::SettingsError>(())
+    /// ```
     ///
     /// # Errors
-    /// If it can't be read, has unknown keys, or contradicts itself; the text gives the place.
+    /// If the file can't be read, has unknown keys, or contradicts itself; the text gives the place.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
-        let settings: Self = toml::from_str(&text)
-            .map_err(|source| SettingsError::Malformed { path: path.to_owned(), source: Box::new(source) })?;
-        settings.check()?;
-        Ok(settings)
+        text::parse(&text, Some(path))
     }
 
-    /// Checks what can be checked without a network.
+    /// Checks what can be checked without a network; [`load`](Self::load), parsing and every call that opens a node do
+    /// so.
     ///
     /// # Errors
     /// What is wrong and what to do about it.
     pub fn check(&self) -> Result<(), SettingsError> {
         self.group.check()?;
         self.faults.check()?;
+        self.process.check(self.group.members)?;
         self.check_mesh()?;
-        self.check_detector()?;
-        self.check_sizes()?;
-        self.check_ranges()?;
+        self.detector.check()?;
+        self.limits.check()?;
+        self.network.check()?;
+        self.threads.check(self.limits.max_message_bytes)?;
+        self.timing.check()?;
+        self.flow.check()?;
         self.protocol(usize::MAX).check()?;
         channels::check(self)
     }
+}
+
+impl FromStr for Settings {
+    type Err = SettingsError;
+
+    /// Reads TOML, as [`load`](Self::load) does; the errors name "the text" instead of a file.
+    fn from_str(text: &str) -> Result<Self, SettingsError> {
+        text::parse(text, None)
+    }
+}
+
+/// Where a text stood.
+fn place(path: &Option<PathBuf>) -> String {
+    path.as_ref().map_or_else(|| "the text".to_owned(), |path| path.display().to_string())
 }
 
 fn known(channels: &[String]) -> String {

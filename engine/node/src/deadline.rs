@@ -49,26 +49,26 @@ impl From<Instant> for Deadline {
     }
 }
 
-/// Ends the waits of a node's publications, from any thread: those under way return at once, and so does every later
-/// one. Nothing else changes: the node runs on, and calls that do not wait work as before.
+/// Ends the waits of a node's publications, subscriptions and requests, from any thread: those under way return at
+/// once, and so does every later one. Nothing else changes: the node runs on, and calls that do not wait work as before.
 ///
-/// [`Canceller::cancel`] only writes to memory and to descriptors, so a signal handler may call it.
+/// [`Canceller::cancel`] only writes to memory and to a descriptor, so a signal handler may call it.
 #[derive(Clone, Debug)]
 pub struct Canceller {
     cancelled: Flag,
-    wakers: std::sync::Arc<[Waker]>,
+    /// Readable from then on: every wait sleeps on it too.
+    waker: Waker,
 }
 
 impl Canceller {
-    /// Cancels what sleeps on these, and looks at this flag.
-    pub(crate) fn new(cancelled: Flag, wakers: Vec<Waker>) -> Self {
-        Self { cancelled, wakers: wakers.into() }
+    pub(crate) fn new() -> std::io::Result<Self> {
+        Ok(Self { cancelled: Flag::new(), waker: Waker::new()? })
     }
 
     /// Ends all waits.
     pub fn cancel(&self) {
         self.cancelled.set();
-        self.wakers.iter().for_each(Waker::wake);
+        self.waker.wake();
     }
 
     /// Whether it was called.
@@ -77,23 +77,33 @@ impl Canceller {
     }
 }
 
-/// Sleeps on a descriptor until it is rung or the deadline has passed, but not if `is_over` once the sleep is
-/// announced. May return early.
-pub(crate) fn sleep(sleeper: &mut Sleeper, waker: &Waker, deadline: Deadline, is_over: impl FnOnce() -> bool) {
+/// Sleeps on a descriptor until it is rung, the deadline has passed or the wait is cancelled, but not if `is_over` once
+/// the sleep is announced. May return early.
+pub(crate) fn sleep(
+    sleeper: &mut Sleeper,
+    waker: &Waker,
+    (deadline, canceller): (Deadline, &Canceller),
+    is_over: impl FnOnce() -> bool,
+) {
     sleeper.lie_down();
     // From here on every thread that changes something sees that it must ring; what changed before is seen here.
     if !is_over() {
-        let remaining = deadline.remaining().map(|remaining| Timespec {
-            tv_sec: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: remaining.subsec_nanos().into(),
-        });
-        let slept = poll(&mut [PollFd::new(waker, PollFlags::IN)], remaining.as_ref());
-        if slept.is_err_and(|error| error != rustix::io::Errno::INTR) {
-            std::thread::yield_now(); // the kernel has no memory for it: the caller looks again
-        }
+        sleep_on(waker, deadline, canceller);
     }
     sleeper.get_up();
     waker.clear();
+}
+
+/// Sleeps until a descriptor is readable, the deadline has passed or the wait is cancelled. May return early.
+pub(crate) fn sleep_on(waker: &Waker, deadline: Deadline, canceller: &Canceller) {
+    let remaining = deadline.remaining().map(|remaining| Timespec {
+        tv_sec: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: remaining.subsec_nanos().into(),
+    });
+    let mut fds = [waker, &canceller.waker].map(|waker| PollFd::new(waker, PollFlags::IN));
+    if poll(&mut fds, remaining.as_ref()).is_err_and(|error| error != rustix::io::Errno::INTR) {
+        std::thread::yield_now(); // the kernel has no memory for it: the caller looks again
+    }
 }
 
 #[cfg(test)]
@@ -113,26 +123,27 @@ mod tests {
     #[test]
     fn a_sleep_ends_by_a_ring_by_what_came_before_or_by_the_deadline() {
         let ((mut sleeper, mut bell), waker) = (doorbell(), Waker::new().expect("an eventfd"));
-        sleep(&mut sleeper, &waker, Deadline::NEVER, || true);
-        sleep(&mut sleeper, &waker, Duration::from_millis(1).into(), || false);
+        let canceller = Canceller::new().expect("an eventfd");
+        sleep(&mut sleeper, &waker, (Deadline::NEVER, &canceller), || true);
+        sleep(&mut sleeper, &waker, (Duration::from_millis(1).into(), &canceller), || false);
         let ring = |bell: &mut bourdon_ring::signal::Bell| {
             assert!(bell.must_ring());
             waker.wake();
             false
         };
-        sleep(&mut sleeper, &waker, Deadline::NEVER, || ring(&mut bell));
+        sleep(&mut sleeper, &waker, (Deadline::NEVER, &canceller), || ring(&mut bell));
         assert!(!bell.must_ring(), "it is awake");
     }
 
     #[test]
     fn a_canceller_ends_waits_that_are_to_come() {
-        let ((mut sleeper, _bell), waker, cancelled) = (doorbell(), Waker::new().expect("an eventfd"), Flag::new());
-        let canceller = Canceller::new(cancelled.clone(), vec![waker.clone()]);
+        let ((mut sleeper, _bell), waker) = (doorbell(), Waker::new().expect("an eventfd"));
+        let canceller = Canceller::new().expect("an eventfd");
         assert!(!canceller.is_cancelled());
         canceller.clone().cancel();
         assert!(canceller.is_cancelled());
         for _ in 0..2 {
-            sleep(&mut sleeper, &waker, Deadline::NEVER, || cancelled.is_set());
+            sleep(&mut sleeper, &waker, (Deadline::NEVER, &canceller), || false);
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Invariants: between the messages that it lets through, each subscription gets the same events, and in the same
 //! order, as the process itself; no message of a view comes after the next [`Event::View`].
 
+use crate::request::Request;
 use crate::snapshot::{Snapshot, SnapshotRequest};
 use bourdon_protocol::{Event, Message};
 
@@ -14,24 +15,25 @@ use bourdon_protocol::{Event, Message};
 #[non_exhaustive]
 pub enum Delivery<'a> {
     /// A message.
-    Message(&'a Message<'a>),
+    Message(Message<'a>),
     /// An event.
     Event(Event),
     /// So many messages were skipped here, because the ring of this subscription had no room: at an observer for which
     /// the group does not wait.
     Skipped(u64),
-    /// A process joins and needs the application's state at this place. Only with `process.snapshots`, and to the first
-    /// subscription of a node.
+    /// A process joins and needs the application's state at this place. With
+    /// [`Subscribe::snapshots`](crate::Subscribe::snapshots), or at an inline node with `process.snapshots`.
     SnapshotRequest(SnapshotRequest),
-    /// The application goes on from this state, another member's: once this process has joined or come back. To the
-    /// same subscription.
+    /// The application goes on from this state, another member's: once this process has joined or come back.
     Snapshot(Snapshot),
+    /// A request of another process. It has no place in the order: it comes when it has arrived.
+    Request(Request),
 }
 
 impl<'a> Delivery<'a> {
     /// The message, if it is one.
     #[inline]
-    pub fn message(&self) -> Option<&'a Message<'a>> {
+    pub fn message(&self) -> Option<&Message<'a>> {
         match self {
             Self::Message(message) => Some(message),
             _ => None,

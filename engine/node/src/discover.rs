@@ -11,7 +11,7 @@
 //! configuration file is needed, and the error states this.
 
 use crate::config::{Order, Reliability, Role, Settings};
-use crate::inline::Error;
+use crate::node_error::Error;
 use crate::transport::pick;
 use bourdon_engine::Clock;
 use bourdon_port::{Echo, Port};

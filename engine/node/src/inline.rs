@@ -8,18 +8,22 @@
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
 use crate::claim::{Claim, Space};
-use crate::config::{Settings, SettingsError, Transport};
+use crate::config::{Settings, Transport};
 use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
+use crate::deadline::Deadline;
 use crate::delivery::Delivery;
-use crate::directory::{Directory, DirectoryError};
+use crate::directory::Directory;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
-use crate::placement::PlacementError;
+use crate::node_error::Error;
+use crate::patterns::Filter;
 use crate::reports::Reports;
-use crate::snapshot::{Requests, Snapshot};
+use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
+use crate::snapshot::{Snapshot, SnapshotRequests};
+use crate::subscribe::Subscribe;
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
 use bourdon_engine::{Clock, DELIVER_LIMIT, Engine, Item};
@@ -27,80 +31,13 @@ use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, Port, PortError, Sleep, Waker};
 use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 use bourdon_protocol::{
-    CallId, Counters, DirectMessage, DirectOutcome, DirectRefusal, Refusal, Satisfied, Standing, View,
+    CallId, Counters, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Refusal,
+    Satisfied, Standing, To, View,
 };
-use bourdon_wire::{Address, ChannelId, ECHO_OFFSET, Instant, Rank, TopicName, echo_bytes};
+use bourdon_wire::{ChannelId, ECHO_OFFSET, Epoch, Incarnation, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
-
-/// Why a node can't start or go on. The text gives the value that is wrong and what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The settings contradict themselves, or need more memory than there is. It comes before any socket is opened:
-    /// mend the key that the text names.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The network can't be used, when the node starts or later. At the start mend the address, the interface or the
-    /// rights that the text names; a node that ran has ended and is started again.
-    #[error(transparent)]
-    Port(#[from] PortError),
-    /// At the start: the kernel granted so small a receive buffer that no window fits it. Raise `net.core.rmem_max`, or
-    /// `network.receive_buffer_bytes` if that is what is too small.
-    #[error(
-        "the kernel granted {granted_bytes} bytes of receive buffer, too little for this group's window: {source}; \
-             {}", buffer_remedy(*.asked_bytes, *.granted_bytes)
-    )]
-    Buffer {
-        /// `network.receive_buffer_bytes`.
-        asked_bytes: usize,
-        /// What the kernel granted, in its own accounting (twice what is asked).
-        granted_bytes: usize,
-        /// What does not fit.
-        source: bourdon_protocol::ConfigError,
-    },
-    /// At the start: the threads can't run on the cores that `threads.core` names. Name others, or none.
-    #[error(transparent)]
-    Placement(#[from] PlacementError),
-    /// At the start: the directory for counters and the admin socket can't be used. Name another with
-    /// `threads.directory`.
-    #[error(transparent)]
-    Directory(#[from] DirectoryError),
-    /// At the start: a file in that directory can't be made. Make room there, or name another directory.
-    #[error("can't make {what} {}: {source}; make room there, or name another directory with threads.directory",
-         path.display())]
-    File {
-        /// Which file.
-        what: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// [`Node::start_beside`](crate::Node::start_beside) after a thread of the node has panicked: a bug
-    /// of Bourdon. Start another node.
-    #[error("the threads of this node have ended by a panic, so they run no more groups: start another node")]
-    ThreadsGone,
-    /// The kernel refused a thread, an eventfd or the like: the process is usually at a limit of its own (`ulimit -n`,
-    /// `ulimit -u`). Raise it.
-    #[error("{doing}: {source}")]
-    Io {
-        /// What the node was doing.
-        doing: &'static str,
-        /// What the kernel reports.
-        source: std::io::Error,
-    },
-}
-
-/// What makes a receive buffer larger. The kernel grants twice what was requested, within its limit.
-fn buffer_remedy(asked_bytes: usize, granted_bytes: usize) -> String {
-    if granted_bytes / 2 >= asked_bytes {
-        format!("network.receive_buffer_bytes is {asked_bytes}, too small: raise it, or leave it out")
-    } else {
-        format!("raise net.core.rmem_max to network.receive_buffer_bytes ({asked_bytes})")
-    }
-}
 
 /// Why the node runs without hard evidence, after another reason if there is one.
 fn without_links(before: Option<String>, error: &std::io::Error) -> String {
@@ -116,6 +53,8 @@ fn without_links(before: Option<String>, error: &std::io::Error) -> String {
 pub struct InlineNode {
     pub(crate) engine: Engine<NodePort>,
     fallback: Option<String>,
+    /// Which messages it hands out; none takes no message.
+    filter: Option<Filter>,
     links: Option<Links>,
     /// When the links next receive the view's members, and what the node reports of itself is next looked for.
     upkeep_due: Instant,
@@ -130,8 +69,14 @@ pub struct InlineNode {
     /// From the first request for a lock or an election on.
     locks: Option<Box<InlineLocks>>,
     /// From the first request for a snapshot on.
-    snapshots: Option<Box<Requests>>,
+    snapshots: Option<Box<SnapshotRequests>>,
     is_member: bool,
+    /// Requests and messages beside the stream.
+    calls: Calls,
+    /// Requests of other processes are among its deliveries.
+    takes_requests: bool,
+    /// The view in which it was last looked whether the takers of its requests are gone.
+    calls_seen: Epoch,
 }
 
 /// How often: so that a new member is watched before it matters.
@@ -145,6 +90,16 @@ impl InlineNode {
     pub fn join(settings: &Settings) -> Result<Self, Error> {
         settings.check_leaning(false)?;
         Self::join_beside(settings)
+    }
+
+    /// As [`InlineNode::join`]. Of the messages, only those are handed out that it subscribes to.
+    pub(crate) fn join_to(settings: &Settings, subscribe: &Subscribe) -> Result<Self, Error> {
+        let chosen = subscribe.chosen(settings, true)?;
+        let mut settings = settings.clone();
+        settings.process.snapshots |= chosen.snapshots;
+        let mut node = Self::join(&settings)?;
+        node.filter = chosen.filter;
+        Ok(node)
     }
 
     /// As [`InlineNode::join`]. A channel that leans on the detectors of its group is run beside the group: the caller
@@ -195,22 +150,24 @@ impl InlineNode {
         let asked_bytes = settings.network.receive_buffer_bytes;
         let engine = Engine::new(port, config);
         let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
-        let (group, drop_timeout_ns) = (settings.group.name.as_str().into(), settings.threads.drop_timeout_ns);
-        let (upkeep_due, reports) = (Instant(0), Reports::default());
-        let (locks, snapshots, counters, is_member) = (None, None, None, rank != Rank::OBSERVER);
+        let waker = engine.port().waker();
         Ok(Self {
             engine,
             fallback,
+            filter: Some(Filter::default()),
             links,
-            upkeep_due,
-            reports,
+            upkeep_due: Instant(0),
+            reports: Reports::default(),
             birth,
-            group,
-            drop_timeout_ns,
-            counters,
-            locks,
-            snapshots,
-            is_member,
+            group: settings.group.name.as_str().into(),
+            drop_timeout_ns: settings.threads.drop_timeout_ns,
+            counters: None,
+            locks: None,
+            snapshots: None,
+            is_member: rank != Rank::OBSERVER,
+            calls: Calls::new(move || waker.wake()),
+            takes_requests: settings.process.requests,
+            calls_seen: Epoch(0),
         })
     }
 
@@ -254,14 +211,20 @@ impl InlineNode {
                 self.engine.finish_snapshot(ticket, answer);
             }
         }
-        let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| {
-            on_delivery(match item {
-                Item::Message(message) => Delivery::Message(message),
-                Item::Event(event) => Delivery::Event(event),
-            });
+        let filter = &self.filter;
+        let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| match item {
+            Item::Message(message) => {
+                if filter.as_ref().is_some_and(|filter| filter.wants(&message)) {
+                    on_delivery(Delivery::Message(message));
+                }
+            }
+            Item::Event(event) => on_delivery(Delivery::Event(event)),
         })?;
         if self.engine.process().has_snapshot() {
             count += self.hand_snapshots_out(&mut on_delivery);
+        }
+        if self.engine.process().has_direct_news() || self.calls.has_answers() || self.calls.is_waiting() {
+            count += self.tend_calls(&mut on_delivery);
         }
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
     }
@@ -277,7 +240,7 @@ impl InlineNode {
         let request = self.engine.begin_snapshot().map(|ticket| {
             let new = || {
                 let limit_bytes = self.engine.process().config().limits.max_snapshot_bytes;
-                Box::new(Requests::new(limit_bytes, self.engine.port().waker()))
+                Box::new(SnapshotRequests::new(limit_bytes, self.engine.port().waker()))
             };
             Delivery::SnapshotRequest(self.snapshots.get_or_insert_with(new).request(ticket))
         });
@@ -321,7 +284,73 @@ impl InlineNode {
     }
 
     fn has_commands(&self) -> bool {
-        self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+        self.calls.has_answers() || self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+    }
+
+    /// Sends answers, and hands out outcomes and requests.
+    #[inline(never)]
+    fn tend_calls(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
+        let mut count = self.calls.tend(&mut self.engine);
+        let epoch = self.engine.process().view().epoch;
+        if self.calls_seen != epoch {
+            self.calls_seen = epoch;
+            self.calls.end_gone(&self.engine);
+        }
+        while self.takes_requests
+            && let Some(request) = self.next_request()
+        {
+            count += 1;
+            on_delivery(Delivery::Request(request));
+        }
+        count
+    }
+
+    /// The next request of another process.
+    pub(crate) fn next_request(&mut self) -> Option<Request> {
+        self.calls.next_request(&mut self.engine)
+    }
+
+    /// Hands this node over to an agent, which fetches requests by itself; `ring` announces an answer to it.
+    pub(crate) fn share_calls(&mut self, ring: impl FnMut() + Send + 'static) {
+        self.calls = Calls::new(ring);
+        self.takes_requests = false;
+    }
+
+    /// Begins a call; its completion comes back if it is refused.
+    pub(crate) fn begin(
+        &mut self,
+        outbound: &Outbound<'_>,
+        completion: Completion,
+    ) -> Result<(), (Refusal, Completion)> {
+        self.calls.begin(&mut self.engine, outbound, completion)
+    }
+
+    /// Whether messages or answers beside the stream are still to be sent or acknowledged.
+    pub(crate) fn owes_calls(&self) -> bool {
+        self.calls.has_answers() || self.engine.process().owes_direct()
+    }
+
+    /// Sends a message of at most one datagram beside the stream. [`Call::try_reply`] returns with a later poll which
+    /// process has taken it: its process, not its application.
+    ///
+    /// # Errors
+    /// If it is too long, too many are under way, no receiver was heard, or the port can't broadcast.
+    pub fn try_send(&mut self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
+        self.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+    }
+
+    /// Sends a request of at most one datagram beside the stream. [`Call::try_reply`] returns the reply with a later
+    /// poll. Where no receiver was heard yet, the call is refused at once.
+    ///
+    /// # Errors
+    /// As [`InlineNode::try_send`].
+    pub fn try_request(&mut self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
+        self.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+    }
+
+    fn try_call(&mut self, outbound: &Outbound<'_>) -> Result<Call, Refusal> {
+        let (completion, call) = Completion::new(outbound.deadline, None);
+        self.begin(outbound, completion).map(|()| call).map_err(|(refusal, _)| refusal)
     }
 
     /// Does what was asked of locks and elections; it goes out with the next call to the engine.
@@ -441,48 +470,9 @@ impl InlineNode {
         self.engine.leave();
     }
 
-    /// Sends a message of at most one datagram to one member, beside the stream. [`InlineNode::poll_outcome`] reports
-    /// whether it was taken.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or the member was not heard.
-    pub fn send_to(&mut self, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.engine.send_to(rank, payload)
-    }
-
-    /// The same to any process of the group by its address, as a [`DirectMessage`] gave it.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or nothing can be sent there.
-    pub fn send_to_address(&mut self, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.engine.send_to_address(to, payload)
-    }
-
-    /// Sends a message to the nearest of some members, and to the next nearest if that one does not take it in time.
-    /// None named means all others of the view.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or none of them was heard.
-    pub fn send_any(&mut self, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        self.engine.send_any(among, payload)
-    }
-
-    /// Sends a message to all processes of the group that hear the network, once and unanswered.
-    ///
-    /// # Errors
-    /// If it is too long, or the port can't broadcast.
-    pub fn broadcast(&mut self, payload: &[u8]) -> Result<(), DirectRefusal> {
-        self.engine.broadcast(payload)
-    }
-
     /// The next direct message received. If the application never fetches them, 256 wait and the others are refused.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
         self.engine.poll_direct()
-    }
-
-    /// The outcome of the next direct message sent.
-    pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
-        self.engine.poll_outcome()
     }
 
     // ---- what is known --------------------------------------------------------------------------------------------
@@ -603,5 +593,31 @@ impl InlineNode {
             path,
             source,
         })
+    }
+}
+
+impl Directs for Engine<NodePort> {
+    fn send(&mut self, to: To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
+        Engine::send(self, to, content)
+    }
+
+    fn limit_bytes(&self, kind: DirectKind) -> usize {
+        self.process().direct_limit_bytes(kind)
+    }
+
+    fn poll_outcome(&mut self) -> Option<DirectOutcome> {
+        Engine::poll_outcome(self)
+    }
+
+    fn poll_answer(&mut self) -> Option<DirectAnswer> {
+        Engine::poll_answer(self)
+    }
+
+    fn poll_request(&mut self) -> Option<DirectRequest> {
+        Engine::poll_request(self)
+    }
+
+    fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
+        self.process().view().members.iter().find(|member| member.rank == rank).map(|member| member.incarnation)
     }
 }

@@ -21,18 +21,18 @@
 //! reached through rings:
 //!
 //! ```no_run
-//! use bourdon::{Node, Settings, Topic};
+//! use bourdon::{Node, Settings, Subscribe, Topic};
 //! use std::time::Duration;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let settings = Settings::load("bourdon.toml".as_ref())?;
-//! let (node, mut publication, mut subscription) = Node::start(&settings)?;
+//! let node = Node::open(&settings)?;
+//! let (mut publication, mut subscription) = (node.publication()?, node.subscribe(Subscribe::all())?);
+//! node.join()?;
 //! let number = publication.publish(&Topic::new("es")?, b"4750.25", Duration::from_secs(5))?; // waits for the group
 //! publication.wait_acknowledged(number, Duration::from_secs(1))?;
-//! while !subscription.has_ended() {
-//!     if subscription.poll(256, |delivery| println!("{delivery:?}")) == 0 {
-//!         subscription.wait(Duration::from_secs(1))?;
-//!     }
+//! while let Some(delivery) = subscription.next(Duration::from_secs(1))? {
+//!     println!("{delivery:?}");
 //! }
 //! node.close(Duration::from_secs(5))?;
 //! # Ok(())
@@ -54,10 +54,12 @@
 extern crate self as bourdon; // what the tests of this crate and those of its folder `tests` share names it so
 
 mod admin;
+mod builder;
 mod channels;
 mod claim;
 mod client_node;
 mod close;
+mod closed;
 mod config;
 pub mod counters;
 mod deadline;
@@ -70,10 +72,13 @@ mod inline;
 mod links;
 mod locks;
 mod mailbox;
+mod node_error;
 mod patterns;
 mod placement;
 mod reports;
+mod request;
 mod snapshot;
+mod subscribe;
 mod threaded;
 mod topic;
 mod transport;
@@ -86,9 +91,10 @@ pub mod error {
     pub use crate::locks::{LockError, Lost};
     pub use crate::patterns::PatternError;
     pub use crate::placement::PlacementError;
+    pub use crate::request::RequestError;
     pub use crate::threaded::NotAcknowledged;
     pub use bourdon_port::PortError;
-    pub use bourdon_protocol::{CoordinationRefusal, DirectFailure, DirectRefusal, Loss};
+    pub use bourdon_protocol::{CoordinationRefusal, DirectFailure, Loss};
     pub use bourdon_wire::NameError;
 }
 
@@ -100,7 +106,7 @@ pub mod event {
 
 /// Numbers and names of processes, views, messages and topics.
 pub mod id {
-    pub use bourdon_protocol::{CallId, Member};
+    pub use bourdon_protocol::Member;
     pub use bourdon_wire::{
         Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, MessageName, OrderNumber, Rank, Sequence, TopicId,
         TopicName,
@@ -126,18 +132,23 @@ pub mod topics {
 
 pub use bourdon_port::Waker;
 pub use bourdon_protocol::{
-    ClientEvent, DirectMessage, DirectOutcome, Event, FencingToken, GroupState, Message, Refusal, Standing, View,
+    ClientEvent, DirectMessage, Event, FencingToken, GroupState, Message, Refusal, Standing, To, View,
 };
+pub use builder::NodeBuilder;
 pub use channels::Channels;
 pub use claim::Claim;
 pub use client_node::ClientNode;
 pub use close::CloseReport;
-pub use config::Settings;
+pub use closed::Closed;
+pub use config::{Settings, Start};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
-pub use inline::{Error, InlineNode};
+pub use inline::InlineNode;
 pub use locks::{Election, ElectionState, Guard, LockRequest};
+pub use node_error::Error;
+pub use request::{Call, Reply, Request};
 pub use snapshot::{Snapshot, SnapshotRequest};
-pub use threaded::{DirectNews, DirectTo, Handles, Info, Node, Publication, Subscription};
+pub use subscribe::{Overrun, Subscribe};
+pub use threaded::{Info, Node, Publication, Subscription};
 pub use topic::{Payload, Topic};

@@ -193,7 +193,8 @@ impl LockRequest {
 /// use std::time::Duration;
 ///
 /// let settings = bourdon::Settings::load("bourdon.toml".as_ref())?;
-/// let (node, _publication, _subscription) = bourdon::Node::start(&settings)?;
+/// let node = bourdon::Node::open(&settings)?;
+/// node.join()?;
 /// let guard = node.lock("backup.nightly", Duration::from_secs(30))?;
 /// while guard.lost().is_none() {
 ///     write(guard.token()); // the resource refuses a lower token than it has seen
@@ -251,7 +252,8 @@ fn lost(state: &LockState) -> Option<Lost> {
 /// use std::time::Duration;
 ///
 /// let settings = bourdon::Settings::load("bourdon.toml".as_ref())?;
-/// let (node, _publication, _subscription) = bourdon::Node::start(&settings)?;
+/// let node = bourdon::Node::open(&settings)?;
+/// node.join()?;
 /// let mut election = node.election("prices.writer")?;
 /// election.campaign()?;
 /// while let Some(state) = election.next(Duration::MAX)? {

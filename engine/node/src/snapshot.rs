@@ -109,13 +109,13 @@ impl fmt::Debug for Snapshot {
 
 /// The requests that a node has handed out, and the answers to them.
 #[derive(Debug)]
-pub(crate) struct Requests {
+pub(crate) struct SnapshotRequests {
     sender: Sender<Answer>,
     answers: Receiver<Answer>,
     limit_bytes: usize,
 }
 
-impl Requests {
+impl SnapshotRequests {
     /// Of a node whose port is woken by this waker.
     pub(crate) fn new(limit_bytes: usize, waker: Waker) -> Self {
         let (sender, answers) = mailbox(ANSWERS_MAX, move || waker.wake());

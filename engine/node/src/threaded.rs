@@ -3,7 +3,7 @@
 //! An inline node needs its application to poll it; an application that computes, blocks or waits for a user can't
 //! promise that. Here a data agent (`threaded/agent.rs`) keeps the protocol going on its own thread, the control thread
 //! (`threaded/control.rs`) decides about views, locks and elections, and the admin thread (`admin/server.rs`) answers
-//! clients that query the node. Groups that run beside each other ([`Node::start_beside`]) share data agents
+//! clients that query the node. Groups that run beside each other ([`Node::open_beside`]) share data agents
 //! and control thread (`threaded/agents.rs`). The application's threads hold a [`Publication`] or a [`Subscription`]
 //! each: one end of a ring whose other end the data agent has. Rings carry messages only. All else is rare and goes by
 //! mailbox, as values: commands to the agent, events from it.
@@ -13,12 +13,14 @@
 //! today. `docs/decisions/rings-carry-bytes.md` has the figures.
 //!
 //! Invariants: dropping a [`Node`] leaves no thread, file or socket. A message that a [`Publication`] took is
-//! published in its order, or dropped with a [`Event::Dropped`] if the group can never take it. A system
+//! published in its order, or dropped with an [`Event::Dropped`](crate::Event::Dropped) if the group can never take it.
+//! A system
 //! call is made for a message only to wake a thread that sleeps.
 
 mod acknowledgement;
 mod agent;
 mod agents;
+mod calls;
 pub(crate) mod claim;
 pub(crate) mod closing;
 pub(crate) mod commands;
@@ -33,12 +35,12 @@ mod hosted;
 mod intake;
 mod outlet;
 mod publication;
+mod subscription;
 #[cfg(test)]
 mod tests;
 
-pub use direct::{DirectNews, DirectTo};
-pub use handles::Subscription;
 pub use publication::{NotAcknowledged, Publication};
+pub use subscription::Subscription;
 
 use crate::admin::server::{self, Control};
 use crate::close::CloseReport;
@@ -46,24 +48,26 @@ use crate::config::{Role, Settings, group_of};
 use crate::counters::CountersFile;
 use crate::deadline::{Canceller, Deadline};
 use crate::directory::SOCKET_SUFFIX;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
 use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
 use crate::mailbox::{Receiver, mailbox};
-use crate::patterns::Pattern;
+use crate::node_error::Error;
+use crate::request::{Call, Outbound, Reply, RequestError};
+use crate::subscribe::Subscribe;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
-use bourdon_protocol::{CallId, Event};
+use bourdon_protocol::{DirectMessage, Refusal, To};
 use bourdon_ring::counters as cells;
-use bourdon_ring::signal::{Bell, Flag};
+use bourdon_ring::signal::Flag;
 use bourdon_wire::TopicName;
+use calls::Caller;
 use closing::Stop;
-use commands::{COMMANDS_MAX, Command, Commands, EVENTS_MAX};
-use direct::{DirectCommand, NEWS_MAX};
-use end::{End, lock};
-use handles::Inlet;
+use commands::{COMMANDS_MAX, Command, Commands};
+use control::Vacancy;
+use direct::MESSAGES_MAX;
+use end::{End, WhyClosed, lock};
 use hosted::{Ending, Ends, Hosted};
-use publication::PublisherEnd;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -71,41 +75,46 @@ use std::sync::Mutex;
 use std::sync::mpsc::{self, sync_channel};
 use std::time::{Duration, Instant};
 
-/// What a threaded node is started with beside its settings.
-#[derive(Clone, Debug)]
-pub struct Handles {
-    /// How many threads publish, each with a [`Publication`].
-    pub publications: usize,
-    /// The topics of each [`Subscription`], by patterns; none means all.
-    pub subscriptions: Vec<Vec<Pattern>>,
-}
-
-/// A running node. Any thread may call it; shared in an `Arc`, by several at once.
+/// A member or observer with threads of its own. Any thread may call it; shared in an `Arc`, by several at once.
+///
+/// It is opened, then joined: a [`Subscription`] that is made in between misses nothing. A node that is dropped goes on
+/// for `threads.drop_timeout_ns` at most, while a message that it accepted may be lost with it; [`Node::close`]
+/// reports.
+///
+/// ```no_run
+/// use bourdon::{Deadline, Node, Settings, Subscribe};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::open(&Settings::load("bourdon.toml".as_ref())?)?;
+/// let mut trades = node.subscribe(Subscribe::to("md.*.trades"))?;
+/// node.join()?;
+/// while let Some(delivery) = trades.next(Deadline::NEVER)? {
+///     println!("{delivery:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Node {
-    group: String,
+    settings: Box<Settings>,
     info: Info,
     stop: Stop,
-    /// Wakes the data agent.
-    waker: Waker,
-    /// Whether that is needed.
-    bell: Bell,
+    /// The group, until it is joined; and what is handed to it.
+    group: Mutex<Group>,
     /// How the group ended; none once that is known.
     outcome: Mutex<Option<mpsc::Receiver<Result<CloseReport, Error>>>>,
     /// The group has ended.
     ended: Flag,
     admin: Option<Control>,
-    events: Mutex<Receiver<Event>>,
-    /// Rung for events and news of direct messages.
-    events_waker: Waker,
     counters: CountersFile,
     commands: Commands,
     locks: Locks,
-    news: Mutex<Receiver<DirectNews>>,
-    /// Direct messages sent so far.
-    tickets: Mutex<u64>,
-    datagram_max_bytes: usize,
-    canceller: Canceller,
+    messages: Mutex<Receiver<DirectMessage>>,
+    /// Rung for direct messages and the outcomes of calls.
+    news_waker: Waker,
+    caller: Caller,
+    /// What announces work to the data agent.
+    agent: handles::Agent,
     /// The threads, which end with the last group that they run.
     place: Place,
 }
@@ -141,69 +150,59 @@ impl Info {
     }
 }
 
-/// The ends of a group's rings and mailboxes that the application and the admin thread have.
-struct Outside {
-    publishers: Vec<PublisherEnd>,
-    inlets: Vec<Inlet>,
-    held_up_by: cells::Reader,
-    events: Receiver<Event>,
-    events_waker: Waker,
-    news: Receiver<DirectNews>,
-    admin: server::Prepared,
+/// What the application hands to its group.
+struct Group {
+    /// The group itself until it is joined, and its seat at the control thread.
+    opened: Option<(Box<Hosted>, Vacancy)>,
+    /// Publications made so far.
+    publications: usize,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group").field("publications", &self.publications).finish_non_exhaustive()
+    }
 }
 
 impl Node {
-    /// Starts a node with one publication and one subscription to all topics.
-    ///
-    /// # Errors
-    /// As [`Node::start_with`].
-    pub fn start(settings: &Settings) -> Result<(Self, Publication, Subscription), Error> {
-        let handles = Handles { publications: 1, subscriptions: vec![Vec::new()] };
-        let (node, mut publications, mut subscriptions) = Self::start_with(settings, &handles)?;
-        Ok((node, publications.remove(0), subscriptions.remove(0)))
-    }
-
-    /// Starts a node, and `threads.data_agents` data agents and a control thread for it. All subscriptions exist before
-    /// the first message is delivered, so that none is missed.
+    /// Opens sockets, counters file and admin socket, and starts `threads.data_agents` data agents and a control
+    /// thread. The group does not run until [`Node::join`]: nothing is sent, and nothing that is received is used.
     ///
     /// # Errors
     /// If the settings contradict themselves, or the network, the core or the directory can't be used; the text
     /// gives what to do.
-    pub fn start_with(
-        settings: &Settings,
-        handles: &Handles,
-    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), Error> {
+    pub fn open(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         settings.check_leaning(false)?;
-        Self::start_at(Agents::start(&settings.threads)?.place()?, settings, handles)
+        Self::open_at(Agents::start(&settings.threads)?.place()?, settings)
     }
 
-    /// Starts a node of another group, usually of a channel ([`Settings::for_channel`]), on the threads of this one:
-    /// on the data agent that runs the fewest groups, and on the same control thread. The threads end with the last
-    /// node; what `settings.threads` names of them has no effect.
+    /// As [`Node::open`], of a channel of this node's settings, on the threads of this node
+    /// ([`Node::open_beside`]).
     ///
     /// # Errors
-    /// As [`Node::start_with`].
-    pub fn start_beside(
-        &self,
-        settings: &Settings,
-        handles: &Handles,
-    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), Error> {
+    /// As [`Node::open`]; and if there is no such channel.
+    pub fn channel(&self, name: &str) -> Result<Self, Error> {
+        self.open_beside(&self.settings.for_channel(name)?)
+    }
+
+    /// As [`Node::open`], of another group, on the threads of this node: on the data agent that runs the fewest groups,
+    /// and on the same control thread. The threads end with the last node; what `settings.threads` names of them has no
+    /// effect.
+    ///
+    /// # Errors
+    /// As [`Node::open`].
+    pub fn open_beside(&self, settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
-        settings.check_leaning(group_of(&settings.group.name) == Some(&self.group))?;
+        settings.check_leaning(group_of(&settings.group.name) == Some(&self.settings.group.name))?;
         let agents = self.place.agents();
         let mut settings = settings.clone();
         settings.threads.idle = agents.idle();
-        Self::start_at(agents.place()?, &settings, handles)
+        Self::open_at(agents.place()?, &settings)
     }
 
-    fn start_at(
-        place: Place,
-        settings: &Settings,
-        handles: &Handles,
-    ) -> Result<(Self, Vec<Publication>, Vec<Subscription>), Error> {
-        settings.check_ring_memory(handles.publications, handles.subscriptions.len())?;
-        let (mut inside, outside) = ends(settings, handles)?;
+    fn open_at(place: Place, settings: &Settings) -> Result<Self, Error> {
+        let (mut inside, outside) = ends()?;
         let mut node = InlineNode::join_beside(settings)?;
         held_up::write(&mut inside.held_up, node.engine.process().unavailable());
         let (file, counters) = node.create_counters(settings)?;
@@ -220,52 +219,110 @@ impl Node {
         let (commands, commands_in) = mailbox(COMMANDS_MAX, ring());
         let (stop, ended, (outcome_in, outcome)) = (Stop::default(), Flag::new(), sync_channel(1));
         let ending = (ended.clone(), outcome_in.clone());
-        let (control, route) = place.control().take_over(&mut node, settings, ring(), ending);
-        let mut wakers: Vec<_> = inside.outlets.iter().map(|outlet| outlet.waker.clone()).collect();
-        wakers.extend(inside.publications.iter().map(|intake| intake.waker().clone()));
-        let canceller = Canceller::new(Flag::new(), wakers.clone());
-        wakers.extend([outside.events_waker.clone(), place.control().waker().clone()]);
-        let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), wakers, outcome_in) };
-        place.run(Hosted::new(node, settings, inside, commands_in, control, counters, ending), ended.clone());
+        let (control, route, vacancy) = place.control().prepare(&node, ring(), ending);
+        let canceller = Canceller::new().map_err(io("making an eventfd"))?;
+        let caller = Caller::new(&node, commands.clone(), outside.news_waker.clone(), canceller.clone());
+        node.share_calls(ring());
+        let wakers = vec![outside.news_waker.clone(), place.control().waker().clone()];
+        let closed = WhyClosed::default();
+        let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), closed.clone(), wakers, outcome_in) };
+        let hosted = Hosted::new(node, inside, commands_in, control, counters, ending);
+        let agent = handles::Agent {
+            work: bells.work.clone(),
+            room: bells.room.clone(),
+            waker,
+            held_up_by: outside.held_up_by,
+            canceller,
+            closed,
+        };
         let mut node = Self {
-            group: settings.group.name.clone(),
+            settings: Box::new(settings.clone()),
             info,
             stop,
-            waker,
-            bell: bells.work.clone(),
+            group: Mutex::new(Group { opened: Some((Box::new(hosted), vacancy)), publications: 0 }),
             outcome: Mutex::new(Some(outcome)),
             ended,
             admin: None,
-            events: Mutex::new(outside.events),
-            events_waker: outside.events_waker,
             counters: file,
             commands,
             locks: Locks::new(route),
-            news: Mutex::new(outside.news),
-            tickets: Mutex::new(0),
-            datagram_max_bytes: settings.limits.mtu_bytes,
-            canceller,
+            messages: Mutex::new(outside.messages),
+            news_waker: outside.news_waker,
+            caller,
+            agent,
             place,
         };
         node.start_admin(outside.admin, cells)?;
-        let is_member = settings.process.role == Role::Member;
-        let agent = publication::Agent {
-            bell: bells.work.clone(),
-            waker: node.waker.clone(),
-            held_up_by: outside.held_up_by,
-            cancelled: node.canceller.clone(),
-        };
-        let limit_bytes = is_member.then_some(settings.limits.max_message_bytes);
-        let publication = |end| Publication::new(end, agent.clone(), limit_bytes);
-        let publications = outside.publishers.into_iter().map(publication).collect();
-        let subscription = |inlet| Subscription::new(inlet, &bells.room, &node.waker);
-        let subscriptions = outside.inlets.into_iter().map(subscription).collect();
-        Ok((node, publications, subscriptions))
+        Ok(node)
+    }
+
+    /// Starts the group: it is formed or joined from now on, and delivery begins. Every [`Subscription`] that was made
+    /// before misses nothing. Of a node that is joined already, this does nothing.
+    ///
+    /// # Errors
+    /// [`Error::ThreadsGone`] if a panic has ended the threads, [`Error::Closed`] if the node has ended.
+    pub fn join(&self) -> Result<(), Error> {
+        let mut group = lock(&self.group);
+        self.check_open()?;
+        if !self.place.is_running() {
+            return Err(Error::ThreadsGone);
+        }
+        let Some((mut hosted, vacancy)) = group.opened.take() else { return Ok(()) };
+        let plane = hosted.begin();
+        self.place.control().take_over(&self.settings, plane, vacancy);
+        self.place.run(hosted, self.ended.clone());
+        Ok(())
+    }
+
+    /// Subscribes to some topics, or to all; a pattern will do: see [`Subscribe`]. A subscription that is made before
+    /// [`Node::join`] misses nothing. One that is made later begins where this process is: its first item is the view
+    /// that the next message is delivered in, if there is one.
+    ///
+    /// # Errors
+    /// If a pattern is none, the process can't begin where it was asked to, there is no memory for the ring
+    /// (`threads.subscription_ring_bytes`), or the node has ended.
+    pub fn subscribe(&self, subscribe: impl Into<Subscribe>) -> Result<Subscription, Error> {
+        let subscribe = subscribe.into();
+        let mut group = lock(&self.group);
+        self.check_open()?;
+        self.settings.check_ring_memory(0, 1)?;
+        let chosen = subscribe.chosen(&self.settings, group.opened.is_some())?;
+        let (outlet, inlet) = outlet::ends(chosen).map_err(io("making an eventfd"))?;
+        match &mut group.opened {
+            Some((hosted, _)) => hosted.add_outlet(outlet),
+            None => self.commands.send(Command::Subscribe(Box::new(outlet))),
+        }
+        Ok(Subscription::new(inlet, self.agent.clone()))
+    }
+
+    /// Makes a publication. At an observer it refuses every message with
+    /// [`Refusal::Role`](crate::Refusal::Role).
+    ///
+    /// # Errors
+    /// If there is no memory for its ring (`threads.publication_ring_bytes`), or the node has ended.
+    pub fn publication(&self) -> Result<Publication, Error> {
+        let mut group = lock(&self.group);
+        self.check_open()?;
+        self.settings.check_ring_memory(1, 0)?;
+        let ring_bytes = self.settings.threads.publication_ring_bytes;
+        let (intake, end) = intake::ends(group.publications, ring_bytes).map_err(io("making an eventfd"))?;
+        group.publications += 1;
+        match &mut group.opened {
+            Some((hosted, _)) => hosted.add_intake(intake),
+            None => self.commands.send(Command::Publish(Box::new(intake))),
+        }
+        let is_member = self.settings.process.role == Role::Member;
+        let limit_bytes = is_member.then_some(self.settings.limits.max_message_bytes);
+        Ok(Publication::new(end, self.agent.clone(), limit_bytes))
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        if self.is_running() { Ok(()) } else { Err(Error::Closed(self.agent.closed.get())) }
     }
 
     /// Opens the admin socket beside the counters file.
     fn start_admin(&mut self, prepared: server::Prepared, cells: cells::Reader) -> Result<(), Error> {
-        let (commands, waker, stop) = (self.commands.clone(), self.waker.clone(), self.stop.clone());
+        let (commands, waker, stop) = (self.commands.clone(), self.agent.waker.clone(), self.stop.clone());
         let agent = server::AgentHandle { commands, waker, stop };
         let (directory, name) = (self.counters.directory(), format!("{}{SOCKET_SUFFIX}", self.counters.stem()));
         directory.check_socket(&name)?;
@@ -293,25 +350,64 @@ impl Node {
         self.command(Command::Leave)
     }
 
-    /// Sends a message of at most one datagram beside the stream; [`Node::poll_direct`] reports its outcome by
-    /// this name. `None` if too much waits already, or it is longer than any datagram.
-    pub fn send_direct(&self, to: DirectTo<'_>, payload: &[u8]) -> Option<CallId> {
-        let mut tickets = lock(&self.tickets); // held, so that calls are taken in the order of their names
-        let call = CallId(*tickets);
-        let fits = payload.len() <= self.datagram_max_bytes;
-        let taken = fits && self.command(Command::Direct(DirectCommand::new(call, to, payload)));
-        *tickets += u64::from(taken);
-        taken.then_some(call)
+    /// Sends a request of at most one datagram beside the stream, and waits for the reply of the receiver's
+    /// application.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let settings = bourdon::Settings::default();
+    /// use bourdon::{Node, To};
+    /// use std::time::Duration;
+    ///
+    /// let node = Node::open(&settings)?;
+    /// node.join()?;
+    /// let reply = node.request(To::Nearest, b"es", Duration::from_millis(20))?;
+    /// println!("{:?} from {:?}", reply.payload(), reply.from());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Why there is no reply: it was refused, declined, or not answered by the deadline. After
+    /// [`RequestError::Unanswered`] it may have been executed.
+    pub fn request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
+        self.caller.call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
     }
 
-    /// The next direct message received, or what became of one sent. [`Node::events_fd`] is readable for these
-    /// as well.
-    pub fn poll_direct(&self) -> Option<DirectNews> {
-        let news = lock(&self.news).take();
-        if news.is_some() && self.bell.clone().must_ring() {
-            self.waker.wake(); // there is room for what had to wait
+    /// As [`Node::request`], but comes back at once: [`Call::try_reply`] returns the reply. [`Node::news_fd`] is
+    /// readable once there is one.
+    ///
+    /// # Errors
+    /// If it is too long, 256 commands wait already, or the node has ended. The call hands out any other refusal.
+    pub fn try_request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
+        self.caller.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+    }
+
+    /// Sends a message of at most one datagram beside the stream, and waits until a process has taken it: its process,
+    /// not its application.
+    ///
+    /// # Errors
+    /// As [`Node::request`].
+    pub fn send(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
+        self.caller.call(&Outbound { to, payload, is_request: false, deadline: deadline.into() })
+    }
+
+    /// As [`Node::send`], but comes back at once. The outcome comes after 5 s at the latest.
+    ///
+    /// # Errors
+    /// As [`Node::try_request`].
+    pub fn try_send(&self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
+        self.caller.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+    }
+
+    /// The next direct message received. At most 512 wait to be fetched; more are refused, and their senders learn of
+    /// it. [`Node::news_fd`] is readable then.
+    pub fn poll_direct(&self) -> Option<DirectMessage> {
+        let message = lock(&self.messages).take();
+        if message.is_some() && self.agent.work.clone().must_ring() {
+            self.agent.waker.wake(); // there is room for what had to wait
         }
-        news
+        message
     }
 
     /// Waits for a lock, for so long at most; without a limit if that is [`Duration::MAX`], not at all if it is zero.
@@ -341,9 +437,9 @@ impl Node {
         Ok(self.locks.election(TopicName::new(name)?, None))
     }
 
-    /// Ends the waits of its publications, from any thread. A [`Subscription::wait`] that is under way returns early.
+    /// Ends the waits of its publications and subscriptions, from any thread.
     pub fn canceller(&self) -> Canceller {
-        self.canceller.clone()
+        self.agent.canceller.clone()
     }
 
     /// What it chose.
@@ -351,20 +447,15 @@ impl Node {
         &self.info
     }
 
-    /// The next event, if there is one.
-    pub fn poll_event(&self) -> Option<Event> {
-        lock(&self.events).take()
-    }
-
-    /// Readable when there are events, or when the node has ended; [`Node::clear_events`] first, then
+    /// Readable when there are news of direct messages, or when the node has ended; [`Node::clear_news`] first, then
     /// fetch.
-    pub fn events_fd(&self) -> BorrowedFd<'_> {
-        self.events_waker.as_fd()
+    pub fn news_fd(&self) -> BorrowedFd<'_> {
+        self.news_waker.as_fd()
     }
 
-    /// Takes the readiness of [`Node::events_fd`] back.
-    pub fn clear_events(&self) {
-        self.events_waker.clear();
+    /// Takes the readiness of [`Node::news_fd`] back.
+    pub fn clear_news(&self) {
+        self.news_waker.clear();
     }
 
     /// Whether it still runs: it ends by [`Node::close`], by request on the admin socket, or because its port
@@ -386,24 +477,20 @@ impl Node {
             self.stop.begin_in_callback();
         }
         self.stop.close(deadline.into());
-        let mut report = self.end()?;
-        while let Some(event) = self.poll_event() {
-            let Event::Dropped { publication, first, last, .. } = event else { continue };
-            if !report.dropped.contains(&(publication, first..=last)) {
-                report.dropped.push((publication, first..=last));
-            }
-        }
-        report.dropped.sort_by_key(|(publication, numbers)| (*publication, *numbers.start()));
-        Ok(report)
+        self.end()
     }
 
     fn end(&mut self) -> Result<CloseReport, Error> {
         let Some(outcomes) = lock(&self.outcome).take() else { return Ok(CloseReport::default()) };
+        if let Some((hosted, vacancy)) = lock(&self.group).opened.take() {
+            drop(vacancy);
+            hosted.discard();
+        }
         if self.place.control().is_current() {
             self.stop.begin_in_callback();
         }
         self.stop.stop();
-        self.waker.wake();
+        self.agent.waker.wake();
         let outcome = outcomes.recv();
         if !self.place.control().is_current() {
             let _ = outcomes.recv(); // fails once the control thread has no part of the group any more
@@ -426,26 +513,25 @@ impl Drop for Node {
     }
 }
 
-/// Makes a group's rings and mailboxes.
-fn ends(settings: &Settings, handles: &Handles) -> Result<(Ends, Outside), Error> {
-    let io = |doing| move |source| Error::Io { doing, source };
+/// The ends of a group's mailboxes that the application and the admin thread have.
+struct Outside {
+    held_up_by: cells::Reader,
+    messages: Receiver<DirectMessage>,
+    news_waker: Waker,
+    admin: server::Prepared,
+}
+
+fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
+    move |source| Error::Io { doing, source }
+}
+
+/// Makes a group's mailboxes.
+fn ends() -> Result<(Ends, Outside), Error> {
     let (held_up, held_up_by) = held_up::cells();
-    let ring_bytes = settings.threads.publication_ring_bytes;
-    let publications = (0..handles.publications).map(|_| intake::ends(ring_bytes));
-    let publications: Result<Vec<_>, _> = publications.collect();
-    let (publications, publishers) = publications.map_err(io("making an eventfd"))?.into_iter().unzip();
-    let subscriptions = handles.subscriptions.iter().map(|patterns| outlet::ends(settings, patterns));
-    let subscriptions: Result<Vec<_>, _> = subscriptions.collect();
-    let (outlets, inlets) = subscriptions.map_err(io("making an eventfd"))?.into_iter().unzip();
-    let events_waker = Waker::new().map_err(io("making an eventfd"))?;
-    let wake = || {
-        let waker = events_waker.clone();
-        move || waker.wake()
-    };
-    let (listener, events) = mailbox(EVENTS_MAX, wake());
-    let (news_sender, news) = mailbox(NEWS_MAX, wake());
+    let news_waker = Waker::new().map_err(io("making an eventfd"))?;
+    let ringer = news_waker.clone();
+    let (messages_in, messages) = mailbox(MESSAGES_MAX, move || ringer.wake());
     let seats = server::prepare().map_err(io("preparing the admin socket"))?;
-    let (listeners, replies) = ([listener, seats.listener], seats.replies);
-    let inside = Ends { publications, outlets, held_up, listeners, replies, news: news_sender };
-    Ok((inside, Outside { publishers, inlets, held_up_by, events, events_waker, news, admin: seats.control }))
+    let inside = Ends { held_up, listener: seats.listener, replies: seats.replies, messages: messages_in };
+    Ok((inside, Outside { held_up_by, messages, news_waker, admin: seats.control }))
 }

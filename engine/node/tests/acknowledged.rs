@@ -1,9 +1,9 @@
 //! Numbers of messages, acknowledgements by level, and waits for room and acknowledgement.
 
-use crate::common::{PATIENCE, TOPIC, World, poll_until, read, until};
+use crate::common::{PATIENCE, TOPIC, World, events, next_event, poll_until, read, start, until};
 use bourdon::error::NotAcknowledged;
 use bourdon::settings::Reliability;
-use bourdon::{Deadline, Event, Handles, InlineNode, Node, Refusal};
+use bourdon::{Deadline, Event, InlineNode, Node, Refusal};
 use std::time::Duration;
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -13,12 +13,11 @@ fn messages_are_numbered_and_acknowledged_at_every_level() {
     use Reliability::{BestEffort, Reliable, Stable, Uniform, Unreliable};
     for reliability in [Unreliable, BestEffort, Reliable, Uniform, Stable] {
         let world = World::new(2);
-        let start = |rank| {
+        let mut nodes = [0, 1].map(|rank| {
             let mut settings = world.member(rank);
             settings.group.reliability = reliability;
-            Node::start(&settings).expect("it starts")
-        };
-        let mut nodes = [0, 1].map(start);
+            start(&settings)
+        });
         for (_, publication, _) in &mut nodes {
             for number in 1..=100 {
                 assert_eq!(publication.publish(&TOPIC, b"one", PATIENCE), Ok(number), "{reliability:?}");
@@ -35,9 +34,10 @@ fn messages_are_numbered_and_acknowledged_at_every_level() {
 #[test]
 fn publications_of_one_node_have_numbers_of_their_own() {
     let world = World::new(2);
-    let handles = Handles { publications: 2, subscriptions: Vec::new() };
-    let (_node, mut publications, _) = Node::start_with(&world.member(0), &handles).expect("it starts");
-    let (_other, _publication, _subscription) = Node::start(&world.member(1)).expect("it starts");
+    let node = Node::open(&world.member(0)).expect("it opens");
+    let mut publications = [0, 1].map(|_| node.publication().expect("it is open"));
+    node.join().expect("it joins");
+    let (_other, _publication, _subscription) = start(&world.member(1));
     for round in 0..50 {
         for (place, publication) in publications.iter_mut().enumerate() {
             for _ in 0..=place {
@@ -67,7 +67,7 @@ fn what_a_member_of_the_view_lacks_is_not_acknowledged() {
             settings
         };
         let mut other = InlineNode::join(&settings(1)).expect("it joins");
-        let (node, mut publication, _subscription) = Node::start(&settings(0)).expect("it starts");
+        let (node, mut publication, _subscription) = start(&settings(0));
         poll_until(&mut other, "the view", |other| other.is_formed());
         poll_until(&mut other, "the first message", |_| {
             publication.published() > 0 || publication.publish(&TOPIC, b"one", SHORT).is_ok()
@@ -92,7 +92,7 @@ fn what_a_member_of_the_view_lacks_is_not_acknowledged() {
 #[test]
 fn views_that_change_lose_no_acknowledgement() {
     let world = World::new(3);
-    let start = |rank| Node::start(&world.member(rank)).expect("it starts");
+    let start = |rank| start(&world.member(rank));
     let (_first, mut publication, mut subscription) = start(0);
     let (_second, _publication, _subscription) = start(1);
     let third = start(2);
@@ -115,7 +115,7 @@ fn a_publisher_waits_for_room_and_is_woken_for_it() {
     let world = World::new(1);
     let mut settings = world.member(0);
     settings.threads.subscription_ring_bytes = 1 << 18;
-    let (node, mut publication, mut subscription) = Node::start(&settings).expect("it starts");
+    let (node, mut publication, mut subscription) = start(&settings);
     const COUNT: usize = 20_000; // ten times what both rings and the window hold
     let publisher = std::thread::spawn(move || {
         for number in 1..=COUNT as u64 {
@@ -132,7 +132,7 @@ fn a_publisher_waits_for_room_and_is_woken_for_it() {
 #[test]
 fn a_deadline_a_canceller_and_the_end_of_the_node_end_a_wait() {
     let world = World::new(2); // the other member never comes
-    let start = || Node::start(&world.member(0)).expect("it starts");
+    let start = || start(&world.member(0));
     let (node, mut publication, _subscription) = start();
     let forming = Refusal::Forming { missing: 0b10 };
     assert_eq!(publication.publish(&TOPIC, b"one", SHORT), Err(forming));
@@ -159,7 +159,7 @@ fn a_wait_for_an_acknowledgement_ends_with_the_node() {
     let mut other = InlineNode::join(&world.member(0)).expect("it joins");
     let mut settings = world.member(1);
     settings.threads.drop_timeout_ns = 0;
-    let (node, mut publication, _subscription) = Node::start(&settings).expect("it starts");
+    let (node, mut publication, _subscription) = start(&settings);
     poll_until(&mut other, "the view", |_| publication.try_publish(&TOPIC, b"one").is_ok());
     poll_until(&mut other, "an acknowledgement", |_| publication.acknowledged() == 1);
     publication.publish(&TOPIC, b"two", PATIENCE).expect("there is room"); // the other member does not run any more
@@ -174,10 +174,11 @@ fn a_message_that_the_group_can_never_take_is_dropped_by_its_number() {
     let world = World::new(2);
     let mut settings = world.member(0);
     settings.limits.max_message_bytes = 60_000;
-    let (node, mut publication, _own) = Node::start(&settings).expect("it starts");
+    let (node, mut publication, _own) = start(&settings);
+    let mut events = events(&node);
     settings.process.rank = 1;
     settings.network.receive_buffer_bytes = 64 << 10; // a quarter of its window is shorter than the message
-    let (_other, _unused, mut subscription) = Node::start(&settings).expect("it starts");
+    let (_other, _unused, mut subscription) = start(&settings);
     assert_eq!(publication.publish(&TOPIC, b"short", PATIENCE), Ok(1));
     publication.wait_acknowledged(1, PATIENCE).expect("both run");
     assert_eq!(publication.publish(&TOPIC, &[7; 60_000], PATIENCE), Ok(2));
@@ -187,7 +188,7 @@ fn a_message_that_the_group_can_never_take_is_dropped_by_its_number() {
     assert_eq!((read(&mut subscription, 2).len(), publication.acknowledged()), (2, 3));
     let mut dropped = None;
     until("the event", || {
-        let event = node.poll_event();
+        let event = next_event(&mut events);
         dropped = event.filter(|event| matches!(event, Event::Dropped { .. })).or(dropped.take());
         dropped.is_some()
     });

@@ -4,7 +4,7 @@
 use crate::common::{TOPIC, World, fresh_address, until};
 use bourdon::id::{GroupId, MessageName};
 use bourdon::settings::{ChannelSettings, Order, Reliability};
-use bourdon::{Channels, Delivery, Handles, Message, Node, Publication, Refusal, Settings, Subscription};
+use bourdon::{Channels, Delivery, Message, Node, Publication, Refusal, Settings, Subscribe, Subscription};
 
 /// Channel, and the number that is the payload.
 type Got = (String, u64);
@@ -171,20 +171,21 @@ struct Threads {
 
 impl Threads {
     fn start(settings: &Settings) -> Self {
-        let handles = Handles { publications: 1, subscriptions: vec![Vec::new()] };
-        let one = |(node, mut publications, mut subscriptions): (_, Vec<_>, Vec<_>)| {
-            (node, publications.remove(0), subscriptions.remove(0))
+        let one = |node: Node| {
+            let publication = node.publication().expect("there is memory");
+            let subscription = node.subscribe(Subscribe::all()).expect("there is memory");
+            node.join().expect("it starts");
+            (node, publication, subscription)
         };
-        let group = one(Node::start_with(settings, &handles).expect("it starts"));
-        let fills = settings.for_channel("fills").expect("there is one");
-        let fills = one(group.0.start_beside(&fills, &handles).expect("it starts"));
+        let group = one(Node::open(settings).expect("it opens"));
+        let fills = one(group.0.channel("fills").expect("it opens"));
         Self { nodes: vec![group, fills], orders: Vec::new(), fills: 0, early: 0, names: Vec::new() }
     }
 
     /// Reads some fills first, and then what is there of the orders: none of those fills may miss its order.
     fn poll(&mut self, group: GroupId) {
         let mut numbers = Vec::new();
-        self.nodes[1].2.poll(4, |delivery| numbers.extend(delivery.message().map(number)));
+        self.nodes[1].2.poll(4, |delivery| numbers.extend(delivery.message().map(number))).expect("it runs");
         let (orders, names) = (&mut self.orders, &mut self.names);
         let mut note = |delivery: Delivery<'_>| {
             let Some(message) = delivery.message() else { return };
@@ -193,7 +194,7 @@ impl Threads {
             orders[number] = true;
             names.push(message.message_name(group));
         };
-        while self.nodes[0].2.poll(64, &mut note) > 0 {}
+        while self.nodes[0].2.poll(64, &mut note).expect("it runs") > 0 {}
         self.fills += numbers.len() as u64;
         let is_early = |number: &&u64| self.orders.get(**number as usize) != Some(&true);
         self.early += numbers.iter().filter(is_early).count() as u64;

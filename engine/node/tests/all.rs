@@ -3,6 +3,7 @@
 mod acknowledged;
 mod after;
 mod beside;
+mod builder;
 mod channels;
 mod closing;
 mod common;
@@ -14,7 +15,9 @@ mod locks;
 mod mesh;
 mod order_book;
 mod places;
+mod requests;
 mod snapshots;
+mod subscriptions;
 mod threaded;
 
 #[path = "../../../tools/skipped.rs"]

@@ -1,16 +1,16 @@
 //! Groups beside each other on real sockets: several data agents, one control thread, one judgement of what is alive.
 
-use crate::common::{PATIENCE, TOPIC, World, cell, fresh_address, read, until};
+use crate::common::{self, PATIENCE, Started, TOPIC, World, cell, fresh_address, joined, next_event, read, until};
 use bourdon::event::Why;
 use bourdon::settings::{ChannelDetector, ChannelSettings, IdleStrategy};
-use bourdon::{Event, Handles, Node, Publication, Settings, Subscription};
+use bourdon::{Event, Node, Settings, Subscription};
 
 const CHANNELS: [&str; 3] = ["trades", "quotes", "news"];
 
 /// A group and its channels at one process.
 struct Host {
-    nodes: Vec<(Node, Publication, Subscription)>,
-    events: Vec<Vec<Event>>,
+    nodes: Vec<Started>,
+    events: Vec<(Subscription, Vec<Event>)>,
 }
 
 /// A group of three with three channels, all of which lean on its detectors. In `quotes` ranks are others.
@@ -33,24 +33,19 @@ fn channels() -> Vec<ChannelSettings> {
 
 impl Host {
     fn start(settings: &Settings) -> Self {
-        let handles = Handles { publications: 1, subscriptions: vec![Vec::new()] };
-        let one = |(node, mut publications, mut subscriptions): (_, Vec<_>, Vec<_>)| {
-            (node, publications.remove(0), subscriptions.remove(0))
-        };
-        let mut nodes = vec![one(Node::start_with(settings, &handles).expect("it starts"))];
-        for channel in CHANNELS {
-            let settings = settings.for_channel(channel).expect("there is one");
-            nodes.push(one(nodes[0].0.start_beside(&settings, &handles).expect("it starts")));
+        let group = Node::open(settings).expect("it opens");
+        let channels: Vec<_> = CHANNELS.iter().map(|name| group.channel(name).expect("it opens")).collect();
+        let (mut nodes, mut events) = (Vec::new(), Vec::new());
+        for node in [group].into_iter().chain(channels) {
+            events.push((common::events(&node), Vec::new()));
+            nodes.push(joined(Ok(node)).expect("it joins"));
         }
-        let events = nodes.iter().map(|_| Vec::new()).collect();
         Self { nodes, events }
     }
 
     fn take_events(&mut self) {
-        for ((node, ..), events) in self.nodes.iter_mut().zip(&mut self.events) {
-            while let Some(event) = node.poll_event() {
-                events.push(event);
-            }
+        for (subscription, events) in &mut self.events {
+            events.extend(std::iter::from_fn(|| next_event(subscription)));
         }
     }
 
@@ -58,7 +53,7 @@ impl Host {
     fn has_views_of(&mut self, count: u32) -> bool {
         self.take_events();
         let is_it = |event: &Event| matches!(event, Event::View { members, .. } if members.count_ones() == count);
-        self.events.iter().all(|events| events.iter().any(is_it))
+        self.events.iter().all(|(_, events)| events.iter().any(is_it))
     }
 }
 
@@ -118,7 +113,8 @@ fn channels_learn_of_a_crash_from_their_groups_detectors() {
     for host in &hosts {
         for (channel, rank) in [(1, 1), (2, 2), (3, 1)] {
             let by_group = |event: &Event| matches!(event, Event::Suspected(rank_, Why::Group) if rank_.0 == rank);
-            assert!(host.events[channel].iter().any(by_group), "{channel}: {:?}", host.events[channel]);
+            let events = &host.events[channel].1;
+            assert!(events.iter().any(by_group), "{channel}: {events:?}");
         }
     }
 }
@@ -128,15 +124,14 @@ fn a_channel_that_leans_is_refused_without_its_group() {
     let world = World::new(1);
     let mut group = settings(&world, &channels(), 0);
     group.channels[1].members = None;
-    let handles = Handles { publications: 0, subscriptions: Vec::new() };
     let channel = group.for_channel("trades").expect("there is one");
-    let alone = Node::start_with(&channel, &handles).expect_err("its group is not here");
+    let alone = Node::open(&channel).expect_err("its group is not here");
     assert!(alone.to_string().contains("run it beside the group"), "{alone}");
     let mut other = group.clone();
     (other.group.name, other.group.address) = ("other".to_owned(), fresh_address());
-    let (other, ..) = Node::start_with(&other, &handles).expect("it starts");
-    let beside_another = other.start_beside(&channel, &handles).expect_err("this is another group");
+    let other = Node::open(&other).expect("it opens");
+    let beside_another = other.open_beside(&channel).expect_err("this is another group");
     assert!(beside_another.to_string().contains("\"trades\""), "{beside_another}");
-    let (group, ..) = other.start_beside(&group, &handles).expect("any group may run beside any");
-    group.start_beside(&channel, &handles).expect("this is its group");
+    let group = other.open_beside(&group).expect("any group may run beside any");
+    group.open_beside(&channel).expect("this is its group");
 }

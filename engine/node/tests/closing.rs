@@ -1,9 +1,9 @@
 //! The end of a node: what it accepted arrives, or is reported, within a bound.
 
-use crate::common::{PATIENCE, TOPIC, World, cell, poll_until, read, until};
+use crate::common::{PATIENCE, TOPIC, World, cell, events, next_event, poll_until, read, start, until};
 use bourdon::error::NotAcknowledged;
 use bourdon::settings::IdleStrategy;
-use bourdon::{Event, Handles, InlineNode, Node, Refusal};
+use bourdon::{Event, InlineNode, Node, Refusal};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -87,7 +87,7 @@ fn issue_0_of_20_messages_arrived_that_were_published_before_a_node_was_dropped(
     let world = World::new(2);
     let mut settings = world.member(0);
     settings.threads.drop_timeout_ns = patient();
-    let (node, mut publication, _subscription) = Node::start(&settings).expect("it starts");
+    let (node, mut publication, _subscription) = start(&settings);
     let publishing = std::thread::spawn(move || {
         for number in 0..COUNT {
             publication.publish(&TOPIC, &number.to_le_bytes(), PATIENCE).expect("the group forms");
@@ -95,7 +95,7 @@ fn issue_0_of_20_messages_arrived_that_were_published_before_a_node_was_dropped(
         drop(publication); // it still sends what it accepted
         drop(node);
     });
-    let (_other, _publication, mut subscription) = Node::start(&world.member(1)).expect("it starts");
+    let (_other, _publication, mut subscription) = start(&world.member(1));
     let delivered = read(&mut subscription, COUNT as usize);
     assert!(delivered.iter().zip(0..COUNT).all(|((.., payload), number)| *payload == number.to_le_bytes()));
     publishing.join().expect("no panic");
@@ -137,7 +137,7 @@ fn a_node_that_a_panic_drops_does_not_wait() {
     let mut other = InlineNode::join(&world.member(0)).expect("it joins");
     let mut settings = world.member(1);
     settings.threads.drop_timeout_ns = patient();
-    let (node, mut publication, _own) = Node::start(&settings).expect("it starts");
+    let (node, mut publication, _own) = start(&settings);
     poll_until(&mut other, "the view", |_| publication.try_publish(&TOPIC, b"first").is_ok());
     publication.publish(&TOPIC, b"more", PATIENCE).expect("there is room");
     drops_at_once(node);
@@ -159,7 +159,7 @@ fn drops_at_once(node: impl Send + 'static) {
 #[test]
 fn a_node_that_is_closed_accepts_no_more_sends_the_rest_and_leaves_the_view() {
     let world = World::new(3);
-    let start = |rank| Node::start(&world.member(rank)).expect("it starts");
+    let start = |rank| start(&world.member(rank));
     let [(node, mut publication, _), (second, ..), (_third, ..)] = [0, 1, 2].map(start); // none reads
     publication.publish(&TOPIC, b"first", PATIENCE).expect("there is room");
     publication.wait_acknowledged(1, PATIENCE).expect("the group forms");
@@ -181,8 +181,8 @@ fn a_node_that_is_closed_accepts_no_more_sends_the_rest_and_leaves_the_view() {
 #[test]
 fn the_last_member_and_an_observer_leave_too() {
     let world = World::new(1);
-    let (member, mut publication, _own) = Node::start(&world.member(0)).expect("it starts");
-    let (observer, _unused, _subscription) = Node::start(&world.observer()).expect("it starts");
+    let (member, mut publication, _own) = start(&world.member(0));
+    let (observer, _unused, _subscription) = start(&world.observer());
     let inline = InlineNode::join(&world.observer()).expect("it joins");
     publication.publish(&TOPIC, b"alone", PATIENCE).expect("there is room");
     assert!(observer.close(PATIENCE).expect("it ends well").is_clean());
@@ -196,7 +196,7 @@ fn a_close_reports_the_numbers_that_are_not_acknowledged() {
     let short = Duration::from_nanos(SHORT_NS);
     let world = World::new(2);
     let mut other = InlineNode::join(&world.member(0)).expect("it joins");
-    let (node, mut publication, _own) = Node::start(&world.member(1)).expect("it starts");
+    let (node, mut publication, _own) = start(&world.member(1));
     poll_until(&mut other, "the view", |_| publication.try_publish(&TOPIC, b"first").is_ok());
     poll_until(&mut other, "the first message", |_| publication.acknowledged() == 1);
     for _ in 0..COUNT {
@@ -237,8 +237,8 @@ fn a_close_is_bounded_though_a_subscriber_reads_nothing() {
     let world = World::new(2);
     let mut settings = world.member(1);
     settings.threads.subscription_ring_bytes = 1 << 18;
-    let (node, mut publication, unread) = Node::start(&settings).expect("it starts");
-    let (_other, _unused, mut subscription) = Node::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, unread) = start(&settings);
+    let (_other, _unused, mut subscription) = start(&world.member(0));
     let messages = 600; // 500 bytes each: more than the ring holds, and less than a window
     for _ in 0..messages {
         publication.publish(&TOPIC, &[7; 500], PATIENCE).expect("there is room");
@@ -297,10 +297,10 @@ fn issue_a_removed_node_was_closed_and_dropped_as_if_it_had_lost_nothing() {
 fn issue_a_close_was_clean_though_a_message_had_been_dropped() {
     let world = World::new(2);
     let mut settings = world.member(0);
-    let (node, mut publication, _own) = Node::start(&settings).expect("it starts");
+    let (node, mut publication, _own) = start(&settings);
     settings.process.rank = 1;
     settings.network.receive_buffer_bytes = 64 << 10; // a quarter of its window is shorter than the message
-    let (_other, _unused, _subscription) = Node::start(&settings).expect("it starts");
+    let (_other, _unused, _subscription) = start(&settings);
     publication.publish(&TOPIC, b"short", PATIENCE).expect("there is room");
     publication.wait_acknowledged(1, PATIENCE).expect("both run");
     assert_eq!(publication.publish(&TOPIC, &[7; 60_000], PATIENCE), Ok(2));
@@ -313,9 +313,9 @@ fn issue_a_close_was_clean_though_a_message_had_been_dropped() {
 #[test]
 fn messages_that_a_node_had_accepted_when_it_left_have_an_outcome() {
     let world = World::new(1);
-    let handles = Handles { publications: 1, subscriptions: Vec::new() };
-    let (node, mut publications, _) = Node::start_with(&world.member(0), &handles).expect("it starts");
-    let mut publication = publications.remove(0);
+    let node = Node::open(&world.member(0)).expect("it opens");
+    let (mut publication, mut events) = (node.publication().expect("it is open"), events(&node));
+    node.join().expect("it joins");
     publication.publish(&TOPIC, b"first", PATIENCE).expect("there is room");
     let publishing = std::thread::spawn(move || {
         let refused = std::iter::repeat_with(|| publication.publish(&TOPIC, b"more", PATIENCE)).find_map(Result::err);
@@ -331,7 +331,7 @@ fn messages_that_a_node_had_accepted_when_it_left_have_an_outcome() {
     let acknowledged = publication.acknowledged();
     let mut dropped = 0;
     until("the outcome of every message", || {
-        while let Some(event) = node.poll_event() {
+        while let Some(event) = next_event(&mut events) {
             let Event::Dropped { last, .. } = event else { continue };
             dropped = last;
         }

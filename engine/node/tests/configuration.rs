@@ -1,4 +1,4 @@
-//! `docs/configuration.md` lists every key with its default, and the example is a configuration.
+//! Settings from code, text and file: what rustdoc shows is what the code does, and refusals name what is wrong.
 
 use bourdon::Settings;
 use bourdon::settings::ChannelSettings;
@@ -10,43 +10,135 @@ fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
 }
 
-/// Every key of the settings with its default as it would stand in a file.
-fn defaults() -> BTreeMap<String, String> {
-    // A channel has no default: a missing required value is reported.
-    let channel = ChannelSettings::new("required", ([0, 0, 0, 0], 0).into());
-    let mut settings = serde_json::to_value(Settings::default()).expect("settings are plain data");
-    assert_eq!(settings["channel"], Value::Array(Vec::new()));
-    settings["channel"] = serde_json::to_value(channel).expect("settings are plain data");
-    settings["channel"]["address"] = "required".into();
-    let Value::Object(sections) = settings else { panic!("settings are sections") };
-    let section = |(section, keys): (String, Value)| {
-        let Value::Object(keys) = keys else { panic!("{section} is a section") };
-        let text = |value: Value| match value {
-            Value::Null => "none".to_owned(),
-            Value::String(text) if text == "required" => text,
-            value => value.to_string(),
-        };
-        keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), text(value))).collect::<Vec<_>>()
-    };
-    sections.into_iter().flat_map(section).collect()
+/// The sources of the sections, each of which shows its section's text in rustdoc.
+fn sources() -> Vec<String> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
+    let files = std::fs::read_dir(directory).expect("the sections are there");
+    let text = |file: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(file?.path());
+    files.map(|file| text(file).expect("a source can be read")).collect()
 }
 
-/// The keys and defaults of the page's tables.
-fn documented() -> BTreeMap<String, String> {
-    let page = std::fs::read_to_string(docs().join("configuration.md")).expect("the page is there");
-    let row = |line: &str| {
-        let mut cells = line.strip_prefix("| `")?.splitn(3, " | ");
-        let key = cells.next()?.strip_suffix('`')?.to_owned();
-        let default = cells.next()?.trim_matches('`').to_owned();
-        assert!(cells.next().is_some_and(|meaning| meaning.len() > 10), "{key} is explained");
-        Some((key, default))
+/// The TOML of the sections' rustdoc, in one text.
+fn shown() -> String {
+    let lines = |source: String| {
+        let docs: Vec<_> = source.lines().filter_map(|line| line.strip_prefix("/// ")).map(str::to_owned).collect();
+        let toml = docs.split(|line| line == "```toml").skip(1);
+        toml.flat_map(|rest| rest.iter().take_while(|line| *line != "```").cloned()).collect::<Vec<_>>()
     };
-    page.lines().filter_map(row).collect()
+    sources().into_iter().flat_map(lines).fold(String::new(), |text, line| text + &line + "\n")
+}
+
+/// The same with the keys that have no value by default, which stand in comments.
+fn shown_whole() -> String {
+    shown().lines().fold(String::new(), |text, line| text + line.strip_prefix("# ").unwrap_or(line) + "\n")
+}
+
+/// Every key of the settings, and whether it has a value by default.
+fn keys() -> BTreeMap<String, bool> {
+    let mut all = Settings::default();
+    all.channels = vec![ChannelSettings::new("trades", all.group.address)];
+    let Ok(Value::Object(mut sections)) = serde_json::to_value(all) else { panic!("settings are sections") };
+    sections["channel"] = sections["channel"][0].take();
+    let keys = |(section, keys): (String, Value)| {
+        let Value::Object(keys) = keys else { panic!("{section} is a section") };
+        keys.into_iter().map(move |(key, value)| (format!("{section}.{key}"), !value.is_null()))
+    };
+    sections.into_iter().flat_map(keys).collect()
 }
 
 #[test]
-fn the_page_lists_every_key_and_its_default() {
-    assert_eq!(documented(), defaults());
+fn rustdoc_shows_every_key_with_its_default() {
+    let settings: Settings = shown().parse().expect("what rustdoc shows is a configuration");
+    let mut defaults = Settings::default();
+    let address = settings.channels.first().expect("it shows a channel").address;
+    defaults.channels = vec![ChannelSettings::new("trades", address)];
+    assert_eq!(settings, defaults);
+    let sections = |text: &str| {
+        let table: toml::Table = text.parse().expect("it is TOML");
+        let keys = |(section, keys): (String, toml::Value)| {
+            let keys = keys.as_table().or_else(|| keys[0].as_table()).expect("it is a section").clone();
+            keys.into_iter().map(move |(key, _)| format!("{section}.{key}"))
+        };
+        table.into_iter().flat_map(keys).collect::<Vec<_>>()
+    };
+    let (given, all) = (sections(&shown()), sections(&shown_whole()));
+    let shown: BTreeMap<String, bool> = all.into_iter().map(|key| (key.clone(), given.contains(&key))).collect();
+    assert_eq!(shown, keys());
+    let whole = shown_whole().parse::<Settings>();
+    whole.expect("the values of keys without a default are valid");
+}
+
+#[test]
+fn rustdoc_gives_the_default_of_every_field() {
+    let mut fields = 0;
+    for source in sources() {
+        let (mut docs, mut is_settings) = (String::new(), false);
+        for line in source.lines().map(str::trim_start) {
+            match line.strip_prefix("///") {
+                Some(text) => docs = docs + text + "\n",
+                None if line.starts_with("#[") => {}
+                None => {
+                    is_settings = is_settings && line != "}" || line.starts_with("pub struct");
+                    if is_settings && line.starts_with("pub ") && line.ends_with(',') {
+                        let is_given = ["Default", "Required"].iter().any(|word| docs.contains(word));
+                        assert!(is_given, "{line}: no default in {docs:?}");
+                        fields += 1;
+                    }
+                    docs.clear();
+                }
+            }
+        }
+    }
+    assert_eq!(fields, keys().len());
+}
+
+#[test]
+fn defaults_are_valid_and_survive_being_written_and_read() {
+    let mut settings = Settings::default();
+    settings.check().expect("each default is in its own range");
+    let text = toml::to_string(&settings).expect("settings are plain data");
+    assert_eq!(text.parse::<Settings>().expect("they are valid"), settings);
+    assert_eq!("".parse::<Settings>().expect("all may be left out"), settings);
+    // And with all that has no value by default.
+    settings = shown_whole().parse().expect("it is valid");
+    let text = toml::to_string(&settings).expect("settings are plain data");
+    assert_eq!(text.parse::<Settings>().expect("they are valid"), settings);
+}
+
+#[test]
+fn a_text_and_a_file_have_the_same_errors_but_for_the_place() {
+    let directory = tempfile::tempdir().expect("a directory can be made");
+    let path = directory.path().join("bourdon.toml");
+    for text in ["[group\n", "[group]\nmembers = \"three\"\n", "[group]\nmembres = 3\n", "[group]\nmembers = 65\n"] {
+        std::fs::write(&path, text).expect("it can be written");
+        let in_file = Settings::load(&path).expect_err(text).to_string();
+        let in_text = text.parse::<Settings>().expect_err(text).to_string();
+        assert_eq!(in_text, in_file.replace(&path.display().to_string(), "the text"));
+    }
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_section_and_the_nearest_key() {
+    for (text, line, what) in [
+        ("\n[group]\nmembres = 3\n", 3, "section [group] has no key membres: did you mean members?"),
+        ("[flow]\nrate_limit = 3\n", 2, "section [flow] has no key rate_limit: did you mean rate_limit_bytes_per_s?"),
+        ("[group]\nmembers = 3\nrank = 0\n", 3, "section [group] has no key rank: it is a key of section [process]"),
+        ("[faults]\ncolour = 0\n", 2, "its keys are drop_percent, duplicate_percent, reorder_percent, seed"),
+        ("network.interfaces = \"lo\"\n", 1, "section [network] has no key interfaces: did you mean interface?"),
+        ("network = { \"time\" = 1 }\n", 1, "section [network] has no key time: its keys are interface, links"),
+        (
+            "[[channel]]\nname = \"a\"\naddress = \"239.1.1.1:1\"\n[[channel]]\nnam = \"b\"\n",
+            5,
+            "section [channel] has no key nam: did you mean name?",
+        ),
+        ("[thread]\nidle = \"spin\"\n", 1, "there is no section thread: did you mean [threads]?"),
+        ("members = 3\n", 1, "there is no section members: it is a key of section"),
+        ("[colour]\n", 1, "there is no section colour: the sections are channel, detector, "),
+        ("[group]\nrank = 0\n[process]\nrank = 0\n", 2, "section [group] has no key rank"),
+    ] {
+        let why = text.parse::<Settings>().expect_err(text).to_string();
+        assert!(why.starts_with(&format!("the text, line {line}: ")) && why.contains(what), "{why}");
+    }
 }
 
 #[test]
@@ -58,10 +150,7 @@ fn the_example_is_a_configuration() {
 
 /// The refusal of a configuration with this text.
 fn refused(text: &str) -> String {
-    let directory = tempfile::tempdir().expect("a directory can be made");
-    let path = directory.path().join("bourdon.toml");
-    std::fs::write(&path, text).expect("it can be written");
-    Settings::load(&path).map(|_| ()).expect_err(text).to_string()
+    text.parse::<Settings>().expect_err(text).to_string()
 }
 
 #[test]
@@ -87,8 +176,15 @@ fn a_count_or_time_outside_its_range_is_refused_with_the_range() {
     let hour_ns = 3_600_000_000_000_u64;
     let [heartbeat, time] = [format!("100000 to {hour_ns}"), format!("to {hour_ns}")];
     for (section, key, value, range) in [
+        ("group", "members", 0, "1 to 64"),
+        ("group", "members", 65, "1 to 64"),
+        ("group", "sequencer", 1, "0 to 0"),
+        ("group", "deadline_ns", hour_ns + 1, &time),
+        ("process", "rank", 1, "0 to 0"),
         ("network", "ttl", 0, "1 to 255"),
         ("network", "ttl", 256, "1 to 255"),
+        ("limits", "mtu_bytes", 1_279, "1280 to 65507"),
+        ("limits", "mtu_bytes", 65_508, "1280 to 65507"),
         ("limits", "max_message_bytes", 0, "1 to "),
         ("limits", "max_snapshot_bytes", 0, "1 to "),
         ("limits", "receivers", 0, "1 to "),

@@ -1,10 +1,10 @@
 //! Direct messages on real sockets: inline, threaded and client nodes; through loss; by source.
 
-use crate::common::{TOPIC, World, free_addresses, until};
-use bourdon::error::DirectRefusal;
+use crate::common::{PATIENCE, TOPIC, World, events, free_addresses, next_event, start, until};
+use bourdon::error::RequestError;
 use bourdon::id::Rank;
 use bourdon::settings::{IdleStrategy, Transport};
-use bourdon::{ClientNode, DirectMessage, DirectNews, DirectOutcome, DirectTo, InlineNode, Node};
+use bourdon::{Call, ClientNode, DirectMessage, InlineNode, Refusal, To};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<InlineNode> {
@@ -50,7 +50,11 @@ fn reach_each_other(world: &World) {
     };
     all(&mut |nodes, client| nodes[2].is_formed() && client.members().len() == 2);
     // The client asks the member, which answers to the address in the question.
-    all(&mut |_, client| client.send_to(Rank(1), b"question").is_ok());
+    let mut asked = None;
+    all(&mut |_, client| {
+        asked = client.try_send(To::Rank(Rank(1)), b"question").ok();
+        asked.is_some()
+    });
     let mut question = None;
     all(&mut |nodes, _| {
         question = question.take().or(nodes[1].poll_direct());
@@ -58,17 +62,24 @@ fn reach_each_other(world: &World) {
     });
     let question = question.expect("it came");
     assert_eq!((question.from, question.broadcast, &question.payload[..]), (Rank::CLIENT, false, &b"question"[..]));
-    all(&mut |nodes, _| nodes[1].send_to_address(question.address, b"answer").is_ok());
+    let mut answer = None;
+    all(&mut |nodes, _| {
+        answer = nodes[1].try_send(To::Address(question.address), b"answer").ok();
+        answer.is_some()
+    });
     all(&mut |_, client| client.poll_direct().is_some_and(|message| message.payload == b"answer"));
-    all(&mut |nodes, _| matches!(nodes[1].poll_outcome(), Some(DirectOutcome::Done { by: Rank::CLIENT, .. })));
-    all(&mut |_, client| matches!(client.poll_outcome(), Some(DirectOutcome::Done { by: Rank(1), .. })));
+    all(&mut |_, _| taken_by(&mut answer) == Some(Rank::CLIENT));
+    all(&mut |_, _| taken_by(&mut asked) == Some(Rank(1)));
     // The observer asks any member: exactly one takes it.
-    all(&mut |nodes, _| nodes[2].send_any(&[], b"job").is_ok());
+    let mut job = None;
+    all(&mut |nodes, _| {
+        job = nodes[2].try_send(To::Nearest, b"job").ok();
+        job.is_some()
+    });
     let mut by = None;
-    all(&mut |nodes, _| match nodes[2].poll_outcome() {
-        Some(DirectOutcome::Done { by: taker, rtt_ns: 1.., .. }) => by.replace(taker).is_none(),
-        Some(other) => panic!("{other:?}"),
-        None => false,
+    all(&mut |_, _| {
+        by = taken_by(&mut job);
+        by.is_some()
     });
     let mut taken = Vec::new();
     all(&mut |nodes, _| {
@@ -76,6 +87,14 @@ fn reach_each_other(world: &World) {
         !taken.is_empty()
     });
     assert_eq!(taken, [by.expect("a member took it")]);
+}
+
+/// The process that has taken a message, once that is known.
+fn taken_by(call: &mut Option<Call>) -> Option<Rank> {
+    let outcome = call.as_mut().expect("it was sent").try_reply()?;
+    let reply = outcome.expect("it was taken");
+    assert!(reply.rtt_ns() > 0 && reply.attempts() > 0 && reply.payload().is_empty(), "{reply:?}");
+    reply.from()
 }
 
 #[test]
@@ -87,7 +106,8 @@ fn a_broadcast_is_heard_once_by_all_others() {
 fn a_broadcast_goes_by_multicasts_side_of_auto_and_not_over_tcp() {
     is_heard_by_all(&World::new(2).over(Transport::Auto, free_addresses(2, "127.0.0.1")));
     let world = World::new(2).over(Transport::Tcp, free_addresses(2, "127.0.0.1"));
-    assert_eq!(formed(&world)[0].broadcast(b"hello"), Err(DirectRefusal::NoBroadcast));
+    let refused = formed(&world)[0].try_send(To::All, b"hello").expect_err("a mesh reaches the group only");
+    assert_eq!(refused, Refusal::Unsupported { setting: "network.transport" });
 }
 
 fn is_heard_by_all(world: &World) {
@@ -97,7 +117,9 @@ fn is_heard_by_all(world: &World) {
         poll_all(&mut nodes);
         nodes[2].is_formed()
     });
-    nodes[0].broadcast(b"to all on the network").expect("lo can");
+    let mut call = nodes[0].try_send(To::All, b"to all on the network").expect("lo can");
+    let reply = call.try_reply().expect("none is awaited").expect("it was sent");
+    assert_eq!((reply.from(), call.try_reply()), (None, None), "no process acknowledges it");
     let mut heard = vec![0; 3];
     until("both to hear", || {
         for (node, heard) in nodes.iter_mut().zip(&mut heard) {
@@ -108,7 +130,8 @@ fn is_heard_by_all(world: &World) {
     });
     assert_eq!(heard, [0, 1, 1]);
     let too_long = vec![0; 1408];
-    assert_eq!(nodes[0].broadcast(&too_long), Err(DirectRefusal::TooLarge { limit_bytes: 1284 }));
+    let refused = nodes[0].try_send(To::All, &too_long).expect_err("it fits no datagram");
+    assert_eq!(refused, Refusal::TooLarge { limit_bytes: 1284 });
 }
 
 #[test]
@@ -120,35 +143,30 @@ fn threaded_nodes_through_loss_and_duplication() {
                 let mut settings = world.member(rank);
                 settings.threads.idle = idle;
                 (settings.faults.drop_percent, settings.faults.duplicate_percent) = (10.0, 10.0);
-                Node::start(&settings).expect("it starts").0
+                start(&settings).0
             })
             .collect();
-        until("the group to form", || matches!(nodes[0].poll_event(), Some(bourdon::Event::View { .. })));
-        let (mut sent, mut ended, mut got) = (0u32, 0, Vec::new());
+        let mut events = events(&nodes[0]);
+        until("the group to form", || matches!(next_event(&mut events), Some(bourdon::Event::View { .. })));
+        let (mut sent, mut calls, mut got) = (0u32, Vec::new(), Vec::new());
         until("all to be taken", || {
-            // The ring has room for more than the protocol takes at once.
-            while sent < 100 && sent - ended < 16 {
-                match nodes[0].send_direct(DirectTo::Rank(Rank(1)), &sent.to_le_bytes()) {
-                    Some(call) => assert_eq!(call.0, u64::from(sent)),
-                    None => break,
-                }
+            // More than the protocol takes at once: the others wait for their turn.
+            while sent < 100 {
+                calls.push(nodes[0].try_send(To::Rank(Rank(1)), &sent.to_le_bytes()).expect("there is room"));
                 sent += 1;
             }
-            while let Some(news) = nodes[0].poll_direct() {
-                assert!(matches!(news, DirectNews::Ended(DirectOutcome::Done { by: Rank(1), .. })), "{news:?}");
-                ended += 1;
-            }
-            while let Some(news) = nodes[1].poll_direct() {
-                let DirectNews::Received(message) = news else { panic!("{news:?}") };
+            calls.retain_mut(|call| match call.try_reply() {
+                None => true,
+                Some(outcome) => outcome.expect("it was taken").from() != Some(Rank(1)),
+            });
+            while let Some(message) = nodes[1].poll_direct() {
                 got.push(u32::from_le_bytes(message.payload.try_into().expect("as sent")));
             }
-            ended == 100 && got.len() == 100
+            calls.is_empty() && got.len() == 100
         });
         assert_eq!(got, (0..100).collect::<Vec<_>>(), "{idle:?}: each once, in order");
-        let call = nodes[0].send_direct(DirectTo::Rank(Rank(9)), b"absent").expect("there is room");
-        until("the refusal", || {
-            nodes[0].poll_direct() == Some(DirectNews::Refused(call, DirectRefusal::Unheard(Rank(9))))
-        });
+        let refused = nodes[0].send(To::Rank(Rank(9)), b"absent", PATIENCE).expect_err("there is no such member");
+        assert_eq!(refused, RequestError::Refused(Refusal::Unheard(Rank(9))));
     }
 }
 
@@ -183,7 +201,7 @@ fn a_node_hears_the_sources_it_names_while_it_runs() {
     let (mut sent, mut heard) = (false, 0);
     until("the unicast", || {
         member.poll(usize::MAX, |_| {}).expect("the port works");
-        sent = sent || member.send_to_address(to, b"last").is_ok();
+        sent = sent || member.try_send(To::Address(to), b"last").is_ok();
         observer
             .poll(usize::MAX, |delivery| heard += usize::from(delivery.message().is_some()))
             .expect("the port works");

@@ -1,11 +1,11 @@
 //! A node and its host's limits: cores, directories, stale files, forbidden system calls, sockets in the way.
 #![allow(unsafe_code)] // installs a seccomp filter
 
-use crate::common::{self, TOPIC, World, cell, poll_until, read, until};
+use crate::common::{self, TOPIC, World, cell, next_event, poll_until, read, start, until};
 use bourdon::counters;
 use bourdon::counters::Directory;
 use bourdon::error::PortError;
-use bourdon::{Error, Event, InlineNode, Node};
+use bourdon::{Closed, Error, Event, InlineNode, Node};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +14,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 
 fn refusal(settings: &bourdon::Settings) -> Error {
-    Node::start(settings).map(|_| ()).expect_err("it must not start")
+    Node::open(settings).map(drop).expect_err("it must not start")
 }
 
 #[test]
@@ -24,17 +24,17 @@ fn a_core_that_is_not_there_stops_the_start() {
     settings.threads.core = Some(4711);
     assert!(refusal(&settings).to_string().contains("threads.core is 4711"));
     settings.threads.core = core_affinity::get_core_ids().and_then(|cores| Some(cores.first()?.id));
-    Node::start(&settings).expect("a core that is there is taken");
+    Node::open(&settings).expect("a core that is there is taken");
 }
 
 #[test]
 fn files_come_and_go_with_their_node() {
     let world = World::new(1);
-    let first = Node::start(&world.member(0)).expect("it starts");
+    let first = start(&world.member(0));
     // The same name, rank and process: still a file and a socket of its own.
     let mut settings = world.member(0);
     settings.group.address = common::fresh_address();
-    let second = Node::start(&settings).expect("it starts");
+    let second = start(&settings);
     assert_ne!(first.0.info().counters_path, second.0.info().counters_path);
     assert_eq!(world.names().len(), 4);
     for path in [&first.0.info().counters_path, &first.0.info().socket_path] {
@@ -56,7 +56,7 @@ fn stale_files_go_and_damaged_ones_are_passed_over() {
     // A process holds this file, but its contents make no sense.
     let held = std::fs::File::create(at("odd.counters")).expect("it can be made");
     rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).expect("it is ours");
-    let node = Node::start(&world.member(0)).expect("it starts");
+    let node = start(&world.member(0));
     let mut names = world.names();
     names.retain(|name| !name.starts_with("test.member-0"));
     names.sort();
@@ -76,12 +76,13 @@ fn the_events_of_a_node_report_a_birth_that_cannot_be_stored() {
     let mut settings = world.member(0);
     let state = world.path().join("state");
     settings.process.state_directory = Some(state.clone());
-    let first = Node::start(&settings).expect("it starts").0;
+    let first = start(&settings).0;
+    let mut events = common::events(&first);
     std::fs::remove_dir_all(&state).expect("it is ours");
-    let _second = Node::start(&world.member(1)).expect("it starts");
+    let _second = start(&world.member(1));
     let mut event = None;
     until("the event", || {
-        event = first.poll_event().filter(|event| matches!(event, Event::BirthNotStored(_)));
+        event = next_event(&mut events).filter(|event| matches!(event, Event::BirthNotStored(_)));
         event.is_some()
     });
     let text = event.map(|event| event.to_string()).unwrap_or_default();
@@ -131,7 +132,8 @@ fn ask(stream: &UnixStream, line: &[u8]) -> Value {
 #[test]
 fn the_admin_socket_answers_and_survives_what_comes() {
     let world = World::new(1);
-    let (node, mut publication, mut subscription) = Node::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, mut subscription) = start(&world.member(0));
+    let mut events = common::events(&node);
     let connect = || UnixStream::connect(&node.info().socket_path).expect("it listens");
     publication.try_publish(&TOPIC, b"x").expect("there is room");
     read(&mut subscription, 1);
@@ -170,8 +172,8 @@ fn the_admin_socket_answers_and_survives_what_comes() {
     read(&mut subscription, 1);
     assert_eq!(ask(&stream, b"{\"request\":\"stop\"}\n")["stopping"], true);
     until("it to stop", || !node.is_running());
-    assert!(matches!(node.poll_event(), Some(bourdon::Event::View { .. })));
-    assert_eq!(node.poll_event(), None);
+    assert!(matches!(next_event(&mut events), Some(bourdon::Event::View { .. })));
+    assert_eq!(events.try_next().map(|_| ()), Err(Closed::Ended));
     drop(node);
     assert_eq!(world.names(), Vec::<String>::new());
 }
@@ -179,8 +181,8 @@ fn the_admin_socket_answers_and_survives_what_comes() {
 #[test]
 fn strange_datagrams_are_counted_and_harmless() {
     let world = World::new(2);
-    let (node, mut publication, mut subscription) = Node::start(&world.member(0)).expect("it starts");
-    let (_other, _, mut others) = Node::start(&world.member(1)).expect("it starts");
+    let (node, mut publication, mut subscription) = start(&world.member(0));
+    let (_other, _, mut others) = start(&world.member(1));
     publication.publish(&TOPIC, b"before", common::PATIENCE).expect("the group forms");
     read(&mut subscription, 1);
     read(&mut others, 1);
@@ -238,16 +240,19 @@ fn what_is_in_the_way_is_named() {
 #[test]
 fn a_second_process_of_one_rank_is_reported() {
     let world = World::new(2);
-    let (first, ..) = Node::start(&world.member(0)).expect("it starts");
-    let (_other, ..) = Node::start(&world.member(1)).expect("it starts");
+    let (first, ..) = start(&world.member(0));
+    let mut first_events = common::events(&first);
+    let (_other, ..) = start(&world.member(1));
     until("a first incarnation to be known", || cell(&world, &first, "is_formed") == 1);
-    let (second, ..) = Node::start(&world.member(0)).expect("it starts");
+    let second = Node::open(&world.member(0)).expect("it opens");
+    let mut second_events = common::events(&second);
+    second.join().expect("it joins");
     let (mut claimed, mut conflict) = (false, false);
     until("both processes to report it", || {
-        while let Some(event) = first.poll_event() {
+        while let Some(event) = next_event(&mut first_events) {
             claimed |= matches!(event, Event::RankClaimed(_));
         }
-        while let Some(event) = second.poll_event() {
+        while let Some(event) = next_event(&mut second_events) {
             conflict |= matches!(event, Event::IdentityConflict(_));
         }
         claimed && conflict
@@ -288,7 +293,7 @@ fn falls_back_without(system_call: libc::c_long) {
         return crate::skipped::report(format_args!("no seccomp filter can be installed here: {error}"));
     }
     let world = World::new(1);
-    let (node, mut publication, mut subscription) = Node::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, mut subscription) = start(&world.member(0));
     let fallback = node.info().fallback.as_deref().expect("it reports the fallback");
     assert!(fallback.contains("io_uring") && fallback.contains("portable"), "{fallback}");
     assert_eq!(node.info().io, "epoll");

@@ -1,9 +1,9 @@
 //! Locks and leaders of threaded nodes on real sockets: exclusion, waiting, losing, handing over, the admin socket.
 
-use crate::common::{PATIENCE, World, until};
+use crate::common::{PATIENCE, Started, World, start, until};
 use bourdon::error::{CoordinationRefusal, LockError, Loss, Lost};
 use bourdon::settings::MutexKind;
-use bourdon::{Election, ElectionState, FencingToken, Guard, Node, Publication, Settings, Subscription};
+use bourdon::{Election, ElectionState, FencingToken, Guard, Node};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -11,13 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-type Started = (Node, Publication, Subscription);
-
 const AT_ONCE: Duration = Duration::ZERO;
-
-fn start(settings: &Settings) -> Started {
-    Node::start(settings).expect("it starts")
-}
 
 fn three(world: &World, mutex: MutexKind) -> Vec<Option<Started>> {
     let settings = (0..3).map(|rank| {

@@ -1,9 +1,8 @@
 //! Events come at their place among the messages, from an inline node and through a subscription's ring.
 
-use crate::common::{TOPIC, World, cell, until};
+use crate::common::{TOPIC, World, cell, start, until};
 use bourdon::settings::{Order, Reliability, Role, Start};
-use bourdon::topics::Pattern;
-use bourdon::{Delivery, Event, Handles, InlineNode, Node, Subscription};
+use bourdon::{Delivery, Event, InlineNode, Subscription};
 
 /// What an application can write down of an item.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +46,7 @@ fn check_views(items: &[Item]) {
 }
 
 fn read(subscription: &mut Subscription, items: &mut Vec<Item>) {
-    subscription.poll(256, |delivery| items.extend(Item::of(&delivery)));
+    subscription.poll(256, |delivery| items.extend(Item::of(&delivery))).expect("it runs");
 }
 
 /// An inline member, a threaded one with two subscriptions, and one that is removed while messages are under way.
@@ -55,9 +54,8 @@ fn read(subscription: &mut Subscription, items: &mut Vec<Item>) {
 fn a_view_stands_between_the_same_two_messages_everywhere() {
     let world = World::new(3);
     let mut inline = InlineNode::join(&world.member(0)).expect("it starts");
-    let none: Pattern = "no.such.topic".parse().expect("a pattern");
-    let handles = Handles { publications: 1, subscriptions: vec![Vec::new(), vec![none]] };
-    let (node, mut publications, mut subscriptions) = Node::start_with(&world.member(1), &handles).expect("it starts");
+    let (node, mut publication, mut everything) = start(&world.member(1));
+    let mut no_topic = node.subscribe("no.such.topic").expect("it is open");
     let mut leaver = InlineNode::join(&world.member(2)).expect("it starts");
     let (mut shown, mut all, mut filtered) = (Vec::new(), Vec::new(), Vec::new());
     let mut published = 0;
@@ -67,12 +65,12 @@ fn a_view_stands_between_the_same_two_messages_everywhere() {
         if inline.try_publish(&TOPIC, b"x").is_ok() {
             published += 1;
         }
-        let _ = publications[0].try_publish(&TOPIC, b"y");
+        let _ = publication.try_publish(&TOPIC, b"y");
         if published == 100 {
             leaver.leave();
         }
-        read(&mut subscriptions[0], &mut all);
-        read(&mut subscriptions[1], &mut filtered);
+        read(&mut everything, &mut all);
+        read(&mut no_topic, &mut filtered);
         let behind = |items: &[Item]| items.iter().any(|item| matches!(item, Item::Message { epoch: 2, .. }));
         behind(&shown) && behind(&all) && views(&filtered).count() == 2
     });
@@ -100,7 +98,7 @@ fn a_gap_stands_between_the_two_messages_around_it() {
     };
     let mut member = InlineNode::join(&lossy(Role::Member, 0.0)).expect("it starts");
     let mut inline = InlineNode::join(&lossy(Role::Observer, 20.0)).expect("it starts");
-    let (node, _publication, mut subscription) = Node::start(&lossy(Role::Observer, 20.0)).expect("it starts");
+    let (node, _publication, mut subscription) = start(&lossy(Role::Observer, 20.0));
     let (mut shown, mut all, mut published) = (Vec::new(), Vec::new(), 0);
     let gaps = |items: &[Item]| items.iter().filter(|item| matches!(item, Item::Event(Event::Gap { .. }))).count();
     until("some gaps at both", || {
@@ -139,7 +137,7 @@ fn a_full_ring_loses_no_view() {
     let mut members = [0, 1].map(|rank| InlineNode::join(&world.member(rank)).expect("it starts"));
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
-    let (node, _publication, mut subscription) = Node::start(&settings).expect("it starts");
+    let (node, _publication, mut subscription) = start(&settings);
     let poll = |members: &mut [InlineNode]| {
         members.iter_mut().for_each(|node| _ = node.poll(usize::MAX, |_| {}).expect("it works"))
     };

@@ -3,7 +3,7 @@
 
 use crate::common::{TOPIC, World, until};
 use bourdon::{
-    Delivery, Event, Handles, InlineNode, Node, Publication, Refusal, Settings, SnapshotRequest, Subscription,
+    Delivery, Event, InlineNode, Node, Publication, Refusal, Settings, SnapshotRequest, Subscribe, Subscription,
 };
 use std::collections::BTreeMap;
 
@@ -23,14 +23,20 @@ impl Face {
     fn start(kind: Kind, settings: &Settings) -> Self {
         match kind {
             Kind::Inline => Self::Inline(Box::new(InlineNode::join(settings).expect("it starts"))),
-            Kind::Threads => Self::Threads(Box::new(Node::start(settings).expect("it starts"))),
+            Kind::Threads => {
+                let node = Node::open(settings).expect("it opens");
+                let publication = node.publication().expect("there is memory");
+                let subscription = node.subscribe(Subscribe::all().events().snapshots()).expect("there is memory");
+                node.join().expect("it starts");
+                Self::Threads(Box::new((node, publication, subscription)))
+            }
         }
     }
 
     fn poll(&mut self, limit: usize, on_delivery: impl FnMut(Delivery<'_>)) {
         match self {
             Self::Inline(node) => _ = node.poll(limit, on_delivery).expect("the port works"),
-            Self::Threads(threads) => _ = threads.2.poll(limit, on_delivery),
+            Self::Threads(threads) => _ = threads.2.poll(limit, on_delivery).expect("it runs"),
         }
     }
 
@@ -101,7 +107,7 @@ impl Member {
 
     fn start(kind: Kind, settings: &Settings, answers: Answers) -> Self {
         let mut settings = settings.clone();
-        settings.process.snapshots = true;
+        settings.process.snapshots = kind == Kind::Inline; // with threads it follows from the subscription
         let (map, late, items) = (Map::default(), Vec::new(), Vec::new());
         Self { face: Face::start(kind, &settings), map, answers, asked: 0, late, items, too_large: 0 }
     }
@@ -206,7 +212,7 @@ fn pair(kind: Kind, change: impl Fn(&mut Settings)) -> (World, Face, Settings) {
     let world = World::new(2);
     let settings = |rank| {
         let mut settings = world.member(rank);
-        settings.process.snapshots = true;
+        settings.process.snapshots = kind == Kind::Inline;
         change(&mut settings);
         settings
     };
@@ -240,13 +246,6 @@ fn a_state_that_is_too_long_is_refused_and_the_joiner_reports_it() {
                     reported = Some(limit_bytes);
                 }
             });
-            if let Face::Threads(threads) = &second {
-                while let Some(event) = threads.0.poll_event() {
-                    if let Event::SnapshotTooLarge { limit_bytes, .. } = event {
-                        reported = Some(limit_bytes);
-                    }
-                }
-            }
             reported.is_some()
         });
         assert_eq!((given, reported), (Some(Err(Refusal::TooLarge { limit_bytes: 1000 })), Some(1000)), "{kind:?}");
@@ -276,13 +275,14 @@ fn a_request_may_outlive_its_node() {
 #[test]
 fn the_second_subscription_is_asked_once_the_first_is_gone() {
     let world = World::new(2);
-    let mut settings = world.member(0);
-    settings.process.snapshots = true;
-    let handles = Handles { publications: 0, subscriptions: vec![Vec::new(), Vec::new()] };
-    let (_node, _, mut subscriptions) = Node::start_with(&settings, &handles).expect("it starts");
+    let node = Node::open(&world.member(0)).expect("it opens");
+    let subscribe = || node.subscribe(Subscribe::all().snapshots()).expect("there is memory");
+    let _without = node.subscribe(Subscribe::all()).expect("there is memory");
+    let mut subscriptions = vec![subscribe(), subscribe()];
+    node.join().expect("it starts");
     let join = || {
-        let mut settings = settings.clone();
-        settings.process.rank = 1;
+        let mut settings = world.member(1);
+        settings.process.snapshots = true;
         InlineNode::join(&settings).expect("it starts")
     };
     let mut other = join();
@@ -293,11 +293,13 @@ fn the_second_subscription_is_asked_once_the_first_is_gone() {
     drop((subscriptions.remove(0), other));
     let (mut joiner, mut state) = (join(), None);
     until("the state", || {
-        subscriptions[0].poll(8, |delivery| {
-            if let Delivery::SnapshotRequest(request) = delivery {
-                request.give(b"state").expect("it is short");
-            }
-        });
+        subscriptions[0]
+            .poll(8, |delivery| {
+                if let Delivery::SnapshotRequest(request) = delivery {
+                    request.give(b"state").expect("it is short");
+                }
+            })
+            .expect("it runs");
         let on_delivery = |delivery: Delivery<'_>| {
             if let Delivery::Snapshot(snapshot) = delivery {
                 state = Some(snapshot);

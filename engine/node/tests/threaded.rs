@@ -1,14 +1,14 @@
 //! Threaded nodes on real sockets: order, backpressure, overruns, sleeping and waking, ending.
 
-use crate::common::{PATIENCE, TOPIC, World, cell, read, until};
+use crate::common::{PATIENCE, TOPIC, World, cell, events, next_event, read, start, until};
 use bourdon::id::TopicId;
 use bourdon::settings::{Flow, IdleStrategy};
-use bourdon::topics::Pattern;
-use bourdon::{Delivery, Event, Handles, Node, Refusal, Topic};
+use bourdon::{Closed, Delivery, Event, Node, Refusal, Subscribe, Topic};
 use std::time::{Duration, Instant};
 
-fn formed(node: &mut Node) {
-    until("the group to form", || matches!(node.poll_event(), Some(bourdon::Event::View { .. })));
+fn formed(node: &Node) {
+    let mut events = events(node);
+    until("the group to form", || matches!(next_event(&mut events), Some(Event::View { .. })));
 }
 
 #[test]
@@ -18,7 +18,7 @@ fn two_nodes_deliver_in_one_order() {
         let mut nodes = [0, 1].map(|rank| {
             let mut settings = world.member(rank);
             settings.threads.idle = idle;
-            Node::start(&settings).expect("it starts")
+            start(&settings)
         });
         const EACH: u64 = 500;
         for number in 0..EACH {
@@ -62,9 +62,9 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
     let world = World::new(2);
     let mut settings = world.member(0);
     settings.threads.subscription_ring_bytes = 1 << 18;
-    let (sender, mut publication, mut own) = Node::start(&settings).expect("it starts");
+    let (sender, mut publication, mut own) = start(&settings);
     settings.process.rank = 1;
-    let (receiver, _unused, mut slow) = Node::start(&settings).expect("it starts");
+    let (receiver, _unused, mut slow) = start(&settings);
     let payload = |number: u64| {
         let mut bytes = vec![number as u8; 8 + length(number)];
         bytes[..8].copy_from_slice(&number.to_le_bytes());
@@ -81,7 +81,8 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
             let Some(message) = delivery.message() else { return };
             assert_eq!(message.payload, payload(own_next));
             own_next += 1;
-        });
+        })
+        .expect("it runs");
         (before != (next, own_next), next, own_next, publication.held_up_by())
     };
     until("the slow reader to gate the sender", || {
@@ -97,7 +98,8 @@ fn gates(count: u64, length: impl Fn(u64) -> usize) {
             let Some(message) = delivery.message() else { return };
             assert_eq!((message.sequence.0, message.payload), (expected, &payload(expected)[..]));
             expected += 1;
-        });
+        })
+        .expect("it runs");
         expected == count && own_next == count
     });
     assert_eq!((cell(&world, &receiver, "overruns"), slow.overruns()), (0, 0));
@@ -110,28 +112,30 @@ fn an_observer_that_gates_skips_nothing() {
     let world = World::new(1);
     let mut settings = world.member(0);
     settings.flow.mode = Flow::Gating;
-    let (member, mut publication, mut own) = Node::start(&settings).expect("it starts");
+    let (member, mut publication, mut own) = start(&settings);
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
     settings.flow.mode = Flow::Gating;
-    let (mut observer, _unused, mut subscription) = Node::start(&settings).expect("it starts");
-    formed(&mut observer);
+    let (observer, _unused, mut subscription) = start(&settings);
+    formed(&observer);
     until("the gate", || cell(&world, &member, "gating_observers") == 1);
     const COUNT: u64 = 2_000; // 500 bytes each: four times the ring
     let (mut next, mut expected) = (0, 0);
     until("the ring to be full", || {
-        own.poll(usize::MAX, |_| {});
+        own.poll(usize::MAX, |_| {}).expect("it runs");
         next += u64::from(next < COUNT && publication.try_publish(&TOPIC, &[7; 500]).is_ok());
         cell(&world, &observer, "gated_rounds") > 0
     });
     until("everything to arrive", || {
-        own.poll(usize::MAX, |_| {});
+        own.poll(usize::MAX, |_| {}).expect("it runs");
         next += u64::from(next < COUNT && publication.try_publish(&TOPIC, &[7; 500]).is_ok());
-        subscription.poll(100, |delivery| {
-            let Some(message) = delivery.message() else { return };
-            assert_eq!(message.sequence.0, expected);
-            expected += 1;
-        });
+        subscription
+            .poll(100, |delivery| {
+                let Some(message) = delivery.message() else { return };
+                assert_eq!(message.sequence.0, expected);
+                expected += 1;
+            })
+            .expect("it runs");
         expected == COUNT
     });
     assert_eq!((cell(&world, &observer, "overruns"), subscription.overruns()), (0, 0));
@@ -140,39 +144,42 @@ fn an_observer_that_gates_skips_nothing() {
 #[test]
 fn an_observer_skips_what_does_not_fit_and_counts_it() {
     let world = World::new(1);
-    let (member, mut publication, mut own) = Node::start(&world.member(0)).expect("it starts");
+    let (member, mut publication, mut own) = start(&world.member(0));
+    let mut events = events(&member);
     let mut settings = world.observer();
     settings.threads.subscription_ring_bytes = 1 << 18;
-    let (mut observer, mut refused, mut subscription) = Node::start(&settings).expect("it starts");
+    let (observer, mut refused, mut subscription) = start(&settings);
     assert_eq!(refused.try_publish(&TOPIC, b"x"), Err(Refusal::Role));
-    formed(&mut observer);
+    formed(&observer);
     const COUNT: usize = 2_000; // 500 bytes each: four times the ring
     for _ in 0..COUNT {
         until("room", || {
-            own.poll(usize::MAX, |_| {});
+            own.poll(usize::MAX, |_| {}).expect("it runs");
             publication.try_publish(&TOPIC, &[7; 500]).is_ok()
         });
     }
     until("the observer to have seen all", || {
-        own.poll(usize::MAX, |_| {});
+        own.poll(usize::MAX, |_| {}).expect("it runs");
         cell(&world, &observer, "delivered") == COUNT as u64
     });
     let overruns = cell(&world, &observer, "overruns");
     assert!(overruns > 0 && overruns == subscription.overruns(), "{overruns}");
     let (mut next, mut skipped) = (0, 0);
     until("all to be read or reported", || {
-        subscription.poll(1, |delivery| match delivery {
-            Delivery::Message(message) => {
-                assert_eq!(message.sequence.0, next + skipped, "what was skipped stands at its place");
-                next += 1;
-            }
-            Delivery::Skipped(count) => skipped += count,
-            _ => {}
-        });
+        subscription
+            .poll(1, |delivery| match delivery {
+                Delivery::Message(message) => {
+                    assert_eq!(message.sequence.0, next + skipped, "what was skipped stands at its place");
+                    next += 1;
+                }
+                Delivery::Skipped(count) => skipped += count,
+                _ => {}
+            })
+            .expect("it runs");
         next + skipped == COUNT as u64
     });
     assert_eq!(skipped, overruns);
-    while let Some(event) = member.poll_event() {
+    while let Some(event) = next_event(&mut events) {
         assert!(!matches!(event, Event::Dropped { .. }), "{event}");
     }
 }
@@ -180,7 +187,7 @@ fn an_observer_skips_what_does_not_fit_and_counts_it() {
 #[test]
 fn a_parked_agent_sleeps_until_it_is_needed() {
     let world = World::new(1);
-    let (node, mut publication, mut subscription) = Node::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, mut subscription) = start(&world.member(0));
     // An idle member only sends heartbeats, every 100 ms.
     let sleeps = cell(&world, &node, "sleeps");
     until("a heartbeat's sleep", || cell(&world, &node, "sleeps") >= sleeps + 3);
@@ -204,12 +211,14 @@ fn a_parked_agent_sleeps_until_it_is_needed() {
 fn several_publications_and_subscriptions_share_a_node() {
     let world = World::new(1);
     let (es, nq) = (TopicId::of("es"), TopicId::of("nq"));
-    let handles = Handles { publications: 2, subscriptions: vec![vec![es.into()], vec![nq.into()], vec![]] };
-    let (node, mut publications, mut subscriptions) = Node::start_with(&world.member(0), &handles).expect("it starts");
+    let node = Node::open(&world.member(0)).expect("it opens");
+    let mut subscriptions = [Subscribe::to("es"), Subscribe::to("nq"), Subscribe::all()]
+        .map(|subscribe| node.subscribe(subscribe).expect("it is open"));
+    node.join().expect("it joins");
     let threads: Vec<_> = [es, nq]
         .into_iter()
         .map(|topic| {
-            let (mut publication, topic) = (publications.remove(0), Topic::of_id(topic));
+            let (mut publication, topic) = (node.publication().expect("it runs"), Topic::of_id(topic));
             std::thread::spawn(move || {
                 for number in 0..1000u32 {
                     until("room", || match publication.try_claim(&topic.sent_at_ns(u64::from(number) + 1), 4) {
@@ -234,42 +243,24 @@ fn several_publications_and_subscriptions_share_a_node() {
     }
     threads.into_iter().for_each(|thread| thread.join().expect("it publishes all"));
     node.close(PATIENCE).expect("it ends well");
-    assert!(subscriptions[0].has_ended());
+    assert_eq!(subscriptions[0].try_next().map(|_| ()), Err(Closed::Ended));
 }
 
 #[test]
 fn what_is_too_long_is_refused_at_once_or_dropped_aloud() {
     let world = World::new(2);
-    let (mut node, mut publication, _own) = Node::start(&world.member(0)).expect("it starts");
-    let (_other, _, _) = Node::start(&world.member(1)).expect("it starts");
+    let (node, mut publication, _own) = start(&world.member(0));
+    let (_other, _, _) = start(&world.member(1));
     let refused = publication.try_publish(&TOPIC, &[0; 60_001]);
     assert_eq!(refused, Err(Refusal::TooLarge { limit_bytes: 60_000 }));
-    formed(&mut node);
+    formed(&node);
     assert_eq!(publication.held_up_by(), None);
-}
-
-#[test]
-fn events_that_are_not_fetched_are_counted() {
-    let world = World::new(1);
-    let (observer, ..) = Node::start(&world.observer()).expect("it starts");
-    const ASKED: u64 = 300;
-    for _ in 0..ASKED {
-        until("room for a command", || observer.sync());
-    }
-    until("the mailbox to be full", || cell(&world, &observer, "events_dropped") > 0);
-    let mut fetched = 0;
-    until("every refusal to be reported or counted", || {
-        let is_refusal = |event| event == Event::SyncRefused(Refusal::Role);
-        fetched += u64::from(observer.poll_event().is_some_and(is_refusal));
-        fetched + cell(&world, &observer, "events_dropped") >= ASKED
-    });
-    assert!(fetched > 200, "{fetched}");
 }
 
 #[test]
 fn before_the_group_is_formed_publishers_are_refused_and_no_ring_fills() {
     let world = World::new(2);
-    let (node, mut publication, _subscription) = Node::start(&world.member(0)).expect("it starts");
+    let (node, mut publication, _subscription) = start(&world.member(0));
     let refusal = publication.try_publish(&TOPIC, &[0; 1000]).expect_err("the other member is missing");
     assert_eq!(refusal, Refusal::Forming { missing: 0b10 });
     assert!(refusal.is_transient() && refusal.to_string().contains("still forming (not heard: member 1)"), "{refusal}");
@@ -284,7 +275,7 @@ fn before_the_group_is_formed_publishers_are_refused_and_no_ring_fills() {
 #[test]
 fn without_a_majority_publishers_are_refused_at_once_and_woken_when_it_is_back() {
     let world = World::new(2);
-    let start = |rank| Node::start(&world.member(rank)).expect("it starts");
+    let start = |rank| start(&world.member(rank));
     let (_second, mut publication, _own) = start(1);
     let first = start(0);
     publication.publish(&TOPIC, b"one", PATIENCE).expect("the group forms");
@@ -301,12 +292,12 @@ fn subscriptions_choose_by_patterns() {
     let world = World::new(1);
     let mut settings = world.member(0);
     settings.group.topics = vec!["md.nq.trades".to_owned()];
-    let pattern = |text: &str| Pattern::new(text).expect("it is one");
-    let subscriptions =
-        vec![vec![pattern("md.es.trades")], vec![pattern("md.*.trades")], vec![pattern("md.**"), pattern("x")], vec![]];
-    let handles = Handles { publications: 1, subscriptions };
-    let (node, mut publications, subscriptions) = Node::start_with(&settings, &handles).expect("it starts");
-    let publication = &mut publications[0];
+    let node = Node::open(&settings).expect("it opens");
+    let wanted = [Subscribe::to("md.es.trades"), Subscribe::to("md.*.trades"), Subscribe::to("md.**").and("x")];
+    let subscriptions = wanted.into_iter().chain([Subscribe::all()]);
+    let subscriptions: Vec<_> = subscriptions.map(|wanted| node.subscribe(wanted).expect("it is open")).collect();
+    let mut publication = node.publication().expect("it is open");
+    node.join().expect("it joins");
     let name = |text: &str| Topic::new(text).expect("it is one");
     until("the group to form", || publication.try_publish(&name("md.es.trades"), b"0").is_ok());
     // Written in place; by its id, which group.topics names; by an id that has no name; nothing at all.

@@ -12,11 +12,11 @@ mod roster;
 use crate::control::direct::caller::{Target, TargetChoice};
 use crate::control::direct::{Direct, Out};
 use crate::counters::Counters;
-use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
+use crate::event::{CallId, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest, To};
 use crate::outbox::{Destination, Outbox};
 use crate::process::is_for_one;
+use crate::refusal::Refusal;
 use alloc::vec;
-use alloc::vec::Vec;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, GroupId, HEADER_BYTES,
@@ -218,44 +218,53 @@ impl Client {
         self.roster.members(now)
     }
 
-    /// As [`Process::send_to`](crate::Process::send_to).
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or the member was not heard.
-    pub fn send_to(&mut self, now: Instant, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        let target = self.roster.target(rank).ok_or(DirectRefusal::Unheard(rank))?;
-        self.direct.call(now, TargetChoice::One, vec![target], payload)
+    /// The incarnation of a member, if it was ever heard.
+    pub fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
+        self.roster.target(rank).and_then(|target| target.member?.1)
     }
 
-    /// As [`Process::send_to_address`](crate::Process::send_to_address).
+    /// As [`Process::send`](crate::Process::send); the nearest is the nearest of the members heard lately.
     ///
     /// # Errors
-    /// If it is too long, too many are under way, or nothing can be sent there.
-    pub fn send_to_address(&mut self, now: Instant, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        if !to.is_reachable() {
-            return Err(DirectRefusal::Unreachable);
-        }
-        self.direct.call(now, TargetChoice::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
+    /// If it is too long, too many are pending, or no receiver was heard.
+    pub fn send(&mut self, now: Instant, to: To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
+        let (choice, targets) = match to {
+            To::Rank(rank) => (TargetChoice::One, vec![self.roster.target(rank).ok_or(Refusal::Unheard(rank))?]),
+            To::Nearest => {
+                let near = self.members(now).filter_map(|rank| self.roster.target(rank));
+                (TargetChoice::Any, near.collect())
+            }
+            To::Among(ranks) => {
+                (TargetChoice::Any, ranks.iter().filter_map(|rank| self.roster.target(*rank)).collect())
+            }
+            To::Address(address) if !address.is_reachable() => return Err(Refusal::Unreachable),
+            To::Address(address) => (TargetChoice::One, vec![Target { member: None, address, rtt_ns: None }]),
+            To::All => {
+                let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
+                return self.direct.broadcast(now, content, &mut out).map(|()| None);
+            }
+        };
+        self.direct.call(now, choice, targets, content).map(Some)
     }
 
-    /// As [`Process::send_any`](crate::Process::send_any); an empty `among` means all members heard lately.
-    ///
-    /// # Errors
-    /// If it is too long, too many are under way, or none of them was heard.
-    pub fn send_any(&mut self, now: Instant, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        let all: Vec<Rank> = self.members(now).collect();
-        let among = if among.is_empty() { &all[..] } else { among };
-        let targets = among.iter().filter_map(|rank| self.roster.target(*rank)).collect();
-        self.direct.call(now, TargetChoice::Any, targets, payload)
+    /// The longest payload of a direct message of this kind.
+    pub fn direct_limit_bytes(&self, kind: DirectKind) -> usize {
+        self.direct.limit_bytes(kind)
     }
 
-    /// As [`Process::broadcast`](crate::Process::broadcast).
-    ///
-    /// # Errors
-    /// If it is too long.
-    pub fn broadcast(&mut self, now: Instant, payload: &[u8]) -> Result<(), DirectRefusal> {
-        let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
-        self.direct.broadcast(now, payload, &mut out)
+    /// The next answer to a request of this process.
+    pub fn poll_answer(&mut self) -> Option<DirectAnswer> {
+        self.direct.poll_answer()
+    }
+
+    /// The next request received.
+    pub fn poll_request(&mut self) -> Option<DirectRequest> {
+        self.direct.poll_request()
+    }
+
+    /// Whether a direct message or an answer of this process was not acknowledged yet.
+    pub fn owes_direct(&self) -> bool {
+        self.direct.owes()
     }
 
     /// The next direct message received.

@@ -8,45 +8,43 @@ use bourdon_wire::{
     Address, BIRTHS_END, GroupId, HEADER_BYTES, Incarnation, InstanceId, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank,
 };
 
-/// The largest MTU: what one UDP datagram over IPv4 carries.
-const MTU_MAX_BYTES: usize = 65_507;
-
-/// In which order messages are delivered.
+/// In which order messages are delivered. The same at all processes; a setting's default is [`Total`](Self::Total).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Order {
-    /// As they arrive.
+    /// `unordered`: as they arrive.
     Unordered,
-    /// The messages of each sender in the order it sent them.
+    /// `fifo`: the messages of each sender in the order it sent them.
     Fifo,
-    /// No message before a message that its sender had delivered when it sent it.
+    /// `causal`: no message before a message that its sender had delivered when it sent it.
     Causal,
-    /// All messages in one order, the same everywhere; implies FIFO and causal order (see `data/total.rs`).
+    /// `total` (also read from `total-causal`): all messages in one order, the same everywhere. It implies FIFO and
+    /// causal order (see `data/total.rs`).
     #[cfg_attr(feature = "serde", serde(alias = "total-causal"))]
     Total,
-    /// By the time of sending, on clocks that the group keeps together; a message that comes too late for that is
-    /// flagged.
+    /// `realtime`: by the time of sending, on clocks that the group keeps together; a message that comes too late for
+    /// that is flagged.
     #[cfg_attr(feature = "serde", serde(rename = "realtime"))]
     RealTime,
 }
 
-/// When a message may be delivered, and what may be lost.
+/// When a message may be delivered, and what may be lost. The same at all processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Reliability {
-    /// When it is received. What is missing is never requested and delays nothing; each loss is reported.
+    /// `unreliable`: when it is received. What is missing is never requested and delays nothing; each loss is reported.
     Unreliable,
-    /// When it is received. What is missing is repaired as long as its sender lives; a loss is reported.
+    /// `best-effort`: when it is received. What is missing is repaired as long as its sender lives; a loss is reported.
     BestEffort,
-    /// When it is received: agreed among the members that stay in the group.
+    /// `reliable`, the default: when it is received. The members that stay in the group agree on what was sent.
     #[default]
     Reliable,
-    /// When a quorum of the view holds it: no message that any process has delivered is lost, even if all processes
-    /// that delivered it crash.
+    /// `uniform`: when a quorum of the view holds it. No message that any process has delivered is lost, even if all
+    /// processes that delivered it crash.
     Uniform,
-    /// When every member of the view holds it.
+    /// `stable`: when every member of the view holds it.
     Stable,
 }
 
@@ -78,26 +76,28 @@ pub enum Feedback {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Flow {
-    /// Never: an observer that is too slow loses what repairs do not bring in time, and goes on at the present.
+    /// `free`, the default: never. An observer that is too slow loses what repairs do not bring in time, and goes on at
+    /// the present.
     #[default]
     Free,
-    /// Not to a standstill: an observer that loses more than repairs make up for reports it, and the publisher sends
-    /// more slowly, down to [`Rate::floor_bytes_per_s`].
+    /// `paced`: not to a standstill. An observer that loses more than repairs make up for reports it, and the
+    /// publisher sends more slowly, down to its floor (`flow.rate_floor_bytes_per_s`).
     Paced,
-    /// As for a member, but never in a view: an observer that is silent or too slow for
-    /// [`Timing::gating_timeout_ns`] is not waited for any longer. A member that waits is paced as well.
+    /// `gating`: as for a member, but not in a view. A publisher stops waiting for an observer that is silent or too
+    /// slow for a time (`flow.gating_timeout_ns`). A member that waits is paced as well.
     Gating,
 }
 
-/// Of which members more than half must go on from one view to the next.
+/// Of which members more than half must go on from one view to the next. The same at all processes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Quorum {
-    /// Of the view before: a group that loses its members one after the other continues down to the last member.
+    /// `view`, the default: of the view before. A group that loses its members one after the other continues down to
+    /// the last member.
     #[default]
     View,
-    /// Of the configured members as well: a view never has fewer.
+    /// `members`: of the configured members as well. A group with fewer stops and reports it.
     Members,
 }
 
@@ -111,16 +111,16 @@ pub enum Role {
     Observer,
 }
 
-/// Where an observer that comes late begins.
+/// Where an observer that comes late begins. A setting's default is [`Live`](Self::Live).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Start {
-    /// With what is published from now on.
+    /// `live`: at a member's present place in the order, without its state.
     Live,
-    /// With the oldest message that can still be retransmitted.
+    /// `oldest`: with the oldest message that can still be retransmitted.
     Oldest,
-    /// With a member's snapshot, and the messages after it.
+    /// `snapshot`: with a member's snapshot, and the messages after it.
     Snapshot,
 }
 
@@ -203,7 +203,6 @@ impl Default for Timing {
 
 /// The bounds of everything that can grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(deny_unknown_fields, default))]
 pub struct Limits {
     /// Bytes of the longest datagram.
     pub mtu_bytes: usize,
@@ -211,9 +210,7 @@ pub struct Limits {
     pub log_bytes: usize,
     /// What this process keeps of each other member's stream: hold-back queue and repair source.
     pub receive_log_bytes: usize,
-    /// How many bytes of one stream the receiver's socket can hold: its share of the receive buffer really granted. No
-    /// file sets it.
-    #[cfg_attr(feature = "serde", serde(skip))]
+    /// How many bytes of one stream the receiver's socket can hold: its share of the receive buffer really granted.
     pub window_bytes: usize,
     /// The longest message. A sender also refuses a message that is longer than a quarter of its window, so that one
     /// message never stalls a stream.
@@ -341,7 +338,7 @@ pub enum ConfigError {
     Rank { rank: Rank, members: u16 },
     #[error("the sequencer's rank {rank} is not in a view of {members} members")]
     Sequencer { rank: Rank, members: u16 },
-    #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to {MTU_MAX_BYTES}")]
+    #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to {max}", max = Limits::MTU_MAX_BYTES)]
     Mtu(usize),
     #[error("an instance's candidate is random and not 0: draw it from the system's randomness")]
     Candidate,
@@ -466,7 +463,7 @@ impl Config {
             return Err(ConfigError::Rate { limit, floor, least: Rate::FLOOR_MIN_BYTES_PER_S });
         }
         let limits = &self.limits;
-        if !(MTU_MIN_BYTES..=MTU_MAX_BYTES).contains(&limits.mtu_bytes) {
+        if !(MTU_MIN_BYTES..=Limits::MTU_MAX_BYTES).contains(&limits.mtu_bytes) {
             return Err(ConfigError::Mtu(limits.mtu_bytes));
         }
         let least = Limits::SLOTS_MIN * limits.mtu_bytes;
@@ -485,13 +482,15 @@ impl Config {
 
 // A log's slots are found by a mask, also in the smallest log; a datagram's length fits a slot's 16 bits.
 const _: () = assert!(Limits::SLOTS_MIN.is_power_of_two());
-const _: () = assert!(MTU_MAX_BYTES <= u16::MAX as usize && MTU_MIN_BYTES <= MTU_DEFAULT_BYTES);
+const _: () = assert!(Limits::MTU_MAX_BYTES <= u16::MAX as usize && MTU_MIN_BYTES <= MTU_DEFAULT_BYTES);
 // No two settings share a bit of the fingerprint.
 const _: () = assert!((Reliability::Stable as u64) < 1 << 8 && (Feedback::AckEach as u64) < 1 << 7);
 const _: () = assert!((MutexKind::TokenRing as u64) < 1 << 8 && (ElectionKind::Ring as u64) < 1 << 8);
 const _: () = assert!((Quorum::Members as u64) < 1 << 8);
 
 impl Limits {
+    /// The largest MTU: what one UDP datagram over IPv4 carries.
+    pub const MTU_MAX_BYTES: usize = 65_507;
     /// No log holds fewer datagrams.
     pub(crate) const SLOTS_MIN: usize = 16;
 

@@ -224,6 +224,12 @@ pub enum Event {
     Halted,
     /// The control thread is back, and this node goes on.
     Resumed,
+    /// A subscription has left so many events unread that this many after them were not kept for it. None of them has
+    /// its place among the messages.
+    Missed {
+        /// How many.
+        count: u64,
+    },
 }
 
 impl Event {
@@ -259,16 +265,73 @@ impl Event {
             | Self::SyncRefused(_)
             | Self::BirthNotStored(_)
             | Self::Halted
-            | Self::Resumed => false,
+            | Self::Resumed
+            | Self::Missed { .. } => false,
         }
     }
+}
+
+/// The receivers of a direct message or a request, which travel beside the group's stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum To<'a> {
+    /// One member.
+    Rank(Rank),
+    /// The nearest of the other members, by measured round trip; the next nearest if that one does not take it within
+    /// 100 ms, or is suspected. Two members may have taken it then.
+    Nearest,
+    /// The same, of these members.
+    Among(&'a [Rank]),
+    /// The process at this address, as a message or a request of it gave it: an observer or a client, too.
+    Address(Address),
+    /// Every process of the group that hears the network, once and unacknowledged. Not for requests.
+    All,
 }
 
 /// Names a direct message that was sent, at its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CallId(pub u64);
 
-/// A direct message, received.
+/// What a direct message is to its receiver's application. Numbers are those of requests, by their senders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DirectKind {
+    /// A message that needs no reply.
+    Message,
+    /// A request.
+    Request(u64),
+    /// The reply to a request of the receiver.
+    Reply(u64),
+    /// The application did not reply to a request of the receiver.
+    Decline(u64),
+}
+
+impl DirectKind {
+    /// Whether it answers a request.
+    pub fn is_answer(self) -> bool {
+        matches!(self, Self::Reply(_) | Self::Decline(_))
+    }
+}
+
+/// A direct message to send.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectContent<'a> {
+    /// What it is to the application.
+    pub kind: DirectKind,
+    /// The application's bytes.
+    pub payload: &'a [u8],
+    /// For how long it is sent again at most; for 5 s at the longest. A request carries it, as the time for which its
+    /// sender waits for the reply.
+    pub lasts_ns: u64,
+}
+
+impl<'a> DirectContent<'a> {
+    /// A message that needs no reply.
+    pub fn message(payload: &'a [u8]) -> Self {
+        Self { kind: DirectKind::Message, payload, lasts_ns: u64::MAX }
+    }
+}
+
+/// A direct message that needs no reply, received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectMessage {
     /// The sender's rank; [`Rank::OBSERVER`] or [`Rank::CLIENT`] if it has none.
@@ -281,6 +344,34 @@ pub struct DirectMessage {
     pub payload: Vec<u8>,
 }
 
+/// A request, received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectRequest {
+    /// Its number at its sender, which the reply carries.
+    pub call: u64,
+    /// The sender's rank; [`Rank::OBSERVER`] or [`Rank::CLIENT`] if it has none.
+    pub from: Rank,
+    /// Where to send the reply.
+    pub address: Address,
+    /// How long its sender waits for the reply, from the first copy of the request on.
+    pub patience_ns: u64,
+    /// The application's bytes.
+    pub payload: Vec<u8>,
+}
+
+/// An answer to a request of this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectAnswer {
+    /// The request's number.
+    pub call: u64,
+    /// The rank of the process that answers.
+    pub from: Rank,
+    /// Its address.
+    pub address: Address,
+    /// The reply, unless the application has declined.
+    pub payload: Option<Vec<u8>>,
+}
+
 /// The outcome of a direct message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectOutcome {
@@ -288,7 +379,7 @@ pub enum DirectOutcome {
     Done {
         /// Which message.
         call: CallId,
-        /// The member that took it.
+        /// The process that took it.
         by: Rank,
         /// And its address.
         address: Address,
@@ -321,40 +412,4 @@ pub enum DirectFailure {
     /// The member is no longer in the view, or was restarted.
     #[error("that incarnation of the member is gone: it left, failed or was restarted")]
     Gone,
-}
-
-/// Why a direct message was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DirectRefusal {
-    /// It does not fit one datagram.
-    #[error(
-        "a direct message is at most {limit_bytes} bytes long, what one datagram has room for: split it, publish it, \
-             or raise limits.mtu_bytes"
-    )]
-    TooLarge {
-        /// The limit.
-        limit_bytes: usize,
-    },
-    /// Too many are under way, or their outcomes were not fetched.
-    #[error("{limit} direct messages are under way already: fetch their outcomes first")]
-    TooMany {
-        /// The limit.
-        limit: usize,
-    },
-    /// No heartbeat of the rank has been received.
-    #[error("member {0} has not been heard: it does not run, or is not reachable from here")]
-    Unheard(Rank),
-    /// It would go to this process itself.
-    #[error("rank {0} is this process itself")]
-    Own(Rank),
-    /// None of the members named was heard.
-    #[error("no eligible member has been heard from yet")]
-    NoReceiver,
-    /// Its transport reaches the group and no other process.
-    #[error("the transport can't broadcast: use udp, portable or auto, on a port that no other program has to itself")]
-    NoBroadcast,
-    /// Nothing can be sent there.
-    #[error("that address can't be sent to: it must be one process's, with a port")]
-    Unreachable,
 }

@@ -21,8 +21,7 @@
 //!    delivered, that deadline is due, and this call enters the view that comes next.
 //! 4. *What the application asks*, each granted or refused at once: [`Process::try_publish`], [`Process::try_claim`],
 //!    [`Process::sync`], [`Process::leave`], [`Process::hand_over`]; [`Process::lock`], [`Process::unlock`],
-//!    [`Process::elect`], [`Process::resign`], [`Process::leave_election`]; [`Process::send_to`],
-//!    [`Process::send_to_address`], [`Process::send_any`], [`Process::broadcast`].
+//!    [`Process::elect`], [`Process::resign`], [`Process::leave_election`]; [`Process::send`].
 //! 5. *What must be sent*: [`Process::transmit`]. What the network does not take is offered again in the next round.
 //!
 //! Another order is safe, and only slower: nothing is lost and no promise is broken by a step that is late. Nothing is
@@ -71,7 +70,8 @@ pub use data::after::Satisfied;
 pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
 pub use event::{
-    CallId, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal, Event, Message, Ranks, Reach, Waiting,
+    CallId, DirectAnswer, DirectContent, DirectFailure, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Event,
+    Message, Ranks, Reach, To, Waiting,
 };
 pub use mutant::Mutant;
 pub use outbox::Destination;

@@ -11,9 +11,10 @@ use core::fmt;
 ///
 /// - **Back-pressure**, over in milliseconds: `Window`, `Paced`, `Queue`, `ViewChange`, `Barrier`, `TooMany`. Poll,
 ///   wait, or drop the message.
-/// - **Unavailable**, as long as an outage lasts: `Forming`, `Outside`, `NoMajority`. Wait for the event `View` or
-///   `Majority`.
-/// - **Permanent**: `TooLarge`, `Role`, `Closed`. Change the message or the settings; the node has ended.
+/// - **Unavailable**, as long as an outage lasts: `Forming`, `Outside`, `NoMajority`, `Unheard`, `NoReceiver`. Wait for
+///   the event `View` or `Majority`.
+/// - **Permanent**: `TooLarge`, `Role`, `Unreachable`, `Unsupported`, `Closed`. Change the message or the settings; the
+///   node has ended.
 ///
 /// [`Refusal::is_transient`] holds for the first two: the same call may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,11 +64,17 @@ pub enum Refusal {
         /// Bit r: the member of rank r is suspected.
         missing: u64,
     },
-    /// The message is longer than `max_message_bytes` or a quarter of the window.
+    /// No heartbeat of this member was received: a direct message to it has no way.
+    #[error("member {0} has not been heard: it does not run, or is not reachable from here")]
+    Unheard(Rank),
+    /// No heartbeat of any member that a direct message may go to was received.
+    #[error("no eligible member has been heard from yet")]
+    NoReceiver,
+    /// The message is longer than `max_message_bytes` or a quarter of the window; a direct message, than a datagram.
     #[error(
         "the message is longer than {limit_bytes} bytes, the least of max_message_bytes, a quarter of the slowest \
-             member's window and, for a claim, one datagram: split it, or raise max_message_bytes and the receive \
-             buffers (net.core.rmem_max)"
+             member's window and, for a claim, a direct message or a client's message, one datagram: split it, or \
+             raise max_message_bytes and the receive buffers (net.core.rmem_max), or limits.mtu_bytes"
     )]
     TooLarge {
         /// The limit.
@@ -76,6 +83,15 @@ pub enum Refusal {
     /// An observer can't publish.
     #[error("an observer can't publish: join as a member, or publish as a client")]
     Role,
+    /// A direct message would go to this process itself, or to an address at which there can be no process.
+    #[error("a direct message can't go to this process itself, and only to an address of one process, with a port")]
+    Unreachable,
+    /// A setting rules it out.
+    #[error("{setting} rules that out: choose another value, or do without")]
+    Unsupported {
+        /// Its key.
+        setting: &'static str,
+    },
     /// The node has ended, or is being closed.
     #[error("the node has ended, or is being closed")]
     Closed,
@@ -84,13 +100,19 @@ pub enum Refusal {
 impl Refusal {
     /// Whether the same call may succeed later without a change by the application: back-pressure or an outage.
     pub fn is_transient(self) -> bool {
-        !matches!(self, Self::TooLarge { .. } | Self::Role | Self::Closed)
+        !matches!(
+            self,
+            Self::TooLarge { .. } | Self::Role | Self::Unreachable | Self::Unsupported { .. } | Self::Closed
+        )
     }
 
     /// Whether it lasts as long as an outage: this process is in no view, or reaches no majority.
     #[inline]
     pub fn is_unavailable(self) -> bool {
-        matches!(self, Self::Forming { .. } | Self::Outside | Self::NoMajority { .. })
+        matches!(
+            self,
+            Self::Forming { .. } | Self::Outside | Self::NoMajority { .. } | Self::Unheard(_) | Self::NoReceiver
+        )
     }
 }
 
@@ -130,9 +152,16 @@ mod tests {
             Refusal::Barrier,
             Refusal::TooMany { limit: 64 },
         ];
-        let unavailable =
-            [Refusal::Forming { missing: 0b1010 }, Refusal::Outside, Refusal::NoMajority { missing: 1 << 63 }];
-        let permanent = [Refusal::TooLarge { limit_bytes: 9 }, Refusal::Role, Refusal::Closed];
+        let unavailable = [
+            Refusal::Forming { missing: 0b1010 },
+            Refusal::Outside,
+            Refusal::NoMajority { missing: 1 << 63 },
+            Refusal::Unheard(Rank(3)),
+            Refusal::NoReceiver,
+        ];
+        let unsupported = Refusal::Unsupported { setting: "network.transport" };
+        let too_large = Refusal::TooLarge { limit_bytes: 9 };
+        let permanent = [too_large, Refusal::Role, Refusal::Unreachable, unsupported, Refusal::Closed];
         for (refusals, is_transient, is_unavailable) in
             [(&back_pressure[..], true, false), (&unavailable, true, true), (&permanent, false, false)]
         {

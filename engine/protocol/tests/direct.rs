@@ -2,7 +2,10 @@
 
 use crate::common::net::{Net, address};
 use crate::common::{GROUP, MS, MTU, control};
-use bourdon_protocol::{CallId, Client, Destination, DirectFailure, DirectMessage, DirectOutcome, DirectRefusal};
+use bourdon_protocol::{
+    CallId, Client, Destination, DirectAnswer, DirectContent, DirectFailure, DirectKind, DirectMessage, DirectOutcome,
+    Refusal, To,
+};
 use bourdon_wire::records::{Direct, Heartbeat, direct_steps, heartbeat_flags};
 use bourdon_wire::{Address, ClientId, Datagram, Incarnation, Instant, Kind, Rank};
 use std::collections::BTreeMap;
@@ -12,6 +15,14 @@ fn formed(members: u16, observers: u16) -> Net {
     let mut net = Net::new(members, observers, |_| {});
     net.run(100 * MS);
     net
+}
+
+fn plain(payload: &[u8]) -> DirectContent<'_> {
+    DirectContent::message(payload)
+}
+
+fn content(kind: DirectKind, lasts_ns: u64) -> DirectContent<'static> {
+    DirectContent { kind, payload: b"text", lasts_ns }
 }
 
 fn received(net: &mut Net, index: usize) -> Vec<DirectMessage> {
@@ -31,7 +42,7 @@ fn outcome(net: &mut Net, index: usize) -> Option<DirectOutcome> {
 fn one_process_receives_it_and_no_other() {
     let mut net = formed(3, 1);
     let now = net.now;
-    let call = net.process(0).send_to(now, Rank(2), b"hello").unwrap();
+    let call = net.process(0).send(now, To::Rank(Rank(2)), &plain(b"hello")).unwrap().unwrap();
     net.run(MS);
     let message = DirectMessage { from: Rank(0), address: address(0), broadcast: false, payload: b"hello".to_vec() };
     assert_eq!(received(&mut net, 2), [message]);
@@ -40,12 +51,12 @@ fn one_process_receives_it_and_no_other() {
     assert!(matches!(done, DirectOutcome::Done { call: c, by: Rank(2), attempts: 1, .. } if c == call), "{done:?}");
     // The observer, which has no rank, replies to the address in the message.
     let now = net.now;
-    net.process(3).send_to(now, Rank(1), b"question").unwrap();
+    net.process(3).send(now, To::Rank(Rank(1)), &plain(b"question")).unwrap();
     net.run(MS);
     let question = received(&mut net, 1).remove(0);
     assert_eq!(question.from, Rank::OBSERVER);
     let now = net.now;
-    net.process(1).send_to_address(now, question.address, b"answer").unwrap();
+    net.process(1).send(now, To::Address(question.address), &plain(b"answer")).unwrap();
     net.run(MS);
     assert_eq!(texts(&mut net, 3), ["answer"]);
 }
@@ -60,7 +71,7 @@ fn what_is_lost_comes_and_what_comes_twice_is_one_in_order() {
     let mut done = BTreeMap::new();
     while done.len() < 200 {
         let now = net.now;
-        while sent < 200 && net.process(0).send_to(now, Rank(1), sent.to_string().as_bytes()).is_ok() {
+        while sent < 200 && net.process(0).send(now, To::Rank(Rank(1)), &plain(sent.to_string().as_bytes())).is_ok() {
             sent += 1;
         }
         net.run(5 * MS);
@@ -78,8 +89,8 @@ fn a_target_that_has_gone_is_reported_and_the_next_nearest_takes_it() {
     let mut net = formed(3, 1);
     net.kill(1);
     let now = net.now;
-    net.process(3).send_to(now, Rank(1), b"lost").unwrap();
-    let any = net.process(0).send_any(now, &[Rank(1), Rank(2)], b"job").unwrap();
+    net.process(3).send(now, To::Rank(Rank(1)), &plain(b"lost")).unwrap();
+    let any = net.process(0).send(now, To::Among(&[Rank(1), Rank(2)]), &plain(b"job")).unwrap().unwrap();
     net.run(300 * MS);
     let taken = outcome(&mut net, 0).unwrap();
     assert!(matches!(taken, DirectOutcome::Done { call, by: Rank(2), .. } if call == any), "{taken:?}");
@@ -88,7 +99,7 @@ fn a_target_that_has_gone_is_reported_and_the_next_nearest_takes_it() {
     let failed = outcome(&mut net, 3).unwrap();
     assert!(matches!(failed, DirectOutcome::Failed { why: DirectFailure::Gone, .. }), "{failed:?}");
     let now = net.now;
-    net.process(3).send_to_address(now, address(1), b"lost too").unwrap();
+    net.process(3).send(now, To::Address(address(1)), &plain(b"lost too")).unwrap();
     net.run(5001 * MS);
     let failed = outcome(&mut net, 3).unwrap();
     assert!(matches!(failed, DirectOutcome::Failed { why: DirectFailure::NoAnswer, .. }), "{failed:?}");
@@ -99,7 +110,7 @@ fn a_suspicion_is_not_waited_for() {
     let mut net = formed(3, 0);
     net.kill(1);
     let now = net.now;
-    net.process(0).send_any(now, &[Rank(1), Rank(2)], b"job").unwrap();
+    net.process(0).send(now, To::Among(&[Rank(1), Rank(2)]), &plain(b"job")).unwrap();
     net.run(5 * MS);
     assert_eq!(outcome(&mut net, 0), None, "it went to the first of equals, which is dead");
     let now = net.now;
@@ -113,7 +124,7 @@ fn a_full_queue_refuses_and_what_was_refused_comes_when_there_is_room() {
     let mut net = formed(2, 0);
     for sent in 0..257 {
         let now = net.now;
-        net.process(0).send_to(now, Rank(1), &[sent as u8]).unwrap();
+        net.process(0).send(now, To::Rank(Rank(1)), &plain(&[sent as u8])).unwrap();
         net.run(MS);
         assert_eq!(outcome(&mut net, 0).is_some(), sent < 256, "{sent}");
     }
@@ -129,18 +140,18 @@ fn a_receiver_that_never_fetches_is_busy_and_what_was_given_up_never_comes() {
     let mut net = formed(2, 0);
     for _ in 0..256 {
         let now = net.now;
-        net.process(0).send_to(now, Rank(1), b"x").unwrap();
+        net.process(0).send(now, To::Rank(Rank(1)), &plain(b"x")).unwrap();
         net.run(MS);
         outcome(&mut net, 0).unwrap();
     }
     let now = net.now;
-    net.process(0).send_to(now, Rank(1), b"given up").unwrap();
+    net.process(0).send(now, To::Rank(Rank(1)), &plain(b"given up")).unwrap();
     net.run(5001 * MS);
     let failed = outcome(&mut net, 0).unwrap();
     assert!(matches!(failed, DirectOutcome::Failed { why: DirectFailure::Busy, .. }), "{failed:?}");
     received(&mut net, 1);
     let now = net.now;
-    net.process(0).send_to(now, Rank(1), b"the next").unwrap();
+    net.process(0).send(now, To::Rank(Rank(1)), &plain(b"the next")).unwrap();
     net.run(MS);
     assert_eq!(texts(&mut net, 1), ["the next"]);
 }
@@ -151,7 +162,7 @@ fn a_broadcast_reaches_all_others_once() {
     net.alter = Box::new(|_, _, _| 2);
     for text in ["one", "two"] {
         let now = net.now;
-        net.process(3).broadcast(now, text.as_bytes()).unwrap();
+        net.process(3).send(now, To::All, &plain(text.as_bytes())).unwrap();
         net.run(MS);
     }
     for index in 0..3 {
@@ -168,16 +179,74 @@ fn what_cannot_be_sent_is_refused_with_the_reason() {
     let now = net.now;
     let process = net.process(0);
     let limit_bytes = process.config().limits.mtu_bytes - 64 - 8 - 52;
-    assert_eq!(process.send_to(now, Rank(1), &vec![0; limit_bytes + 1]), Err(DirectRefusal::TooLarge { limit_bytes }));
-    assert!(process.send_to(now, Rank(1), &vec![0; limit_bytes]).is_ok());
-    assert_eq!(process.send_to(now, Rank(0), b""), Err(DirectRefusal::Own(Rank(0))));
-    assert_eq!(process.send_to(now, Rank(9), b""), Err(DirectRefusal::Unheard(Rank(9))));
-    assert_eq!(process.send_any(now, &[Rank(9)], b""), Err(DirectRefusal::NoReceiver));
-    assert_eq!(process.send_to_address(now, Address::default(), b""), Err(DirectRefusal::Unreachable));
+    assert_eq!(
+        process.send(now, To::Rank(Rank(1)), &plain(&vec![0; limit_bytes + 1])),
+        Err(Refusal::TooLarge { limit_bytes })
+    );
+    assert!(process.send(now, To::Rank(Rank(1)), &plain(&vec![0; limit_bytes])).is_ok());
+    assert_eq!(process.send(now, To::Rank(Rank(0)), &plain(b"")), Err(Refusal::Unreachable));
+    assert_eq!(process.send(now, To::Rank(Rank(9)), &plain(b"")), Err(Refusal::Unheard(Rank(9))));
+    assert_eq!(process.send(now, To::Among(&[Rank(9)]), &plain(b"")), Err(Refusal::NoReceiver));
+    assert_eq!(process.send(now, To::Address(Address::default()), &plain(b"")), Err(Refusal::Unreachable));
     for _ in 1..32 {
-        process.send_to(now, Rank(1), b"").unwrap();
+        process.send(now, To::Rank(Rank(1)), &plain(b"")).unwrap();
     }
-    assert_eq!(process.send_to(now, Rank(1), b""), Err(DirectRefusal::TooMany { limit: 32 }));
+    assert_eq!(process.send(now, To::Rank(Rank(1)), &plain(b"")), Err(Refusal::TooMany { limit: 32 }));
+}
+
+#[test]
+fn a_request_and_its_answers_pass_queues_that_are_full_of_messages() {
+    let mut net = formed(2, 0);
+    for index in [0, 1].repeat(256) {
+        let now = net.now;
+        net.process(index).send(now, To::Rank(Rank(1 - index as u16)), &plain(b"unfetched")).unwrap();
+        net.run(MS);
+        outcome(&mut net, index).unwrap();
+    }
+    let now = net.now;
+    for call in [u64::MAX, 7] {
+        net.process(0).send(now, To::Rank(Rank(1)), &content(DirectKind::Request(call), 20 * MS)).unwrap();
+    }
+    net.run(MS);
+    assert!(net.process(1).has_direct_news() && net.process(1).poll_answer().is_none());
+    for kind in [DirectKind::Reply(u64::MAX), DirectKind::Decline(7)] {
+        let request = net.process(1).poll_request().unwrap();
+        assert_eq!((request.patience_ns, &request.payload[..]), (20 * MS, &b"text"[..]));
+        let now = net.now;
+        net.process(1).send(now, To::Address(request.address), &content(kind, u64::MAX)).unwrap();
+    }
+    assert!(net.process(1).owes_direct() && !net.process(0).owes_direct());
+    net.run(MS);
+    assert!(!net.process(1).owes_direct());
+    let answers: Vec<_> = std::iter::from_fn(|| net.process(0).poll_answer()).collect();
+    let answer = |call, payload| DirectAnswer { call, from: Rank(1), address: address(1), payload };
+    assert_eq!(answers, [answer(u64::MAX, Some(b"text".to_vec())), answer(7, None)]);
+    assert_eq!(outcome(&mut net, 1), None, "an answer has no outcome");
+}
+
+#[test]
+fn a_request_is_given_up_with_its_senders_patience_and_answers_have_calls_of_their_own() {
+    let mut net = formed(2, 0);
+    net.lose = Box::new(|_, to| to == 1);
+    for call in 0..32 {
+        let now = net.now;
+        net.process(0).send(now, To::Rank(Rank(1)), &content(DirectKind::Request(call), 40 * MS)).unwrap();
+    }
+    let now = net.now;
+    let refused = net.process(0).send(now, To::Rank(Rank(1)), &content(DirectKind::Request(32), MS));
+    assert_eq!(refused, Err(Refusal::TooMany { limit: 32 }));
+    for call in 0..31 {
+        net.process(0).send(now, To::Address(address(1)), &content(DirectKind::Reply(call), u64::MAX)).unwrap();
+    }
+    let refused = net.process(0).send(now, To::Rank(Rank(1)), &content(DirectKind::Decline(31), MS));
+    assert_eq!(refused, Err(Refusal::TooMany { limit: 31 }));
+    net.run(41 * MS);
+    for _ in 0..32 {
+        let failed = outcome(&mut net, 0);
+        assert!(matches!(failed, Some(DirectOutcome::Failed { why: DirectFailure::NoAnswer, .. })), "{failed:?}");
+    }
+    let now = net.now;
+    assert!(net.process(0).send(now, To::All, &content(DirectKind::Request(0), MS)).is_err(), "all would reply");
 }
 
 /// A client outside a group of two members, with datagrams written by hand.
@@ -232,7 +301,7 @@ fn steps(sent: &[(Destination, Direct)]) -> Vec<(Destination, u16)> {
 #[test]
 fn the_nearest_is_found_by_probes_and_left_when_it_is_silent() {
     let mut beside = Beside::new();
-    let call = beside.client.send_any(beside.now, &[], b"job").unwrap();
+    let call = beside.client.send(beside.now, To::Nearest, &plain(b"job")).unwrap().unwrap();
     let probes = beside.sends();
     assert_eq!(steps(&probes), [(to(0), direct_steps::PROBE), (to(1), direct_steps::PROBE)]);
     beside.now = beside.now + MS;
@@ -265,7 +334,7 @@ fn a_target_named_twice_receives_it_once() {
     let mut net = formed(3, 0);
     net.lose = Box::new(|from, _| from == 1);
     let now = net.now;
-    net.process(0).send_any(now, &[Rank(1), Rank(1), Rank(1)], b"job").unwrap();
+    net.process(0).send(now, To::Among(&[Rank(1), Rank(1), Rank(1)]), &plain(b"job")).unwrap();
     net.run(5001 * MS);
     assert_eq!(texts(&mut net, 1), ["job"], "its acknowledgements are lost");
 }
@@ -273,7 +342,7 @@ fn a_target_named_twice_receives_it_once() {
 #[test]
 fn a_target_that_answers_no_probe_is_not_waited_for_again() {
     let mut beside = Beside::new();
-    beside.client.send_any(beside.now, &[], b"job").unwrap();
+    beside.client.send(beside.now, To::Nearest, &plain(b"job")).unwrap();
     let probes = beside.sends();
     beside.answer(1, direct_steps::ECHO, probes[1].1);
     assert_eq!(beside.sends(), []);
@@ -290,9 +359,9 @@ fn a_target_that_answers_no_probe_is_not_waited_for_again() {
 fn numbers_are_consecutive_and_the_oldest_under_way_is_sent() {
     let mut beside = Beside::new();
     for text in [b"a", b"b", b"c"] {
-        beside.client.send_to(beside.now, Rank(0), text).unwrap();
+        beside.client.send(beside.now, To::Rank(Rank(0)), &plain(text)).unwrap();
     }
-    beside.client.send_to(beside.now, Rank(1), b"other").unwrap();
+    beside.client.send(beside.now, To::Rank(Rank(1)), &plain(b"other")).unwrap();
     let numbers = |sent: &[(Destination, Direct)]| {
         sent.iter().map(|(to, record)| (*to, record.sequence.get(), record.oldest.get())).collect::<Vec<_>>()
     };

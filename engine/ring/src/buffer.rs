@@ -132,6 +132,16 @@ impl Span {
         // SAFETY: `Buffer::span`'s caller promised that the bytes are in bounds, alive and unwritten.
         unsafe { std::slice::from_raw_parts(self.start, self.len) }
     }
+
+    /// The bytes beyond the span's own life.
+    ///
+    /// # Safety
+    /// What was promised when the span was made holds for `'a`.
+    #[inline]
+    pub(crate) unsafe fn bytes_for<'a>(&self) -> &'a [u8] {
+        // SAFETY: as above, for `'a`.
+        unsafe { std::slice::from_raw_parts(self.start, self.len) }
+    }
 }
 
 /// Bytes that nothing else uses while this lives; promised when it is made.

@@ -241,7 +241,7 @@ impl DerefMut for Claim<'_> {
 /// The reading end.
 pub struct Consumer {
     shared: Arc<Shared>,
-    /// Start of the next frame; ahead of `shared.head` only within a batch.
+    /// Start of the next frame; ahead of `shared.head` only within a batch, and while a frame is kept.
     head: u64,
     /// The producer's position as last read; `head..=true tail`.
     cached_tail: u64,
@@ -294,6 +294,12 @@ impl Consumer {
         Some(Front { tag, span, _batch: batch })
     }
 
+    /// Frees the frame that was kept ([`Front::keep`]).
+    #[inline]
+    pub fn release(&mut self) {
+        drop(Batch { shared: &self.shared, head: &mut self.head });
+    }
+
     /// Whether there is a frame to read.
     #[inline]
     pub fn has_frames(&mut self) -> bool {
@@ -339,6 +345,19 @@ impl Front<'_> {
     #[inline]
     pub fn tag(&self) -> u32 {
         self.tag
+    }
+}
+
+impl<'a> Front<'a> {
+    /// Keeps the frame beyond this value: its tag and bytes. It is freed by [`Consumer::release`], or with the next
+    /// frame that is read.
+    #[inline]
+    pub fn keep(self) -> (u32, &'a [u8]) {
+        let Self { tag, span, _batch: batch } = self;
+        std::mem::forget(batch); // its drop would free the frame
+        // SAFETY: the bytes are freed by a store of `head`, which takes this consumer's mutable borrow: it ends after
+        // `'a`, and the buffer lives as long as the consumer.
+        (tag, unsafe { span.bytes_for() })
     }
 }
 

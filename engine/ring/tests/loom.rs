@@ -86,6 +86,24 @@ fn spsc_front_is_the_consumers_until_it_is_dropped() {
 }
 
 #[test]
+fn spsc_kept_frame_is_the_consumers_until_it_is_released() {
+    model(PREEMPTIONS, || {
+        let (producer, mut consumer) = spsc::channel(64);
+        let writer = send_three(producer);
+        for next in 0..3 {
+            while !consumer.has_frames() {
+                thread::yield_now();
+            }
+            let (tag, bytes) = consumer.front().unwrap().keep();
+            thread::yield_now(); // the writer may look for room while the frame is kept
+            assert_eq!(number(tag, bytes), next);
+            consumer.release();
+        }
+        writer.join().unwrap();
+    });
+}
+
+#[test]
 fn spsc_aborted_claim_is_never_seen() {
     model(PREEMPTIONS, || {
         let (mut producer, mut consumer) = spsc::channel(64);

@@ -210,6 +210,29 @@ fn checksum(sum: u64, bytes: &[u8]) -> u64 {
 }
 
 #[test]
+fn a_frame_that_is_kept_is_freed_by_release_or_the_next_read() {
+    let (mut producer, mut consumer) = spsc::channel(64);
+    let longest = producer.max_len_bytes();
+    for tag in 0..20 {
+        producer.try_push(tag, &vec![tag as u8; longest]).unwrap();
+        producer.try_push(tag, &vec![tag as u8; longest]).unwrap();
+        let (kept_tag, kept) = consumer.front().unwrap().keep();
+        assert_eq!(producer.try_push(99, &[]), Err(ClaimError::Full), "the kept frame is not free");
+        assert_eq!((kept_tag, kept), (tag, &vec![tag as u8; longest][..]));
+        if tag % 2 == 0 {
+            consumer.release();
+        }
+        assert_eq!(consumer.read(9, |_, _| ()), 1);
+        assert_eq!(producer.free_bytes(), 64);
+    }
+    producer.try_push(0, &[]).unwrap();
+    consumer.front().unwrap().keep();
+    drop(producer);
+    assert!(consumer.front().is_none() && consumer.is_abandoned());
+    consumer.release();
+}
+
+#[test]
 fn a_frame_that_is_not_taken_stays_in_front() {
     let (mut producer, mut consumer) = spsc::channel(256);
     assert!(!consumer.has_frames());

@@ -35,6 +35,10 @@ macro_rules! record {
     };
 }
 
+mod direct;
+
+pub use direct::{Direct, DirectCall, direct_steps};
+
 record!(
     /// Puts `count` messages of one sender next in the total order. It is in the sequencer's stream, among the
     /// sequencer's own messages: its place there is the order.
@@ -482,42 +486,6 @@ pub mod transfer_steps {
     pub const TOO_LARGE: u16 = 4;
     /// As `REQUEST_SNAPSHOT`, for the donor's position alone, without the application's state.
     pub const REQUEST_POSITION: u16 = 5;
-}
-
-record!(
-    /// One step of a message outside the stream: to one process, to the nearest of several, or to all that hear the
-    /// network. With [`direct_steps::SEND`] and [`direct_steps::BROADCAST`] the payload follows.
-    Direct, 52 {
-        /// One of [`direct_steps`].
-        step: U16,
-        /// The incarnation of the process that sends the message; comes back in the reply.
-        sender_id: U64,
-        /// The message's number: consecutive for each receiver, and for all broadcasts together; comes back in the
-        /// reply.
-        sequence: U64,
-        /// The oldest message to this receiver that is still under way: no earlier message comes again.
-        oldest: U64,
-        /// When this copy was sent, by its sender's clock; comes back in the reply.
-        sent_ns: U64,
-        /// Where to send the reply; in a reply, the address of its sender.
-        reply_to: Address,
-    }
-);
-
-/// Values of [`Direct::step`].
-pub mod direct_steps {
-    /// A message to one process.
-    pub const SEND: u16 = 1;
-    /// It was taken, now or before.
-    pub const TAKEN: u16 = 2;
-    /// There is no room for it now: send again.
-    pub const BUSY: u16 = 3;
-    /// Measures the distance to a process.
-    pub const PROBE: u16 = 4;
-    /// The reply.
-    pub const ECHO: u16 = 5;
-    /// A message to all that hear the network.
-    pub const BROADCAST: u16 = 6;
 }
 
 record!(

@@ -5,9 +5,10 @@
 //! visible.
 
 use bourdon_wire::records::{
-    BallotStep, Challenge, ClientAnswer, ClientRequest, Congestion, Direct, End, Heartbeat, HeldRange, Link, Marker,
-    MemberEntry, Nak, NakRange, OrderRun, Ping, Progress, Row, RowEntry, Transfer, Unavailable, ViewAsk, ViewEntry,
-    ViewInfo, ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags, request_flags, transfer_steps,
+    BallotStep, Challenge, ClientAnswer, ClientRequest, Congestion, Direct, DirectCall, End, Heartbeat, HeldRange,
+    Link, Marker, MemberEntry, Nak, NakRange, OrderRun, Ping, Progress, Row, RowEntry, Transfer, Unavailable, ViewAsk,
+    ViewEntry, ViewInfo, ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags, request_flags,
+    transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
@@ -420,8 +421,11 @@ fn direct() {
     };
     let golden = format!("0100 0200000000000000 0300000000000000 0400000000000000 0500000000000000 {ADDRESS}");
     assert_golden(record.as_bytes(), &golden);
-    use direct_steps::{BROADCAST, BUSY, ECHO, PROBE, SEND, TAKEN};
-    assert_eq!([SEND, TAKEN, BUSY, PROBE, ECHO, BROADCAST], [1, 2, 3, 4, 5, 6]);
+    let call = DirectCall { call: 6.into(), patience_ns: 7.into() };
+    assert_golden(call.as_bytes(), "0600000000000000 0700000000000000");
+    use direct_steps::{BROADCAST, BUSY, DECLINE, ECHO, PROBE, REPLY, REQUEST, SEND, TAKEN};
+    let steps = [SEND, TAKEN, BUSY, PROBE, ECHO, BROADCAST, REQUEST, REPLY, DECLINE];
+    assert_eq!(steps, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
 #[test]

@@ -7,9 +7,9 @@
 
 use crate::exit::{Failure, print};
 use crate::place::{Messages, Where, unheard};
-use bourdon::error::DirectRefusal;
-use bourdon::id::{Address, CallId, Rank};
-use bourdon::{ClientNode, DirectMessage, DirectOutcome, Settings};
+use bourdon::error::RequestError;
+use bourdon::id::{Address, Rank};
+use bourdon::{Call, ClientNode, DirectMessage, Refusal, Reply, Settings, To};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -66,9 +66,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         find_members(&args, &settings, &mut node)?;
     }
     let input = messages(&args, &node);
-    let mut sender = Sender { args: &args, node, next: None, failed: 0 };
-    let (mut is_open, mut under_way) = (true, 0);
-    while is_open || sender.next.is_some() || under_way > 0 {
+    let mut sender = Sender { args: &args, node, next: None, sent: 0, calls: Vec::new(), failed: 0 };
+    let mut is_open = true;
+    while is_open || sender.next.is_some() || !sender.calls.is_empty() {
         let mut took = false;
         loop {
             if sender.next.is_none() {
@@ -81,17 +81,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                     }
                 }
             }
-            if !sender.send(&mut under_way)? {
+            if !sender.send()? {
                 break;
             }
             took = true;
         }
         sender.node.poll().map_err(Failure::broken)?;
-        while let Some(outcome) = sender.node.poll_outcome() {
-            under_way -= 1;
-            sender.report(outcome)?;
-            took = true;
-        }
+        took |= sender.report_all()?;
         while let Some(message) = sender.node.poll_direct() {
             eprintln!("bourdon: {}", received(&message));
         }
@@ -145,25 +141,38 @@ struct Sender<'a> {
     node: ClientNode,
     /// Messages that were read and not sent yet.
     next: Option<Vec<u8>>,
+    /// How many were sent.
+    sent: u64,
+    /// Those that are under way, with their numbers: people count from one.
+    calls: Vec<(u64, Call)>,
     failed: u64,
 }
 
 impl Sender<'_> {
     /// Sends the next message, if it can be now.
-    fn send(&mut self, under_way: &mut u64) -> Result<bool, Failure> {
+    fn send(&mut self) -> Result<bool, Failure> {
         let Some(payload) = &self.next else { return Ok(false) };
         let among: Vec<Rank> = self.args.among.iter().copied().map(Rank).collect();
-        let sent = match self.args.to {
-            _ if self.args.all_hosts => self.node.broadcast(payload).map(|()| None),
-            Some(rank) => self.node.send_to(Rank(rank), payload).map(Some),
-            None => self.node.send_any(&among, payload).map(Some),
+        let to = match self.args.to {
+            _ if self.args.all_hosts => To::All,
+            Some(rank) => To::Rank(Rank(rank)),
+            None if among.is_empty() => To::Nearest,
+            None => To::Among(&among),
         };
-        match sent {
-            Ok(Some(_)) => *under_way += 1,
-            Ok(None) => self.print("sent to all hosts of the network", &json!({ "taken_by": null, "sent": true }))?,
-            Err(DirectRefusal::TooMany { .. }) => return Ok(false),
-            Err(DirectRefusal::NoReceiver | DirectRefusal::Unheard(_)) => {
+        match self.node.try_send(to, payload) {
+            Ok(call) => {
+                self.sent += 1;
+                self.calls.push((self.sent, call));
+            }
+            Err(Refusal::TooMany { .. }) => return Ok(false),
+            Err(Refusal::NoReceiver | Refusal::Unheard(_)) => {
                 return Err(Failure::broken("the members that it may go to are no longer heard: see `bourdon view`"));
+            }
+            Err(Refusal::TooLarge { limit_bytes }) => {
+                return Err(Failure::unusable(format!(
+                    "a direct message is at most {limit_bytes} bytes long, what one datagram has room for: split it, \
+                         publish it, or raise limits.mtu_bytes"
+                )));
             }
             Err(refusal) => return Err(Failure::unusable(refusal)),
         }
@@ -171,25 +180,41 @@ impl Sender<'_> {
         Ok(true)
     }
 
-    fn report(&mut self, outcome: DirectOutcome) -> Result<(), Failure> {
-        let object = match outcome {
-            DirectOutcome::Done { call, by, address, rtt_ns, attempts } => json!({
-                "message": number(call), "taken_by": by.0, "address": SocketAddr::from(address), "rtt_ns": rtt_ns,
-                "attempts": attempts, "failed": null,
-            }),
-            DirectOutcome::Failed { call, why, attempts } => {
-                self.failed += 1;
-                eprintln!("bourdon: {outcome}");
-                if !self.args.json {
-                    return Ok(());
-                }
-                json!({
-                    "message": number(call), "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts,
-                    "failed": why.to_string(),
-                })
-            }
+    /// Reports the calls that have ended. Returns whether there were any.
+    fn report_all(&mut self) -> Result<bool, Failure> {
+        let mut ended = Vec::new();
+        self.calls.retain_mut(|(number, call)| {
+            let outcome = call.try_reply();
+            let is_under_way = outcome.is_none();
+            ended.extend(outcome.map(|outcome| (*number, outcome)));
+            is_under_way
+        });
+        let any = !ended.is_empty();
+        for (number, outcome) in ended {
+            self.report(number, outcome)?;
+        }
+        Ok(any)
+    }
+
+    fn report(&mut self, number: u64, outcome: Result<Reply, RequestError>) -> Result<(), Failure> {
+        let failure = match outcome {
+            Ok(reply) => return self.print(&taken(number, &reply), &taken_object(number, &reply)),
+            Err(failure) => failure,
         };
-        self.print(&outcome.to_string(), &object)
+        let (why, attempts) = match failure {
+            RequestError::Unanswered { why: Some(why), attempts, .. } => (why.to_string(), attempts),
+            failure => (failure.to_string(), 0),
+        };
+        self.failed += 1;
+        let text = format!("message {number} was not taken: {why}");
+        eprintln!("bourdon: {text}");
+        if !self.args.json {
+            return Ok(());
+        }
+        let object = json!({
+            "message": number, "taken_by": null, "address": null, "rtt_ns": null, "attempts": attempts, "failed": why,
+        });
+        self.print(&text, &object)
     }
 
     fn print(&self, text: &str, object: &Value) -> Result<(), Failure> {
@@ -197,9 +222,25 @@ impl Sender<'_> {
     }
 }
 
-/// People count from one.
-fn number(call: CallId) -> u64 {
-    call.0 + 1
+/// Which process has taken a message, as people read it; a message to all is taken without a sign of it.
+fn taken(number: u64, reply: &Reply) -> String {
+    let (Some(by), Some(address)) = (reply.from(), reply.address()) else {
+        return "sent to all hosts of the network".to_owned();
+    };
+    let (ms, attempts) = (reply.rtt_ns() as f64 / 1e6, reply.attempts());
+    let copies = if attempts == 1 { "copy" } else { "copies" };
+    format!("message {number} was taken by member {by} at {address} in {ms:.3} ms, {attempts} {copies}")
+}
+
+/// The same as an object.
+fn taken_object(number: u64, reply: &Reply) -> Value {
+    let (Some(by), Some(address)) = (reply.from(), reply.address()) else {
+        return json!({ "taken_by": null, "sent": true });
+    };
+    json!({
+        "message": number, "taken_by": by.0, "address": address, "rtt_ns": reply.rtt_ns(),
+        "attempts": reply.attempts(), "failed": null,
+    })
 }
 
 /// The message given, or the lines of stdin as they come.

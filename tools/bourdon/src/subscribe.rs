@@ -61,10 +61,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     while !output.is_complete() && !is_over(&signals) {
         let mut events = Vec::new();
         let polled = node.poll(usize::MAX, |delivery| match delivery {
-            Delivery::Message(message) => match filter.judge(message) {
-                Verdict::Wanted => output.write(message, filter.name(message)),
+            Delivery::Message(message) => match filter.judge(&message) {
+                Verdict::Wanted => output.write(&message, filter.name(&message)),
                 Verdict::Unwanted => {}
-                doubtful => doubts.warn(doubtful, message),
+                doubtful => doubts.warn(doubtful, &message),
             },
             delivery => events.extend(delivery.event()),
         });

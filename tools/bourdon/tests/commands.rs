@@ -136,16 +136,21 @@ fn bad_configurations_end_with_2_and_say_why() {
     let world = World::new();
     for (more, expected) in [
         ("colour = \"red\"\n", "colour"),
-        ("[faults]\ndrop_percent = 101.0\n", "between 0 and 100"),
+        ("[faults]\ndrop_percent = 101.0\n", "faults.drop_percent is 101 %; it must be 0 to 100"),
         ("idle = \"sleepy\"\n", "sleepy"),
         ("core = 4711\n", "threads.core is 4711"),
         ("[network]\ninterface = \"no-such-if\"\n", "network.interface names one"),
-        ("[limits]\nmtu_bytes = 100\n", "mtu is 100"),
+        ("[limits]\nmtu_bytes = 100\n", "limits.mtu_bytes is 100; it must be 1280 to 65507"),
         ("subscription_ring_bytes = 4096\n", "threads.subscription_ring_bytes is 4096"),
     ] {
         fails(&["node", "--config", &world.configure("bad.toml", 1, 0, more)], b"", 2, expected);
     }
-    fails(&["node", "--config", &world.configure("bad.toml", 2, 2, "")], b"", 2, "ranks go from 0 to 1");
+    fails(
+        &["node", "--config", &world.configure("bad.toml", 2, 2, "")],
+        b"",
+        2,
+        "process.rank is 2; it must be 0 to 1",
+    );
     fails(&["node", "--config", "/nowhere.toml"], b"", 2, "name the file with --config");
     let config = world.configure("good.toml", 1, 0, "");
     // No file may have a byte, as on a full disk.

@@ -6,33 +6,77 @@ use bourdon_wire::check_name;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
-/// A channel: a stream of its own, with its own view, address and guarantee. See `channels.rs`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A channel: a stream of its own, with its own view, address and guarantee; there may be none, or several.
+///
+/// ```toml
+/// [[channel]]
+/// name = "trades" # required
+/// address = "239.255.74.2:7401" # required
+/// # order = "fifo" # default: the group's
+/// # reliability = "uniform" # default: the group's
+/// # mutex = "central" # default: the group's
+/// # election = "ring" # default: the group's
+/// # flow = "gating" # default: flow.mode
+/// # members = [0] # default: all
+/// detector = "own"
+/// # peers = ["10.0.0.1:7403"] # default: none
+/// # listen = "10.0.0.1:7403" # default: this member's own entry in peers
+/// ```
+///
+/// What contradicts itself, another channel or the group is refused ([`Channel`](super::SettingsError::Channel)).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ChannelSettings {
     /// The channel's name; on the network and in tools it is `group/name`.
+    ///
+    /// Required. It is made like a topic's name, without a slash, and no other channel has it. The same at all
+    /// processes.
     pub name: String,
-    /// Its multicast address and port.
+    /// The channel's multicast address and port.
+    ///
+    /// Required. It differs from the group's and from each other channel's. The same at all processes.
     pub address: SocketAddr,
-    /// The order of delivery; the group's, if left out.
+    /// The order of delivery.
+    ///
+    /// Default: [`group.order`](super::GroupSettings::order). The same at all processes.
     pub order: Option<Order>,
-    /// How much may be lost; the group's, if left out.
+    /// When a message is delivered, and what may be lost.
+    ///
+    /// Default: [`group.reliability`](super::GroupSettings::reliability). The same at all processes.
     pub reliability: Option<Reliability>,
-    /// Which algorithm grants its locks; the group's, if left out.
+    /// Which algorithm grants the channel's locks.
+    ///
+    /// Default: [`group.mutex`](super::GroupSettings::mutex). The same at all processes.
     pub mutex: Option<MutexKind>,
-    /// Which algorithm elects its leaders; the group's, if left out.
+    /// Which algorithm elects the channel's leaders.
+    ///
+    /// Default: [`group.election`](super::GroupSettings::election). The same at all processes.
     pub election: Option<ElectionKind>,
-    /// Whether this process waits for its observers, or asks its publishers to wait; `flow.mode`, if left out.
+    /// As [`flow.mode`](super::FlowSettings::mode), for the channel.
+    ///
+    /// Default: `flow.mode`. Each process may have its own.
     pub flow: Option<Flow>,
-    /// The ranks of the group's members that are members of it, by which they are numbered in it; all, if left out.
+    /// The ranks of the group's members that are the channel's members. Their places in this list are their ranks in
+    /// the channel. A process that is not listed observes the channel.
+    ///
+    /// Default: all members. Each rank is from 0 to `group.members` − 1 and stands once; an empty list is refused. The
+    /// same at all processes.
     pub members: Option<Vec<u16>>,
-    /// Which detectors watch its members.
+    /// Which detectors watch the channel's members.
+    ///
+    /// Default [`ChannelDetector::Own`]. The same at all processes.
     #[serde(default)]
     pub detector: ChannelDetector,
-    /// Over tcp: its members' addresses, by their ranks in it; connections of its own need addresses of its own.
+    /// As [`network.peers`](super::NetworkSettings::peers), for the channel: its members' addresses, by their ranks in
+    /// the channel. A channel has connections of its own.
+    ///
+    /// Default: none, which is refused over `tcp`. No address is the group's or another channel's. The same at all
+    /// processes.
     pub peers: Option<Vec<SocketAddr>>,
-    /// Over tcp: where this process listens for it; left out, at its own place in `peers`.
+    /// As [`network.listen`](super::NetworkSettings::listen), for the channel.
+    ///
+    /// Default: this member's own entry in `peers`. Each process has its own.
     pub listen: Option<SocketAddr>,
 }
 
@@ -41,10 +85,11 @@ pub struct ChannelSettings {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ChannelDetector {
-    /// The channel's own, with the times of the group's.
+    /// `own`, the default: the channel's own, with the times of [`DetectorSettings`](super::DetectorSettings).
     #[default]
     Own,
-    /// The group's; the channel's own are slow, and notice what those can't.
+    /// `group`: the group's. The channel has no links, and its own detectors suspect after a second, which notices what
+    /// the group's can't.
     Group,
 }
 
@@ -233,6 +278,7 @@ mod tests {
         quotes.detector = ChannelDetector::Group;
         settings.channels = vec![quotes];
         let channel = settings.for_channel("quotes").expect("it is there");
+        assert_eq!(channel.detector.leans, Some(vec![0]));
         let timing = |settings: &Settings| settings.protocol(1 << 20).timing;
         assert_eq!(timing(&channel), timing(&settings).leaning());
     }

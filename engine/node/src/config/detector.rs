@@ -1,6 +1,6 @@
 //! `[detector]`: how failures are noticed.
 
-use super::{Settings, SettingsError};
+use super::SettingsError;
 use serde::{Deserialize, Serialize};
 
 /// Which profile of times a group is watched by.
@@ -8,43 +8,83 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Profile {
-    /// Failures show within 100 ms; full load on a host rarely makes the group evict a member that lives.
+    /// `default`, the default: failures show within 100 ms. Full load on a host rarely makes the group evict a member
+    /// that lives.
     #[default]
     Default,
-    /// Failures show within 20 ms, on hosts with cores to spare.
+    /// `fast`: failures show within 20 ms, on hosts with cores to spare.
     Fast,
-    /// Failures show within two seconds; a connection that retransmits evicts no member: for TCP where packets are
-    /// lost.
+    /// `patient`: failures show within two seconds. For TCP over networks that lose packets, where a connection stalls
+    /// 200 ms, then 400 and 800, for a segment whose retransmissions are lost.
     Patient,
 }
 
-/// How failures are noticed: any of four detectors suspects; see `bourdon_protocol::control::detector`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// How failures are noticed: each of four detectors suspects a member by itself. The group evicts a member once there
+/// is hard evidence, or once more than half of the other members suspect it. Each process may have its own times.
+///
+/// ```toml
+/// [detector]
+/// profile = "default"
+/// push = true
+/// pull = true
+/// phi = true
+/// evidence = true
+/// # suspect_after_ns = 80000000 # default: by the profile
+/// # pull_after_ns = 70000000 # default: by the profile
+/// # ping_interval_ns = 10000000 # default: by the profile
+/// # phi_threshold = 8.0 # default: by the profile
+/// ```
+///
+/// With all four off it is refused ([`NoDetector`](super::SettingsError::NoDetector)): no failure would ever be
+/// noticed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DetectorSettings {
     /// The times that are not given below.
+    ///
+    /// Default [`Profile::Default`].
     pub profile: Profile,
-    /// Nothing heard on the multicast path.
+    /// Whether a member is suspected that is not heard on the multicast path.
+    ///
+    /// Default `true`.
     pub push: bool,
-    /// Pings unanswered on the unicast path.
+    /// Whether a member is suspected that does not answer pings on the unicast path.
+    ///
+    /// Default `true`.
     pub pull: bool,
-    /// Heartbeats later than the past makes likely.
+    /// Whether a member is suspected whose heartbeat is later than its history makes likely (phi accrual).
+    ///
+    /// Default `true`.
     pub phi: bool,
-    /// The process is gone: its links were reset.
+    /// Whether a member is taken for gone when its links are reset. It needs
+    /// [`network.links`](super::NetworkSettings::links).
+    ///
+    /// Default `true`.
     pub evidence: bool,
-    /// Push suspects after so long.
+    /// After how long a silence push suspects a member, in nanoseconds.
+    ///
+    /// Default: by the profile, 80 ms, 10 ms (`fast`) or 1.5 s (`patient`). More than 0 and less than a day
+    /// ([`Detector`](super::SettingsError::Detector)).
     pub suspect_after_ns: Option<u64>,
-    /// Pull suspects after so long.
+    /// For how long pings stay unanswered until pull suspects a member, in nanoseconds.
+    ///
+    /// Default: by the profile, 70 ms, 10 ms (`fast`) or 1.5 s (`patient`). More than 0 and less than a day
+    /// ([`Detector`](super::SettingsError::Detector)).
     pub pull_after_ns: Option<u64>,
-    /// Between two pings.
+    /// The time between two pings, in nanoseconds.
+    ///
+    /// Default: by the profile, 10 ms, 3 ms (`fast`) or 20 ms (`patient`). More than 0 and less than a day
+    /// ([`Detector`](super::SettingsError::Detector)).
     pub ping_interval_ns: Option<u64>,
-    /// Phi suspects at this level: a healthy gap is as long once in 10^φ.
+    /// The level φ from which phi suspects a member: one healthy gap between heartbeats in 10^φ is that long.
+    ///
+    /// Default: 8, in each profile. More than 0 and less than 300 ([`Detector`](super::SettingsError::Detector)).
     pub phi_threshold: Option<f64>,
     /// In a channel that leans on the group's detectors: its members' ranks in the group. All above is about the
-    /// group's then. No file sets it: [`Settings::for_channel`] does.
+    /// group's then. [`Settings::for_channel`](super::Settings::for_channel) sets it.
     #[serde(skip)]
-    pub leans: Option<Vec<u16>>,
+    pub(crate) leans: Option<Vec<u16>>,
 }
 
 impl Default for DetectorSettings {
@@ -64,17 +104,16 @@ impl Default for DetectorSettings {
     }
 }
 
-impl Settings {
+impl DetectorSettings {
     /// Whether each time is in its range, and any detector is on.
-    pub(super) fn check_detector(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
         const DAY_NS: f64 = 86_400e9;
-        let detector = &self.detector;
         let ns = |value: Option<u64>| value.map(|value| (value as f64, DAY_NS));
         for (what, value) in [
-            ("suspect_after_ns", ns(detector.suspect_after_ns)),
-            ("pull_after_ns", ns(detector.pull_after_ns)),
-            ("ping_interval_ns", ns(detector.ping_interval_ns)),
-            ("phi_threshold", detector.phi_threshold.map(|value| (value, 300.0))),
+            ("suspect_after_ns", ns(self.suspect_after_ns)),
+            ("pull_after_ns", ns(self.pull_after_ns)),
+            ("ping_interval_ns", ns(self.ping_interval_ns)),
+            ("phi_threshold", self.phi_threshold.map(|value| (value, 300.0))),
         ] {
             if let Some((value, most)) = value
                 && !(value > 0.0 && value < most)
@@ -82,7 +121,7 @@ impl Settings {
                 return Err(SettingsError::Detector { what, value });
             }
         }
-        let any = detector.push || detector.pull || detector.phi || detector.evidence;
+        let any = self.push || self.pull || self.phi || self.evidence;
         if any { Ok(()) } else { Err(SettingsError::NoDetector) }
     }
 }

@@ -1,50 +1,107 @@
 //! `[network]`: how this process reaches the others.
 
+use super::ranges::{in_range, is_at_most};
 use super::{Role, Settings, SettingsError};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
-/// How this process reaches the others.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// IP has a byte for it.
+const TTL_MAX: u32 = 255;
+/// The kernel counts a receive buffer in 31 bits, and doubles what is requested.
+const RECEIVE_BUFFER_MAX_BYTES: usize = 1 << 30;
+
+/// The network: how this process reaches the others.
+///
+/// ```toml
+/// [network]
+/// transport = "udp"
+/// interface = "lo"
+/// sources = []
+/// ttl = 1
+/// multicast_loop = true
+/// receive_buffer_bytes = 8388608
+/// offload = true
+/// receive_timestamps = false
+/// links = true
+/// peers = []
+/// # listen = "10.0.0.1:7402" # default: this member's own entry in peers
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct NetworkSettings {
-    /// The transport.
+    /// How datagrams are moved.
+    ///
+    /// Default [`Transport::Udp`]. The same at all processes, but that [`Udp`](Transport::Udp) and
+    /// [`Portable`](Transport::Portable) meet in one group.
     pub transport: Transport,
-    /// The one interface that traffic uses.
+    /// The name of the one interface that traffic uses.
+    ///
+    /// Default `"lo"`: processes of this host only. An interface that this host does not have is refused when the node
+    /// is opened. Each process may have its own.
     pub interface: String,
-    /// Whose multicasts are received; every sender's if none is named.
+    /// The addresses whose multicasts this process receives: every member that it is to hear. If none is listed, it
+    /// receives from all. Groups in 232.0.0.0/8 and ff3x::/32 work only with a list.
+    ///
+    /// Default: none. With [`Transport::Tcp`] a list is refused ([`Mesh`](super::SettingsError::Mesh)). Each process
+    /// may have its own; on `lo` all processes of a group list sources or none does.
     pub sources: Vec<IpAddr>,
-    /// How many routers a multicast may cross, plus one.
+    /// How many routers a multicast may cross, plus one; over IPv6 the hop limit.
+    ///
+    /// Default 1. From 1 to 255 ([`Range`](super::SettingsError::Range)). Each process may have its own.
     pub ttl: u32,
-    /// Whether other processes of this host receive what this process multicasts; on `lo` they always do.
+    /// Whether other processes of this host receive what this process multicasts (`IP_MULTICAST_LOOP`). `false` saves
+    /// the kernel a copy of each datagram; a process of this host that is in the group would hear nothing. On `lo` it
+    /// has no effect.
+    ///
+    /// Default `true`. Each process may have its own.
     pub multicast_loop: bool,
-    /// What to ask of the kernel as a receive buffer.
+    /// The receive buffer to request from the kernel, in bytes. The window of a sender is computed from the granted
+    /// size, which without privileges is at most `net.core.rmem_max`.
+    ///
+    /// Default 8 MiB. At most 1 GiB ([`TooLarge`](super::SettingsError::TooLarge)); too small a grant is refused when
+    /// the node is opened ([`Buffer`](crate::Error::Buffer)). Each process may have its own.
     pub receive_buffer_bytes: usize,
     /// Whether runs of datagrams cross the kernel in one piece (GSO, GRO).
+    ///
+    /// Default `true`. Each process may have its own.
     pub offload: bool,
-    /// Whether the kernel notes when it receives each datagram.
+    /// Whether the kernel adds the time at which it received each datagram.
+    ///
+    /// Default `false`. Each process may have its own.
     pub receive_timestamps: bool,
-    /// Whether members hold TCP connections to each other, which show at once that a process is gone.
+    /// Whether members hold TCP connections to each other, over the group's interface: the others notice at once that a
+    /// process has died.
+    ///
+    /// Default `true`. Each process may have its own; a connection needs it at both ends.
     pub links: bool,
-    /// Over tcp: the members' addresses, by rank.
+    /// For [`Transport::Tcp`] and [`Transport::Auto`]: the members' addresses and ports, by rank.
+    ///
+    /// Default: none. Over `tcp` a missing list is refused, and so are a list of another length than `group.members`
+    /// (at a member or observer), an address twice, port 0, an unspecified or multicast address, and IPv4 beside IPv6
+    /// ([`Mesh`](super::SettingsError::Mesh)). The same at all processes.
     pub peers: Vec<SocketAddr>,
-    /// Over tcp: where this process listens; left out, at its own place in `peers`.
+    /// For [`Transport::Tcp`] and [`Transport::Auto`]: the address and port at which a member listens, as the others
+    /// reach it.
+    ///
+    /// Default: this member's own entry in `peers`. It is refused as an address in `peers` is
+    /// ([`Mesh`](super::SettingsError::Mesh)). Each process has its own.
     pub listen: Option<SocketAddr>,
 }
 
-/// The available transports.
+/// How datagrams are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Transport {
-    /// UDP multicast by spinning sockets or `io_uring`.
+    /// `udp`, the default: UDP multicast by spinning sockets or `io_uring`. Where `io_uring` is not allowed it falls
+    /// back to [`Portable`](Self::Portable), and reports that.
     Udp,
-    /// UDP multicast by mio.
+    /// `portable`: UDP multicast by epoll, which every kernel allows.
     Portable,
-    /// A mesh of TCP connections.
+    /// `tcp`: a mesh of TCP connections, for networks without multicast. It needs `network.peers`.
     Tcp,
-    /// UDP multicast, and TCP for peers that it does not reach.
+    /// `auto`: UDP multicast, and TCP for exactly the members of `network.peers` that multicast does not reach.
     Auto,
 }
 
@@ -63,6 +120,14 @@ impl Default for NetworkSettings {
             peers: Vec::new(),
             listen: None,
         }
+    }
+}
+
+impl NetworkSettings {
+    /// Whether each size and count is in its range.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        is_at_most("network.receive_buffer_bytes", self.receive_buffer_bytes, RECEIVE_BUFFER_MAX_BYTES)?;
+        in_range("network.ttl", self.ttl, 1, TTL_MAX)
     }
 }
 

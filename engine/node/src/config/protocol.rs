@@ -1,7 +1,6 @@
 //! What the protocol is configured with: the sections together, and the receive buffer that was really granted.
 
 use super::{Profile, Role, Settings, Transport};
-use bourdon_protocol::Limits;
 
 impl Settings {
     /// The times of the profile, with what was set by hand.
@@ -50,15 +49,11 @@ impl Settings {
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
         config.sequencer = Rank(self.group.sequencer);
         config.quorum = self.group.quorum;
-        (config.flow, config.rate) = (self.flow.mode, self.rate());
+        (config.flow, config.rate) = (self.flow.mode, self.flow.rate());
         (config.mutex, config.election) = (self.group.mutex, self.group.election);
         config.start = self.process.start;
-        config.limits = Limits {
-            window_bytes: window_bytes(granted_bytes, limits.mtu_bytes, self.streams_a_buffer())
-                .min(limits.receive_log_bytes / 2)
-                .min(limits.log_bytes / 2),
-            ..*limits
-        };
+        let window_bytes = window_bytes(granted_bytes, limits.mtu_bytes, self.streams_a_buffer());
+        config.limits = limits.protocol(window_bytes.min(limits.receive_log_bytes / 2).min(limits.log_bytes / 2));
         config.timing = self.timing();
         config.snapshots = self.process.snapshots;
         config

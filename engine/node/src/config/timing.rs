@@ -1,23 +1,53 @@
 //! `[timing]`: how long things take.
 
+use super::SettingsError;
+use super::ranges::{HOUR_NS, in_range};
 use serde::{Deserialize, Serialize};
 
-/// How long things take, in nanoseconds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// More heartbeats than this take a core.
+const HEARTBEAT_LEAST_NS: u64 = 100_000;
+
+/// Delays and intervals of acknowledgements, heartbeats and repairs, in nanoseconds. Each process may have its own.
+///
+/// ```toml
+/// [timing]
+/// ack_delay_ns = 200000
+/// heartbeat_min_ns = 1000000
+/// nak_retry_min_ns = 1000000
+/// nak_retry_max_ns = 20000000
+/// reorder_grace_ns = 0
+/// # heartbeat_max_ns = 10000000 # default: by detector.profile
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct TimingSettings {
-    /// A datagram received is acknowledged at the latest after this (200 us).
+    /// The longest delay before a received datagram is acknowledged, in nanoseconds.
+    ///
+    /// Default 200 µs. From 0 to an hour ([`Range`](super::SettingsError::Range)).
     pub ack_delay_ns: u64,
-    /// The first heartbeat after the last datagram (1 ms): how long a lost tail goes unnoticed at most.
+    /// The delay of the first heartbeat after the last datagram, in nanoseconds. Until then no receiver notices that
+    /// the last datagrams were lost.
+    ///
+    /// Default 1 ms. From 100 µs to an hour ([`Range`](super::SettingsError::Range)).
     pub heartbeat_min_ns: u64,
-    /// A request for repair is not sent again before this (1 ms).
+    /// The shortest delay before a request for repair is sent again, in nanoseconds.
+    ///
+    /// Default 1 ms. From 1 to an hour ([`Range`](super::SettingsError::Range)).
     pub nak_retry_min_ns: u64,
-    /// A request for repair is sent again at the latest after this (20 ms).
+    /// The longest delay before a request for repair is sent again, in nanoseconds.
+    ///
+    /// Default 20 ms. From 1 to an hour ([`Range`](super::SettingsError::Range)).
     pub nak_retry_max_ns: u64,
-    /// How long a missing datagram may be mere reordering before a repair is requested (0).
+    /// How long a receiver takes a missing datagram for reordered before it requests a repair, in nanoseconds; 0 where
+    /// there is one path.
+    ///
+    /// Default 0. From 0 to an hour ([`Range`](super::SettingsError::Range)).
     pub reorder_grace_ns: u64,
-    /// The longest time between heartbeats; left out, the value of the detector's profile: 10 ms, 2 ms or 20 ms.
+    /// The longest time between heartbeats, in nanoseconds. Each heartbeat doubles the time to the next up to this.
+    ///
+    /// Default: by [`detector.profile`](super::DetectorSettings::profile), 10 ms, 2 ms (`fast`) or 20 ms (`patient`).
+    /// From 100 µs to an hour ([`Range`](super::SettingsError::Range)).
     pub heartbeat_max_ns: Option<u64>,
 }
 
@@ -32,5 +62,18 @@ impl Default for TimingSettings {
             reorder_grace_ns: timing.reorder_grace_ns,
             heartbeat_max_ns: None,
         }
+    }
+}
+
+impl TimingSettings {
+    /// Whether each time is in its range.
+    pub(super) fn check(&self) -> Result<(), SettingsError> {
+        let heartbeat_max_ns = self.heartbeat_max_ns.unwrap_or(HEARTBEAT_LEAST_NS);
+        in_range("timing.ack_delay_ns", self.ack_delay_ns, 0, HOUR_NS)?;
+        in_range("timing.heartbeat_min_ns", self.heartbeat_min_ns, HEARTBEAT_LEAST_NS, HOUR_NS)?;
+        in_range("timing.heartbeat_max_ns", heartbeat_max_ns, HEARTBEAT_LEAST_NS, HOUR_NS)?;
+        in_range("timing.nak_retry_min_ns", self.nak_retry_min_ns, 1, HOUR_NS)?;
+        in_range("timing.nak_retry_max_ns", self.nak_retry_max_ns, 1, HOUR_NS)?;
+        in_range("timing.reorder_grace_ns", self.reorder_grace_ns, 0, HOUR_NS)
     }
 }

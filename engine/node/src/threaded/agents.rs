@@ -14,8 +14,8 @@ use super::end::{join, lock};
 use super::hosted::Hosted;
 use crate::config::{IdleStrategy, ThreadSettings};
 use crate::idle::Idler;
-use crate::inline::Error;
 use crate::mailbox::{Sender, mailbox};
+use crate::node_error::Error;
 use crate::placement::{check_cores, place_current_thread};
 use bourdon_port::{Port, Waker};
 use bourdon_ring::signal::{Bell, Flag, doorbell};
@@ -118,15 +118,20 @@ impl Place {
         &self.agents.0.control
     }
 
+    /// Whether its threads take groups: no panic has ended them.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.thread().has_ended() && !self.control().has_panicked()
+    }
+
     /// The threads, for one more group.
     pub(crate) fn agents(&self) -> &Agents {
         &self.agents
     }
 
     /// Hands a group over to the agent; `ended` is set when it has ended.
-    pub(crate) fn run(&self, group: Hosted, ended: Flag) {
+    pub(crate) fn run(&self, group: Box<Hosted>, ended: Flag) {
         let waker = group.node.engine.port().waker();
-        self.thread().arrivals.send(Box::new(group));
+        self.thread().arrivals.send(group);
         lock(&self.thread().groups).push((ended, waker));
     }
 

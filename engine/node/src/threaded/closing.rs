@@ -107,12 +107,6 @@ impl Closing {
         self.stop.is_set() && !self.has_begun()
     }
 
-    /// Whether it was asked to end.
-    #[inline]
-    pub(crate) fn is_asked(&self) -> bool {
-        self.stop.is_set()
-    }
-
     /// Whether it is to leave its view.
     pub(crate) fn leaves(&self) -> bool {
         self.request.is_some_and(|request| request.leaves)

@@ -1,13 +1,15 @@
 //! What other threads ask of the data agent: commands, as values in one mailbox.
 //!
 //! The data agent alone calls the protocol. The application's threads, and the admin thread, send it commands; the
-//! answer to a command is an event, a [`DirectNews`](super::direct::DirectNews) or a [`Reply`]. A command that finds
+//! answer to a command is an event, the outcome of a [`Call`](crate::Call) or a [`Reply`]. A command that finds
 //! the mailbox full is refused to its caller. The commands of locks and elections go to the control thread
 //! (`locks/commands.rs`).
 
 use crate::admin::view::ViewReport;
 use crate::mailbox::Sender;
-use crate::threaded::direct::DirectCommand;
+use crate::threaded::direct::CallCommand;
+use crate::threaded::intake::Intake;
+use crate::threaded::outlet::Outlet;
 use bourdon_protocol::Refusal;
 
 /// Commands that the data agent has not taken: it takes so many each round.
@@ -21,7 +23,6 @@ pub(crate) const EVENTS_MAX: usize = 256;
 pub(crate) type Commands = Sender<Command>;
 
 /// A command to the data agent.
-#[derive(Debug)]
 pub(crate) enum Command {
     /// Begin a barrier. An event reports its completion or its refusal.
     Sync,
@@ -29,10 +30,14 @@ pub(crate) enum Command {
     SyncForClient,
     /// Leave the group. An event reports that it has left.
     Leave,
-    /// Send a direct message.
-    Direct(DirectCommand),
+    /// Send a direct message or a request.
+    Call(CallCommand),
     /// Report the view, as a [`Reply`].
     View,
+    /// Deliver to one more subscription, from here on.
+    Subscribe(Box<Outlet>),
+    /// Take what one more publication publishes.
+    Publish(Box<Intake>),
 }
 
 /// An answer to a command of the admin socket's thread.

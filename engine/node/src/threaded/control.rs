@@ -22,24 +22,33 @@ pub(crate) use way::DataEnd;
 
 use crate::config::{IdleStrategy, Settings};
 use crate::inline::InlineNode;
-use crate::locks::commands::{COMMANDS_MAX, Route};
+use crate::locks::commands::{COMMANDS_MAX, LockCommand, Route};
 use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::placement::yield_to_agents;
 use crate::threaded::end::{Outcome, join};
 use bourdon_engine::Clock;
 use bourdon_port::{Port, Waker};
+use bourdon_protocol::ControlPlane;
 use bourdon_ring::signal::{Flag, Sleeper, doorbell};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use seat::Seat;
 use std::sync::Mutex;
 use std::thread::{Builder, JoinHandle, ThreadId};
-use way::{Rings, ends_of};
+use way::{PlaneEnd, Rings, ends_of};
 
 /// How long this thread looks for an answer before it sleeps, where the data agent spins: as long as a lock takes
 /// that no other member requests.
 const SPIN_NS: u64 = 100_000;
 /// Groups that were joined and not taken.
 const ARRIVALS_MAX: usize = 16;
+
+/// A group's seat, until the control plane has it. Requests wait in it meanwhile.
+pub(crate) struct Vacancy {
+    commands: Receiver<LockCommand>,
+    ended: Flag,
+    end: PlaneEnd,
+    outcome: Outcome,
+}
 
 /// The running control thread.
 #[derive(Debug)]
@@ -76,21 +85,24 @@ impl ControlThread {
         Ok(Self { thread, id, end, has_panicked, rings, arrivals: sender })
     }
 
-    /// Takes a group's control plane over. `ring` wakes the group's data agent if it sleeps; `ended` is set when the
-    /// group has ended, and [`ControlThread::waker`] woken; then this end is dropped, `outcome` last. Returns the data
-    /// agent's end, and the way for requests.
-    pub(crate) fn take_over(
+    /// Prepares to take a group's control plane over. `ring` wakes the group's data agent if it sleeps; `ended` is set
+    /// when the group has ended, and [`ControlThread::waker`] woken; then the seat is dropped, `outcome` last. Returns
+    /// the data agent's end, the way for requests, and the seat.
+    pub(crate) fn prepare(
         &self,
-        node: &mut InlineNode,
-        settings: &Settings,
+        node: &InlineNode,
         ring_data: impl FnMut() + Send + 'static,
         (ended, outcome): (Flag, Outcome),
-    ) -> (DataEnd, Route) {
+    ) -> (DataEnd, Route, Vacancy) {
         let (to_broker, commands) = mailbox(COMMANDS_MAX, ring(&self.rings));
         let (data, end) = ends_of(self.rings.clone(), node.engine.now(), ring_data, node.engine.port().waker());
-        let plane = node.engine.release_control();
+        (data, Route::Control(to_broker), Vacancy { commands, ended, end, outcome })
+    }
+
+    /// Takes the control plane of a group over.
+    pub(crate) fn take_over(&self, settings: &Settings, plane: Box<ControlPlane>, vacancy: Vacancy) {
+        let Vacancy { commands, ended, end, outcome } = vacancy;
         self.arrivals.send(Box::new(Seat::new(settings, plane, commands, ended, end, outcome)));
-        (data, Route::Control(to_broker))
     }
 
     /// Wakes the thread.

@@ -1,108 +1,133 @@
-//! Direct messages of a threaded node: commands go to the data agent, news come back.
+//! Direct messages and requests of a threaded node, at its data agent: calls come as commands, their outcomes go to the
+//! calls, messages of other processes to a mailbox, their requests to a subscription's ring.
 //!
-//! They are rare, so news are values in a mailbox of [`NEWS_MAX`]. News that do not fit stay where they are, in the
-//! protocol's own bounded queues: then messages are refused, and their senders learn of it.
+//! A call that the protocol has no room for waits here for its turn, in order. Messages and requests of others that the
+//! application does not fetch stay in the protocol's own bounded queues: then they are refused, and their senders learn
+//! of it.
 
+use crate::deadline::Deadline;
 use crate::inline::InlineNode;
 use crate::mailbox::Sender;
-use bourdon_protocol::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
-use bourdon_wire::Rank;
+use crate::request::{Completion, Outbound, Request, RequestError};
+use crate::threaded::outlet::Outlet;
+use bourdon_protocol::{DirectMessage, Refusal, To};
+use bourdon_wire::{Address, Rank};
+use std::collections::VecDeque;
 use std::sync::mpsc::TrySendError;
 
-/// News that the application has not fetched.
-pub(crate) const NEWS_MAX: usize = 256;
+/// Messages that the application has not fetched.
+pub(crate) const MESSAGES_MAX: usize = 256;
+/// Calls that wait for room in the protocol.
+const WAITING_MAX: usize = 256;
 
-/// The receivers of a direct message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DirectTo<'a> {
-    /// One member.
-    Rank(Rank),
-    /// The nearest of some members; of all others, if none is named.
-    Any(&'a [Rank]),
-    /// All processes of the group that receive from the network.
-    All,
-}
-
-/// A threaded node's news of direct messages.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DirectNews {
-    /// A message was received.
-    Received(DirectMessage),
-    /// A message that was sent has ended; [`send_direct`](crate::Node::send_direct) returned the call's name.
-    Ended(DirectOutcome),
-    /// A message could not be sent.
-    Refused(CallId, DirectRefusal),
-}
-
-/// A direct message to send.
+/// A direct message or a request to send.
 #[derive(Debug)]
-pub(crate) struct DirectCommand {
-    /// The application's name of the call.
-    call: CallId,
+pub(crate) struct CallCommand {
     to: Receivers,
     payload: Vec<u8>,
+    is_request: bool,
+    deadline: Deadline,
+    completion: Completion,
 }
 
-/// As [`DirectTo`].
+/// As [`To`].
 #[derive(Debug)]
 enum Receivers {
     Rank(Rank),
-    Any(Vec<Rank>),
+    Nearest,
+    Among(Vec<Rank>),
+    Address(Address),
     All,
 }
 
-impl DirectCommand {
-    pub(crate) fn new(call: CallId, to: DirectTo<'_>, payload: &[u8]) -> Self {
-        let to = match to {
-            DirectTo::Rank(rank) => Receivers::Rank(rank),
-            DirectTo::Any(ranks) => Receivers::Any(ranks.to_vec()),
-            DirectTo::All => Receivers::All,
+impl CallCommand {
+    /// None where the receivers are of a kind that is not known here.
+    pub(crate) fn new(outbound: &Outbound<'_>, completion: Completion) -> Option<Self> {
+        let to = match outbound.to {
+            To::Rank(rank) => Receivers::Rank(rank),
+            To::Nearest => Receivers::Nearest,
+            To::Among(ranks) => Receivers::Among(ranks.to_vec()),
+            To::Address(address) => Receivers::Address(address),
+            To::All => Receivers::All,
+            _ => return None,
         };
-        Self { call, to, payload: payload.to_vec() }
+        let Outbound { payload, is_request, deadline, .. } = *outbound;
+        Some(Self { to, payload: payload.to_vec(), is_request, deadline, completion })
+    }
+
+    /// Begins the call. Gives it back if the protocol has no room for it now.
+    fn begin(self, node: &mut InlineNode) -> Option<Self> {
+        let Self { to, payload, is_request, deadline, completion } = self;
+        let outbound = Outbound {
+            to: match &to {
+                Receivers::Rank(rank) => To::Rank(*rank),
+                Receivers::Nearest => To::Nearest,
+                Receivers::Among(ranks) => To::Among(ranks),
+                Receivers::Address(address) => To::Address(*address),
+                Receivers::All => To::All,
+            },
+            payload: &payload,
+            is_request,
+            deadline,
+        };
+        match node.begin(&outbound, completion) {
+            Ok(()) => None,
+            Err((Refusal::TooMany { .. }, completion)) if !deadline.has_passed() => {
+                Some(Self { to, payload, is_request, deadline, completion })
+            }
+            Err((refusal, completion)) => {
+                completion.complete(Err(refusal.into()));
+                None
+            }
+        }
     }
 }
 
 /// The data agent's end.
 pub(crate) struct Post {
-    news: Sender<DirectNews>,
-    /// What did not fit.
-    waiting: Option<DirectNews>,
-    /// The protocol's names of calls under way, and the application's.
-    tickets: Vec<(CallId, CallId)>,
+    messages: Sender<DirectMessage>,
+    /// A message that did not fit.
+    unread: Option<DirectMessage>,
+    /// Calls that wait for room.
+    waiting: VecDeque<CallCommand>,
+    /// A request that did not fit its ring.
+    held: Option<Request>,
 }
 
 impl Post {
-    pub(crate) fn new(news: Sender<DirectNews>) -> Self {
-        Self { news, waiting: None, tickets: Vec::new() }
+    pub(crate) fn new(messages: Sender<DirectMessage>) -> Self {
+        Self { messages, unread: None, waiting: VecDeque::new(), held: None }
     }
 
-    /// Sends a message. Returns false if the application has no room for the news that it was refused.
-    #[must_use]
-    pub(crate) fn send(&mut self, node: &mut InlineNode, command: DirectCommand) -> bool {
-        let DirectCommand { call: ticket, to, payload } = command;
-        let call = match to {
-            Receivers::Rank(rank) => node.send_to(rank, &payload).map(Some),
-            Receivers::Any(ranks) => node.send_any(&ranks, &payload).map(Some),
-            Receivers::All => node.broadcast(&payload).map(|()| None),
-        };
-        match call {
-            Ok(call) => {
-                self.tickets.extend(call.map(|call| (call, ticket)));
-                true
-            }
-            Err(refusal) => self.news.try_send(DirectNews::Refused(ticket, refusal)).is_ok(),
+    /// Begins a call, or queues it behind those that wait.
+    pub(crate) fn call(&mut self, node: &mut InlineNode, command: CallCommand) {
+        if self.waiting.is_empty() {
+            self.waiting.extend(command.begin(node));
+        } else if self.waiting.len() < WAITING_MAX {
+            self.waiting.push_back(command);
+        } else {
+            command.completion.complete(Err(RequestError::Refused(Refusal::TooMany { limit: WAITING_MAX })));
         }
     }
 
     /// Moves what there is to the application. Returns how much.
-    pub(crate) fn collect(&mut self, node: &mut InlineNode) -> usize {
+    pub(crate) fn work(&mut self, node: &mut InlineNode, outlets: &mut [Outlet]) -> usize {
+        while let Some(command) = self.waiting.pop_front() {
+            if let Some(command) = command.begin(node) {
+                self.waiting.push_front(command);
+                break;
+            }
+        }
+        self.collect_messages(node) + self.collect_requests(node, outlets)
+    }
+
+    fn collect_messages(&mut self, node: &mut InlineNode) -> usize {
         let mut count = 0;
-        while let Some(news) = self.waiting.take().or_else(|| self.next(node)) {
-            match self.news.try_send(news) {
+        while let Some(message) = self.unread.take().or_else(|| node.poll_direct()) {
+            match self.messages.try_send(message) {
                 Ok(()) => count += 1,
-                Err(TrySendError::Full(news)) => {
-                    self.waiting = Some(news);
+                Err(TrySendError::Full(message)) => {
+                    self.unread = Some(message);
                     break;
                 }
                 Err(TrySendError::Disconnected(_)) => break,
@@ -111,11 +136,26 @@ impl Post {
         count
     }
 
-    fn next(&mut self, node: &mut InlineNode) -> Option<DirectNews> {
-        let Some(mut outcome) = node.poll_outcome() else { return node.poll_direct().map(DirectNews::Received) };
-        let (DirectOutcome::Done { call, .. } | DirectOutcome::Failed { call, .. }) = &mut outcome;
-        let place = self.tickets.iter().position(|(own, _)| own == call)?;
-        *call = self.tickets.swap_remove(place).1;
-        Some(DirectNews::Ended(outcome))
+    /// Requests go to the first subscription that takes them; without one they are dropped, and so declined.
+    fn collect_requests(&mut self, node: &mut InlineNode, outlets: &mut [Outlet]) -> usize {
+        let mut outlet = outlets.iter_mut().find(|outlet| outlet.takes_requests());
+        let mut count = 0;
+        while let Some(request) = self.held.take().or_else(|| node.next_request()) {
+            let unfit = outlet.as_mut().and_then(|outlet| outlet.put_request(request).err());
+            if unfit.is_some() {
+                self.held = unfit;
+                break;
+            }
+            count += 1;
+        }
+        if let Some(outlet) = outlet.filter(|_| count > 0) {
+            outlet.show();
+        }
+        count
+    }
+
+    /// Whether calls wait that were accepted.
+    pub(crate) fn owes(&self) -> bool {
+        !self.waiting.is_empty()
     }
 }

@@ -4,12 +4,12 @@
 //! has passed. A group of another agent it can't read: that is changed by the other thread. If it took such a message
 //! as passed, the order would depend on which agent runs which group, and on no setting that names it.
 //!
-//! So an agent asks the others by mailbox, and holds the message back until each of them has shown that the message has
-//! passed in all its groups. Answers are flags: nothing is sent back, but for a ring that wakes the agent. What is known
-//! to have passed is kept for each sender, because all earlier messages of that sender have passed as well.
+//! So an agent asks the others by mailbox, and holds the message back until each of them has shown that the named
+//! message has passed in all its groups. Answers are flags: nothing is sent back, but for a ring that wakes the agent.
+//! What is known to have passed is kept for each sender, because all its earlier messages have passed as well.
 //!
-//! Invariant: nothing is asked for a message of a group that this agent runs, nor where there is no other agent. Bounds:
-//! a stream waits for one message at a time, and what no stream waits for any more is forgotten, here and there.
+//! Invariant: nothing is asked for a message of a group that this agent runs, nor where there is no other agent.
+//! Bounds: a stream waits for one message at a time, and both agents forget what no stream waits for any more.
 
 use crate::mailbox::{Receiver, Sender, mailbox};
 use bourdon_ring::signal::Flag;

@@ -1,7 +1,8 @@
 //! How groups and threads end, and report it.
 
 use crate::close::CloseReport;
-use crate::inline::Error;
+pub(crate) use crate::closed::WhyClosed;
+use crate::node_error::Error;
 use bourdon_port::Waker;
 use bourdon_ring::signal::Flag;
 use std::sync::mpsc::SyncSender;
@@ -14,15 +15,16 @@ pub(crate) type Outcome = SyncSender<Result<CloseReport, Error>>;
 /// Reports that a group has ended, however it ends.
 pub(crate) struct End {
     ended: Flag,
+    pub(crate) closed: WhyClosed,
     wakers: Vec<Waker>,
     pub(crate) outcome: Outcome,
 }
 
 impl End {
-    /// At the end `ended` is set and `wakers` are woken: no thread shall wait for rings that are gone. The outcome is
-    /// sent before, unless the thread panics.
-    pub(crate) fn new(ended: Flag, wakers: Vec<Waker>, outcome: Outcome) -> Self {
-        Self { ended, wakers, outcome }
+    /// At the end `ended` is set and `wakers` are woken. The reason is set and the outcome sent before, unless the
+    /// thread panics.
+    pub(crate) fn new(ended: Flag, closed: WhyClosed, wakers: Vec<Waker>, outcome: Outcome) -> Self {
+        Self { ended, closed, wakers, outcome }
     }
 }
 
@@ -30,6 +32,15 @@ impl Drop for End {
     fn drop(&mut self) {
         self.ended.set();
         self.wakers.iter().for_each(Waker::wake);
+    }
+}
+
+/// Wakes a thread once all that stands before it in its owner has been dropped.
+pub(crate) struct WakesAtEnd(pub(crate) Waker);
+
+impl Drop for WakesAtEnd {
+    fn drop(&mut self) {
+        self.0.wake();
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) const MESSAGE_TAG: u32 = 0;
 /// The tag of a frame without bytes that stands where an event has its place: the event comes as a value, beside the
 /// ring.
 pub(crate) const EVENT_TAG: u32 = 1;
+/// The tag of a frame without bytes that stands for a request, which comes beside the ring as well.
+pub(crate) const REQUEST_TAG: u32 = 2;
 
 /// What such a frame stands for.
 #[derive(Debug)]

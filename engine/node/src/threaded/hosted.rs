@@ -13,15 +13,16 @@
 
 use crate::admin::view::ViewReport;
 use crate::close::{self, CloseReport};
-use crate::config::{Flow, Role, Settings};
+use crate::closed::Closed;
 use crate::counters::{AgentFigures, CountersWriter};
 use crate::delivery::Delivery;
-use crate::inline::{Error, InlineNode};
+use crate::inline::InlineNode;
 use crate::mailbox::{Receiver, Sender};
+use crate::node_error::Error;
 use crate::threaded::closing::{Closing, Stop};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
-use crate::threaded::direct::{DirectNews, Post};
+use crate::threaded::direct::Post;
 use crate::threaded::end::End;
 use crate::threaded::frames::Value;
 use crate::threaded::held_up;
@@ -29,27 +30,27 @@ use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
-use bourdon_protocol::{Event, Refusal, Satisfied, Standing};
+use bourdon_protocol::{ControlPlane, DirectMessage, Event, Refusal, Satisfied, Standing};
 use bourdon_ring::counters as cells;
 use bourdon_wire::{Incarnation, Instant, MessageName, Sequence};
 use std::ops::RangeInclusive;
 use std::sync::mpsc::TrySendError;
 
+/// Runs of dropped messages that are kept for the report of the end.
+const DROPPED_MAX: usize = 1024;
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
 const TAKE_LIMIT: usize = 256;
 
-/// Its ends of the rings and mailboxes.
+/// Its ends of the mailboxes.
 pub(crate) struct Ends {
-    pub(crate) publications: Vec<Intake>,
-    pub(crate) outlets: Vec<Outlet>,
     /// Why publications are blocked: cell 0, for the application to read.
     pub(crate) held_up: cells::Writer,
-    /// The receivers of events: the application and the admin thread.
-    pub(crate) listeners: [Sender<Event>; 2],
+    /// Where the admin thread receives events.
+    pub(crate) listener: Sender<Event>,
     /// The answers to the admin thread.
     pub(crate) replies: Sender<Reply>,
     /// The application's direct messages.
-    pub(crate) news: Sender<DirectNews>,
+    pub(crate) messages: Sender<DirectMessage>,
 }
 
 /// How it is stopped, and how it reports its end.
@@ -61,10 +62,17 @@ pub(crate) struct Ending {
 /// The group's state.
 pub(crate) struct Hosted {
     pub(crate) node: InlineNode,
+    /// In the order of their numbers.
     publications: Vec<Intake>,
     outlets: Vec<Outlet>,
-    /// The receivers of events: the application and the admin thread.
-    listeners: [Sender<Event>; 2],
+    /// How many publications there were.
+    publications_made: usize,
+    /// Messages that subscriptions have skipped which are gone.
+    overruns_before: u64,
+    /// The view that the next message is delivered in, as it was handed out.
+    view: Option<Event>,
+    /// Where the admin thread receives events.
+    listener: Sender<Event>,
     /// Events handed out in this round.
     events: Vec<Event>,
     commands: Receiver<Command>,
@@ -84,7 +92,7 @@ pub(crate) struct Hosted {
     refused: Option<Refusal>,
     /// In which incarnation the last messages of a publication were taken.
     published_as: Incarnation,
-    /// What was dropped since it was asked to end, by publication.
+    /// What was dropped, by publication.
     dropped: Vec<(usize, RangeInclusive<u64>)>,
     /// It has left its group for good.
     has_left: bool,
@@ -94,8 +102,6 @@ pub(crate) struct Hosted {
     pub(crate) closing: Closing,
     pub(crate) counters: CountersWriter,
     pub(crate) figures: AgentFigures,
-    /// What does not fit a ring stops delivery, instead of being skipped: at a member, and at an observer that gates.
-    keeps_all: bool,
     /// Its port has failed.
     pub(crate) failure: Option<PortError>,
     /// Dropped last: what it wakes finds the rings gone.
@@ -103,28 +109,29 @@ pub(crate) struct Hosted {
 }
 
 impl Hosted {
-    /// The group of a node that has been joined with these settings.
+    /// The group of a node that is open.
     pub(crate) fn new(
         mut node: InlineNode,
-        settings: &Settings,
         ends: Ends,
         commands: Receiver<Command>,
         control: DataEnd,
         counters: CountersWriter,
         Ending { stop, end }: Ending,
     ) -> Self {
-        let is_member = settings.process.role == Role::Member;
         let drop_timeout_ns = std::mem::take(&mut node.drop_timeout_ns); // its rings are emptied first
         let published_as = node.engine.process().incarnation();
         Self {
             node,
-            publications: ends.publications,
-            outlets: ends.outlets,
-            listeners: ends.listeners,
+            publications: Vec::new(),
+            outlets: Vec::new(),
+            publications_made: 0,
+            overruns_before: 0,
+            view: None,
+            listener: ends.listener,
             events: Vec::new(),
             commands,
             replies: ends.replies,
-            post: Post::new(ends.news),
+            post: Post::new(ends.messages),
             control,
             owes_judgement: false,
             is_halted: false,
@@ -137,10 +144,34 @@ impl Hosted {
             closing: Closing::new(stop, drop_timeout_ns),
             counters,
             figures: AgentFigures::default(),
-            keeps_all: is_member || settings.flow.mode == Flow::Gating,
             failure: None,
             end,
         }
+    }
+
+    /// The group runs from now on. Gives its control plane.
+    pub(crate) fn begin(&mut self) -> Box<ControlPlane> {
+        self.node.engine.begin(self.outlets.iter().any(Outlet::takes_snapshots));
+        self.control.begin(self.node.engine.now());
+        self.node.engine.release_control()
+    }
+
+    /// Delivers to one more subscription. If a view has been handed out, it begins with that.
+    pub(crate) fn add_outlet(&mut self, mut outlet: Outlet) {
+        let gone = self.outlets.extract_if(.., |outlet| outlet.is_gone());
+        self.overruns_before += gone.map(|outlet| outlet.overruns.get()).sum::<u64>();
+        if let Some(view) = self.view {
+            outlet.put_event(view);
+            outlet.show();
+        }
+        self.outlets.push(outlet);
+    }
+
+    /// Takes from one more publication.
+    pub(crate) fn add_intake(&mut self, intake: Intake) {
+        self.publications.retain_mut(|intake| !intake.is_done());
+        self.publications_made = intake.number + 1;
+        self.publications.push(intake);
     }
 
     // ---- a round --------------------------------------------------------------------------------------------------
@@ -162,33 +193,37 @@ impl Hosted {
         let was_gated = self.is_gated;
         let limit = self.delivery_limit();
         work_count += usize::from(was_gated && !self.is_gated); // another group may wait for what has found room
-        let (outlets, events, keeps) = (&mut self.outlets, &mut self.events, self.keeps_all);
+        let (outlets, events, view) = (&mut self.outlets, &mut self.events, &mut self.view);
         let (mut shown, mut dropped) = (false, 0);
         work_count += self.node.poll_after(limit, passed, |delivery| {
             shown = true;
             match delivery {
                 Delivery::Message(message) => {
-                    for outlet in outlets.iter_mut().filter(|outlet| outlet.filter.wants(message)) {
-                        outlet.put(message, keeps);
+                    for outlet in outlets.iter_mut().filter(|outlet| outlet.wants(&message)) {
+                        outlet.put(&message);
                     }
                 }
                 Delivery::Event(event) => {
                     events.push(event);
-                    if event.is_ordered() {
-                        outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
+                    match event {
+                        Event::View { .. } => *view = Some(event),
+                        Event::Removed(_) | Event::Left(_) => *view = None,
+                        _ => {}
                     }
+                    outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
                 }
                 Delivery::SnapshotRequest(request) => {
                     hand_snapshot_over(outlets, Value::SnapshotRequest(request));
                 }
                 Delivery::Snapshot(snapshot) => hand_snapshot_over(outlets, Value::Snapshot(snapshot)),
-                Delivery::Skipped(count) => unreachable!("an engine skips no message, and it skipped {count}"),
+                other => unreachable!("a node that an agent polls delivers neither skips nor requests: {other:?}"),
             }
         })?;
         if shown {
             outlets.iter_mut().for_each(Outlet::show);
             self.figures.events_dropped += dropped;
-            self.figures.overruns = outlets.iter().map(|outlet| outlet.overruns.get()).sum();
+            let overruns = outlets.iter().map(|outlet| outlet.overruns.get());
+            self.figures.overruns = self.overruns_before + overruns.sum::<u64>();
         }
         work_count += self.control.exchange(&mut self.node);
         self.figures.control_full = self.control.full;
@@ -198,7 +233,7 @@ impl Hosted {
             self.owes_judgement = !self.control.report_judgement(&self.node);
         }
         work_count += self.obey();
-        work_count += self.post.collect(&mut self.node);
+        work_count += self.post.work(&mut self.node, &mut self.outlets);
         Ok(work_count)
     }
 
@@ -268,7 +303,8 @@ impl Hosted {
 
     fn advance(&mut self, incarnation: Incarnation, acknowledged: Sequence) {
         let mut dropped = Vec::new();
-        for (publication, intake) in self.publications.iter_mut().enumerate() {
+        for intake in &mut self.publications {
+            let publication = intake.number;
             intake.advance(incarnation, acknowledged, |numbers| dropped.push((publication, numbers)));
         }
         self.report_dropped(dropped);
@@ -279,9 +315,17 @@ impl Hosted {
             let (first, last, refusal) = (*numbers.start(), *numbers.end(), self.refused.take());
             self.figures.publications_dropped += last - first + 1;
             self.report(Event::Dropped { publication, first, last, refusal });
-            if self.closing.is_asked() {
-                self.dropped.push((publication, numbers));
-            }
+            self.note_dropped(publication, numbers);
+        }
+    }
+
+    /// Keeps them for the report of the end.
+    fn note_dropped(&mut self, publication: usize, numbers: RangeInclusive<u64>) {
+        let is_full = self.dropped.len() >= DROPPED_MAX; // then the last run covers what lies between as well
+        let mut runs = self.dropped.iter_mut().rev();
+        match runs.find(|(other, _)| *other == publication) {
+            Some((_, run)) if is_full || *run.end() + 1 == *numbers.start() => *run = *run.start()..=*numbers.end(),
+            _ => self.dropped.push((publication, numbers)),
         }
     }
 
@@ -313,7 +357,8 @@ impl Hosted {
     /// Publishers learn that nothing more will be acknowledged, and what was dropped.
     fn give_up(&mut self) {
         let mut dropped = Vec::new();
-        for (publication, intake) in self.publications.iter_mut().enumerate() {
+        for intake in &mut self.publications {
+            let publication = intake.number;
             intake.give_up(|numbers| dropped.push((publication, numbers)));
         }
         self.report_dropped(dropped);
@@ -321,17 +366,17 @@ impl Hosted {
 
     /// How many messages may be delivered now.
     fn delivery_limit(&mut self) -> usize {
-        let room_at = |outlet: &mut Outlet| if outlet.drain() { outlet.room() } else { 0 };
-        if !self.keeps_all {
+        let mut room = DELIVER_LIMIT;
+        self.is_gated = false;
+        for outlet in &mut self.outlets {
             // What waits for room is shown as soon as there is some.
-            self.is_gated = false;
-            for outlet in &mut self.outlets {
-                self.is_gated |= !outlet.drain();
+            let is_drained = outlet.drain();
+            self.is_gated |= !is_drained;
+            if outlet.keeps_all {
+                room = room.min(if is_drained { outlet.room() } else { 0 });
             }
-            return DELIVER_LIMIT;
         }
-        let room = self.outlets.iter_mut().map(room_at).min().unwrap_or(DELIVER_LIMIT).min(DELIVER_LIMIT);
-        self.is_gated = room == 0;
+        self.is_gated |= room == 0;
         self.figures.gated += u64::from(room == 0);
         room
     }
@@ -347,8 +392,7 @@ impl Hosted {
         if !self.is_named(name) {
             return true;
         }
-        let is_put = !self.keeps_all || self.outlets.iter().all(|outlet| outlet.overflow.is_empty());
-        is_put && self.node.engine.process().has_passed(name)
+        !self.outlets.iter().any(Outlet::is_behind) && self.node.engine.process().has_passed(name)
     }
 
     // ---- between rounds -------------------------------------------------------------------------------------------
@@ -391,16 +435,30 @@ impl Hosted {
             None => self.node.flush(),
         };
         let report = self.report_of_close();
+        let has_control = !self.control.is_gone();
+        if has_control {
+            let why = outcome
+                .as_ref()
+                .map_or_else(|error| Closed::PortFailed { why: error.to_string().into() }, |()| Closed::Ended);
+            self.end.closed.set(why);
+        }
         if !self.closing.is_reported() {
             close::warn(&self.node.group, &report);
         }
         self.counters.copy(&self.node.engine, &self.figures);
-        let has_control = !self.control.is_gone();
         let Self { end, .. } = { self }; // all else is dropped here: no socket, ring or mailbox is left
         if !has_control {
             return; // no outcome: the handle passes the panic on
         }
         let _ = end.outcome.send(outcome.map(|()| report).map_err(Error::from)); // its handle may be gone
+    }
+
+    /// Ends a group that was never joined.
+    pub(crate) fn discard(mut self) {
+        let report = CloseReport { has_left: true, ..self.report_of_close() };
+        self.end.closed.set(Closed::Ended);
+        let Self { end, .. } = { self };
+        let _ = end.outcome.send(Ok(report)); // its handle receives it next
     }
 
     /// Whether there is something that no ring of the bell announces, before a sleep. Called after the sleep was
@@ -424,8 +482,7 @@ impl Hosted {
     }
 
     fn waits_for_room(&mut self) -> bool {
-        let keeps_all = self.keeps_all;
-        self.outlets.iter_mut().any(|outlet| (keeps_all || !outlet.overflow.is_empty()) && outlet.room() == 0)
+        self.outlets.iter_mut().any(Outlet::waits)
     }
 
     /// Reports the events that were handed out in this round.
@@ -438,17 +495,25 @@ impl Hosted {
                 Event::View { .. } | Event::Suspected(..) | Event::Trusted(_) | Event::Removed(_) | Event::Left(_)
             );
             self.settle(&event);
-            self.report(event);
+            self.report_to_admin(event);
         }
         self.events = events; // its room is used again
     }
 
+    /// Reports an event that comes from here.
     #[cold]
     fn report(&mut self, event: Event) {
-        for listener in &self.listeners {
-            if let Err(TrySendError::Full(_)) = listener.try_send(event) {
-                self.figures.events_dropped += 1;
-            }
+        for outlet in &mut self.outlets {
+            self.figures.events_dropped += u64::from(!outlet.put_event(event));
+            outlet.show();
+        }
+        self.report_to_admin(event);
+    }
+
+    #[cold]
+    fn report_to_admin(&mut self, event: Event) {
+        if let Err(TrySendError::Full(_)) = self.listener.try_send(event) {
+            self.figures.events_dropped += 1;
         }
     }
 
@@ -480,14 +545,13 @@ impl Hosted {
                 }
             }
             Command::Leave => node.leave(),
-            Command::Direct(command) => {
-                let is_known = self.post.send(node, command);
-                self.figures.events_dropped += u64::from(!is_known);
-            }
+            Command::Call(command) => self.post.call(node, command),
             Command::View => {
                 let report = ViewReport::of(node.engine.process(), node.engine.now());
                 self.reply(Reply::View(Box::new(report)));
             }
+            Command::Subscribe(outlet) => self.add_outlet(*outlet),
+            Command::Publish(intake) => self.add_intake(*intake),
         }
     }
 
@@ -503,13 +567,17 @@ impl Hosted {
     fn owes_messages(&mut self) -> bool {
         let waiting = self.publications.iter_mut().any(Intake::has_frames);
         let unsettled = self.publications.iter().any(Intake::has_unacknowledged);
-        self.node.engine.owes_own() || (waiting || unsettled) && self.node.engine.process().standing() != Standing::Gone
+        let owes_calls = self.post.owes() || self.node.owes_calls();
+        let is_gone = self.node.engine.process().standing() == Standing::Gone;
+        self.node.engine.owes_own() || owes_calls || (waiting || unsettled) && !is_gone
     }
 
     /// What is not acknowledged at the end.
     fn report_of_close(&mut self) -> CloseReport {
-        let unacknowledged = self.publications.iter_mut().map(Intake::end).collect();
-        let dropped = std::mem::take(&mut self.dropped);
+        let mut unacknowledged = vec![0..0; self.publications_made];
+        self.publications.iter_mut().for_each(|intake| unacknowledged[intake.number] = intake.end());
+        let mut dropped = std::mem::take(&mut self.dropped);
+        dropped.sort_by_key(|(publication, numbers)| (*publication, *numbers.start()));
         CloseReport { unacknowledged, dropped, has_left: close::has_left(self.node.engine.process()) }
     }
 }
@@ -517,6 +585,5 @@ impl Hosted {
 /// One subscription has to do with snapshots. A request for which there is none, or no room, is dropped: it declines.
 #[cold]
 fn hand_snapshot_over(outlets: &mut [Outlet], value: Value) {
-    let mut takers = outlets.iter_mut().filter(|outlet| outlet.takes_snapshots && !outlet.producer.is_abandoned());
-    takers.next().map(|outlet| outlet.put_value(value));
+    outlets.iter_mut().find(|outlet| outlet.takes_snapshots()).map(|outlet| outlet.put_value(value));
 }

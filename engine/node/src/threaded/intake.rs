@@ -8,6 +8,7 @@
 //! Invariant: a dropped number reaches the publisher before the watermark passes it.
 
 use crate::threaded::acknowledgement::Acknowledgements;
+use crate::threaded::end::WakesAtEnd;
 use crate::threaded::frames::Published;
 use crate::threaded::held_up;
 use crate::threaded::publication::PublisherEnd;
@@ -25,6 +26,8 @@ const DROPPED_MAX: usize = 64;
 
 /// The agent's end of a publication.
 pub(crate) struct Intake {
+    /// Its place among the publications of its node, in the order in which they were made.
+    pub(crate) number: usize,
     ring: spsc::Consumer,
     messages: Acknowledgements,
     watermark: WatermarkWriter,
@@ -40,6 +43,7 @@ pub(crate) struct Intake {
     waker: Waker,
     /// Nothing more will be acknowledged.
     over: Flag,
+    _end: WakesAtEnd,
 }
 
 /// What a round took from a publication.
@@ -52,8 +56,8 @@ pub(crate) struct Taken {
     pub(crate) dropped: Option<Refusal>,
 }
 
-/// Both ends of a publication with a ring of so many bytes.
-pub(crate) fn ends(ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)> {
+/// Both ends of the publication of this number, with a ring of so many bytes.
+pub(crate) fn ends(number: usize, ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)> {
     let (producer, ring) = spsc::channel(ring_bytes);
     let (mark, acknowledged) = watermark(0);
     let (to_publisher, dropped) = sync_channel(DROPPED_MAX);
@@ -69,6 +73,7 @@ pub(crate) fn ends(ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)>
         over: over.clone(),
     };
     let intake = Intake {
+        number,
         ring,
         messages: Acknowledgements::default(),
         watermark: mark,
@@ -77,6 +82,7 @@ pub(crate) fn ends(ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)>
         freed_bytes: 0,
         room,
         news,
+        _end: WakesAtEnd(waker.clone()),
         waker,
         over,
     };
@@ -84,9 +90,9 @@ pub(crate) fn ends(ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)>
 }
 
 impl Intake {
-    /// Wakes the publisher.
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
+    /// Whether its publisher is gone and all that it published is settled.
+    pub(crate) fn is_done(&mut self) -> bool {
+        self.ring.is_abandoned() && !self.ring.has_frames() && !self.is_under_way()
     }
 
     /// Whether a message waits in the ring.
@@ -230,7 +236,7 @@ mod tests {
 
     #[test]
     fn issue_a_message_of_the_process_itself_within_a_round_broke_its_run() {
-        let (mut intake, mut publisher) = ends(1 << 12).expect("an eventfd");
+        let (mut intake, mut publisher) = ends(0, 1 << 12).expect("an eventfd");
         for _ in 0..4 {
             let head = Published::new(&Outgoing { topic: TopicId::of("one"), ..Outgoing::default() });
             let mut claim = publisher.producer.try_claim(0, head.front_bytes()).expect("there is room");

@@ -7,13 +7,15 @@
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
 //! A snapshot is never lost while its subscription lives.
 
-use crate::config::Settings;
-use crate::patterns::{Filter, Pattern};
-use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, Value};
-use crate::threaded::handles::Inlet;
+use crate::patterns::Filter;
+use crate::request::Request;
+use crate::subscribe::Chosen;
+use crate::threaded::end::WakesAtEnd;
+use crate::threaded::frames::{DELIVERED_BYTES, Delivered, EVENT_TAG, MESSAGE_TAG, REQUEST_TAG, Value};
+use crate::threaded::subscription::Inlet;
 use bourdon_port::Waker;
 use bourdon_protocol::{Event, Message};
-use bourdon_ring::signal::{Bell, WatermarkWriter, doorbell, watermark};
+use bourdon_ring::signal::{Bell, WatermarkReader, WatermarkWriter, doorbell, watermark};
 use bourdon_ring::spsc::{self, ClaimError};
 use std::collections::VecDeque;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -25,8 +27,14 @@ const FRAME_GUESS_BYTES: usize = 1536;
 /// The most that is kept for a subscription that does not read, besides a member's messages: hours of views.
 const KEPT_MAX: usize = 1024;
 
+/// Events that have no place among the messages, which a subscription has not read. Those beyond it are counted.
+const STATUSES_MAX: u64 = 256;
+
 /// The most events in a subscription's ring: days of views. A ring of another topic could fill with losses.
 const VALUES_MAX: usize = 4096;
+
+/// The most requests in a subscription's ring; more wait in the protocol, which refuses what it has no room for.
+const REQUESTS_MAX: usize = 64;
 
 /// What the ring had no room for.
 #[derive(Debug)]
@@ -38,54 +46,127 @@ pub(crate) enum Kept {
 
 /// Where delivered messages of some topics go: one subscription's ring.
 pub(crate) struct Outlet {
-    pub(crate) producer: spsc::Producer,
-    /// Which those are.
-    pub(crate) filter: Filter,
+    producer: spsc::Producer,
+    /// Which those are; none without a filter.
+    filter: Option<Filter>,
+    /// What does not fit stops delivery, instead of being skipped.
+    pub(crate) keeps_all: bool,
+    /// Where it gets events that have no place among the messages.
+    statuses: Option<Statuses>,
     /// The values of the frames with [`EVENT_TAG`] in the ring.
     values: SyncSender<Value>,
     /// What the ring had no room for.
-    pub(crate) overflow: VecDeque<Kept>,
+    overflow: VecDeque<Kept>,
     /// It gets requests for snapshots, and snapshots, if no subscription before it does.
-    pub(crate) takes_snapshots: bool,
+    snapshots: bool,
     /// Messages an observer's ring had no room for.
     pub(crate) overruns: WatermarkWriter,
     /// Wakes the subscriber.
-    pub(crate) bell: Bell,
-    pub(crate) waker: Waker,
+    bell: Bell,
+    waker: Waker,
+    /// The requests of the frames with [`REQUEST_TAG`] in the ring, where this subscription takes them.
+    requests: Option<SyncSender<Request>>,
     longest_bytes: usize,
     /// Skipped messages of which no item could be given.
     unshown: u64,
+    /// Something was put into the ring since the subscriber was last woken.
+    is_news: bool,
+    _end: WakesAtEnd,
+}
+
+/// What is known of the events without a place that a subscription gets.
+struct Statuses {
+    put: u64,
+    /// How many of them the subscriber has read.
+    read: WatermarkReader,
+    /// How many were left out since.
+    missed: u64,
+}
+
+impl Statuses {
+    fn unread(&self) -> u64 {
+        self.put - self.read.get()
+    }
 }
 
 /// Both ends of a subscription's ring.
-pub(crate) fn ends(settings: &Settings, patterns: &[Pattern]) -> std::io::Result<(Outlet, Inlet)> {
-    let (producer, consumer) = spsc::channel(settings.threads.subscription_ring_bytes);
+pub(crate) fn ends(chosen: Chosen) -> std::io::Result<(Outlet, Inlet)> {
+    let (producer, consumer) = spsc::channel(chosen.ring_bytes);
     let (sleeper, bell) = doorbell();
     let (overruns, overrun_count) = watermark(0);
+    let (statuses_read, read) = watermark(0);
     let waker = Waker::new()?;
     let (values, values_in) = sync_channel(VALUES_MAX);
+    let (requests, requests_in) = sync_channel(REQUESTS_MAX);
     let outlet = Outlet {
         producer,
-        filter: Filter::new(patterns, &settings.group.topics),
+        filter: chosen.filter,
+        keeps_all: chosen.keeps_all,
+        statuses: chosen.events.then_some(Statuses { put: 0, read, missed: 0 }),
         values,
         overflow: VecDeque::new(),
-        takes_snapshots: settings.process.snapshots,
+        snapshots: chosen.snapshots,
         overruns,
         bell,
         waker: waker.clone(),
+        requests: chosen.requests.then_some(requests),
         longest_bytes: FRAME_GUESS_BYTES,
         unshown: 0,
+        is_news: false,
+        _end: WakesAtEnd(waker.clone()),
     };
-    Ok((outlet, Inlet { consumer, values: values_in, sleeper, waker, overruns: overrun_count }))
+    let inlet = Inlet {
+        consumer,
+        values: values_in,
+        requests: requests_in,
+        sleeper,
+        waker,
+        overruns: overrun_count,
+        statuses_read,
+    };
+    Ok((outlet, inlet))
 }
 
 impl Outlet {
+    /// Whether a message is for this subscription.
+    #[inline]
+    pub(crate) fn wants(&self, message: &Message<'_>) -> bool {
+        self.filter.as_ref().is_some_and(|filter| filter.wants(message))
+    }
+
+    /// Whether requests for snapshots, and snapshots, come here: as long as the subscription is there.
+    pub(crate) fn takes_snapshots(&self) -> bool {
+        self.snapshots && !self.is_gone()
+    }
+
+    /// Whether something that holds delivery up has found no room yet.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.keeps_all && !self.overflow.is_empty()
+    }
+
+    /// Whether the subscription was dropped.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.producer.is_abandoned()
+    }
+
+    /// Whether something waits for the subscriber to read.
+    pub(crate) fn waits(&mut self) -> bool {
+        let owes_missed = |statuses: &Statuses| statuses.missed > 0 && statuses.unread() > 0;
+        let is_owed = self.statuses.as_ref().is_some_and(owes_missed) && !self.is_gone();
+        is_owed || (self.keeps_all || !self.overflow.is_empty()) && self.room() == 0
+    }
+
     /// Moves what was kept into the ring. Returns whether all of it fitted.
+    #[inline]
     pub(crate) fn drain(&mut self) -> bool {
-        if self.overflow.is_empty() {
+        let has_missed = self.statuses.as_ref().is_some_and(|statuses| statuses.missed > 0);
+        if self.overflow.is_empty() && !has_missed {
             return true;
         }
         self.stage_kept();
+        if has_missed {
+            self.put_missed();
+        }
         self.show();
         self.overflow.is_empty()
     }
@@ -110,6 +191,7 @@ impl Outlet {
                     Ok(mut claim) => {
                         claim.copy_from_slice(&frame);
                         claim.stage();
+                        self.is_news = true;
                         Ok(())
                     }
                     Err(ClaimError::Full) => Err(Kept::Message(frame)),
@@ -124,7 +206,7 @@ impl Outlet {
         {
             return Err(Kept::Value(value));
         }
-        match stage_value(&mut self.producer, &self.values, value) {
+        match self.stage_value(value) {
             Err(Unstaged::Full(value) | Unstaged::Dropped(value @ Value::Snapshot(_))) => Err(Kept::Value(value)),
             Err(Unstaged::Dropped(Value::Skipped(count))) => {
                 self.unshown += count;
@@ -132,6 +214,17 @@ impl Outlet {
             }
             Err(Unstaged::Dropped(_)) | Ok(()) => Ok(()),
         }
+    }
+
+    /// Stages a frame that stands for a value, and sends the value.
+    fn stage_value(&mut self, value: Value) -> Result<(), Unstaged> {
+        let Ok(claim) = self.producer.try_claim(EVENT_TAG, 0) else { return Err(Unstaged::Full(value)) };
+        if let Err(TrySendError::Full(value)) = self.values.try_send(value) {
+            return Err(Unstaged::Dropped(value));
+        }
+        claim.stage(); // once the subscription is gone, its frames are read by none
+        self.is_news = true;
+        Ok(())
     }
 
     /// How many messages fit for sure, if none is longer than the longest so far.
@@ -147,7 +240,7 @@ impl Outlet {
     }
 
     #[inline]
-    pub(crate) fn put(&mut self, delivery: &Message<'_>, keeps_all: bool) {
+    pub(crate) fn put(&mut self, delivery: &Message<'_>) {
         let name = delivery.name.unwrap_or_default();
         let length = DELIVERED_BYTES + name.len() + delivery.payload.len();
         self.longest_bytes = self.longest_bytes.max(length.next_multiple_of(8));
@@ -163,12 +256,13 @@ impl Outlet {
             let (front, rest) = rest.split_at_mut(name.len());
             front.copy_from_slice(name.as_bytes());
             rest.copy_from_slice(delivery.payload);
+            self.is_news = true;
             return claim.stage();
         }
         if self.producer.is_abandoned() {
             return;
         }
-        if keeps_all {
+        if self.keeps_all {
             let frame = [head.as_bytes(), name.as_bytes(), delivery.payload].concat();
             self.overflow.push_back(Kept::Message(frame));
         } else {
@@ -183,21 +277,41 @@ impl Outlet {
         }
     }
 
-    /// Puts an event at its place behind the messages so far, whatever the filter. Returns whether it could be kept.
+    /// Puts an event behind the messages so far, whatever the filter. One that has no place among the messages is for
+    /// subscriptions that asked for it. Returns whether it could be kept.
     #[cold]
     pub(crate) fn put_event(&mut self, event: Event) -> bool {
+        if event.is_ordered() {
+            return self.put_value(Value::Event(event));
+        }
+        self.put_missed();
+        let Some(statuses) = &mut self.statuses else { return true };
+        if statuses.missed > 0 || statuses.unread() >= STATUSES_MAX {
+            statuses.missed += 1;
+            return false;
+        }
+        statuses.put += 1;
         self.put_value(Value::Event(event))
     }
 
-    /// The same for any value.
-    #[cold]
+    /// A subscriber that has read all events that were kept gets the number of those that were not.
+    fn put_missed(&mut self) {
+        let Some(statuses) = self.statuses.as_mut().filter(|statuses| statuses.unread() == 0) else { return };
+        let count = std::mem::take(&mut statuses.missed);
+        if count > 0 {
+            statuses.put += 1;
+            self.put_value(Value::Event(Event::Missed { count }));
+        }
+    }
+
+    /// Puts a value at its place behind the messages so far, whatever the filter. Returns whether it could be kept.
     pub(crate) fn put_value(&mut self, mut value: Value) -> bool {
         self.stage_kept();
         if self.producer.is_abandoned() {
             return true;
         }
         if self.overflow.is_empty() {
-            value = match stage_value(&mut self.producer, &self.values, value) {
+            value = match self.stage_value(value) {
                 Ok(()) => return true,
                 Err(Unstaged::Full(value) | Unstaged::Dropped(value @ Value::Snapshot(_))) => value,
                 Err(Unstaged::Dropped(_)) => return false,
@@ -211,23 +325,41 @@ impl Outlet {
         keeps
     }
 
-    /// Publishes what was put to the subscriber, and wakes it if it sleeps.
+    /// Whether requests come here: as long as the subscription is there.
+    pub(crate) fn takes_requests(&self) -> bool {
+        self.requests.is_some() && !self.producer.is_abandoned()
+    }
+
+    /// Puts a request behind what was put before.
+    ///
+    /// # Errors
+    /// The request, if there is no room for it now.
+    pub(crate) fn put_request(&mut self, request: Request) -> Result<(), Request> {
+        self.stage_kept();
+        let Some(requests) = self.requests.as_ref().filter(|_| self.overflow.is_empty()) else { return Err(request) };
+        let Ok(claim) = self.producer.try_claim(REQUEST_TAG, 0) else { return Err(request) };
+        match requests.try_send(request) {
+            Err(TrySendError::Full(request)) => return Err(request),
+            Err(TrySendError::Disconnected(_)) => {} // it declines
+            Ok(()) => {
+                claim.stage();
+                self.is_news = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes what was put to the subscriber, and wakes it if it sleeps. A subscriber for which there is nothing
+    /// sleeps on.
+    #[inline]
     pub(crate) fn show(&mut self) {
-        self.producer.publish();
-        if self.bell.must_ring() {
-            self.waker.wake();
+        if std::mem::take(&mut self.is_news) {
+            self.producer.publish();
+            if self.bell.must_ring() {
+                self.waker.wake();
+            }
         }
     }
-}
-
-/// Stages a frame that stands for a value, and sends the value.
-fn stage_value(producer: &mut spsc::Producer, values: &SyncSender<Value>, value: Value) -> Result<(), Unstaged> {
-    let Ok(claim) = producer.try_claim(EVENT_TAG, 0) else { return Err(Unstaged::Full(value)) };
-    if let Err(TrySendError::Full(value)) = values.try_send(value) {
-        return Err(Unstaged::Dropped(value));
-    }
-    claim.stage(); // once the subscription is gone, its frames are read by none
-    Ok(())
 }
 
 /// A value that was not put into the ring.
@@ -245,20 +377,16 @@ mod tests {
     use bourdon_wire::{Epoch, Instant, Rank, Sequence, TopicId};
 
     fn outlet() -> (Outlet, spsc::Consumer) {
-        let (producer, consumer) = spsc::channel(1 << 16);
-        let outlet = Outlet {
-            producer,
-            filter: Filter::default(),
-            values: sync_channel(VALUES_MAX).0,
-            overflow: VecDeque::new(),
-            takes_snapshots: true,
-            overruns: watermark(0).0,
-            bell: doorbell().1,
-            waker: Waker::new().expect("eventfds are allowed"),
-            longest_bytes: FRAME_GUESS_BYTES,
-            unshown: 0,
+        let chosen = Chosen {
+            filter: Some(Filter::default()),
+            keeps_all: false,
+            events: true,
+            snapshots: true,
+            requests: false,
+            ring_bytes: 1 << 16,
         };
-        (outlet, consumer)
+        let (outlet, inlet) = ends(chosen).expect("eventfds are allowed");
+        (Outlet { values: sync_channel(VALUES_MAX).0, ..outlet }, inlet.consumer)
     }
 
     fn put(outlet: &mut Outlet, sequence: u64, is_member: bool) {
@@ -279,7 +407,8 @@ mod tests {
             barrier: None,
             payload: &[7; 20_000],
         };
-        outlet.put(&delivery, is_member);
+        outlet.keeps_all = is_member;
+        outlet.put(&delivery);
     }
 
     #[test]

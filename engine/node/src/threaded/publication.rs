@@ -9,15 +9,15 @@
 //! Invariants: one thread per handle (they are `Send`, not shared); only a call that takes a [`Deadline`] waits.
 
 use crate::claim::{Claim, Space};
-use crate::deadline::{Canceller, Deadline, sleep};
+use crate::deadline::{Deadline, sleep};
 use crate::threaded::claim::RingClaim;
 use crate::threaded::frames::Published;
+use crate::threaded::handles::Agent;
 use crate::threaded::held_up;
 use crate::topic::{Payload, Topic};
 use bourdon_port::Waker;
 use bourdon_protocol::{Outgoing, Refusal};
-use bourdon_ring::counters as cells;
-use bourdon_ring::signal::{Bell, Flag, Sleeper, WatermarkReader};
+use bourdon_ring::signal::{Flag, Sleeper, WatermarkReader};
 use bourdon_ring::spsc;
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
@@ -72,15 +72,6 @@ pub(crate) struct PublisherEnd {
     pub(crate) waker: Waker,
     /// Nothing more will be acknowledged: the process has left its group.
     pub(crate) over: Flag,
-}
-
-/// What announces work to a group's agent, and what it reports to all publishers.
-#[derive(Clone)]
-pub(crate) struct Agent {
-    pub(crate) bell: Bell,
-    pub(crate) waker: Waker,
-    pub(crate) held_up_by: cells::Reader,
-    pub(crate) cancelled: Canceller,
 }
 
 /// Where one of the application's threads publishes.
@@ -181,18 +172,18 @@ impl Publication {
             let frame_bytes = Published::new(outgoing).front_bytes() + payload.len();
             let (end, agent) = (&mut self.end, &self.agent);
             let producer = &mut end.producer;
-            sleep(&mut end.room, &end.waker, deadline, || {
+            sleep(&mut end.room, &end.waker, (deadline, &agent.canceller), || {
                 let may_go_on = match refusal(producer, agent) {
                     Some(refusal) => !refusal.is_transient(),
                     None => producer.try_claim(0, frame_bytes).is_ok(),
                 };
-                may_go_on || agent.cancelled.is_cancelled()
+                may_go_on || agent.canceller.is_cancelled()
             });
         }
     }
 
     fn is_over(&self, deadline: Deadline) -> bool {
-        self.agent.cancelled.is_cancelled() || deadline.has_passed()
+        self.agent.canceller.is_cancelled() || deadline.has_passed()
     }
 
     #[inline]
@@ -211,7 +202,7 @@ impl Publication {
             Ok(mut ring) => {
                 head.write(outgoing, &mut ring);
                 let agent = &mut self.agent;
-                let (bell, waker, published) = (&mut agent.bell, &agent.waker, &mut self.published);
+                let (bell, waker, published) = (&mut agent.work, &agent.waker, &mut self.published);
                 Ok(RingClaim { ring, head, bell, waker, published })
             }
             Err(_) => Err(held_up::read(&self.agent.held_up_by).unwrap_or(Refusal::Queue)),
@@ -265,10 +256,10 @@ impl Publication {
             if self.is_over(deadline) {
                 return Err(NotAcknowledged::Late { acknowledged, held_up_by: self.held_up_by() });
             }
-            let (end, cancelled) = (&mut self.end, &self.agent.cancelled);
+            let (end, canceller) = (&mut self.end, &self.agent.canceller);
             let (producer, mark, over) = (&end.producer, &end.acknowledged, &end.over);
-            sleep(&mut end.news, &end.waker, deadline, || {
-                mark.get() > acknowledged || over.is_set() || producer.is_abandoned() || cancelled.is_cancelled()
+            sleep(&mut end.news, &end.waker, (deadline, canceller), || {
+                mark.get() > acknowledged || over.is_set() || producer.is_abandoned() || canceller.is_cancelled()
             });
         }
     }

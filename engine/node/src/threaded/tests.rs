@@ -3,12 +3,12 @@
 #[path = "../../tests/common/mod.rs"]
 mod common;
 
-use super::{Handles, Node};
+use super::Node;
 use crate::locks::LockRequest;
 use crate::locks::state::Wait;
 use bourdon_protocol::Event;
 use bourdon_wire::TopicName;
-use common::{PATIENCE, World, fresh_address, until};
+use common::{PATIENCE, World, events, fresh_address, next_event, start, until};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
@@ -20,32 +20,35 @@ fn planted(node: &Node, plant: impl Fn() + Send + Sync + 'static) -> LockRequest
 
 /// A group of one, and another beside it.
 fn two_groups(world: &World) -> [Node; 2] {
-    let handles = Handles { publications: 0, subscriptions: Vec::new() };
-    let (first, ..) = Node::start_with(&world.member(0), &handles).expect("it starts");
+    let first = Node::open(&world.member(0)).expect("it opens");
     let mut settings = world.member(0);
     (settings.group.name, settings.group.address) = ("other".to_owned(), fresh_address());
     settings.threads.drop_timeout_ns = 3_600_000_000_000; // more than the test takes
-    let (other, ..) = first.start_beside(&settings, &handles).expect("it starts");
-    [first, other]
+    let other = first.open_beside(&settings).expect("it opens");
+    [first, other].map(|node| {
+        node.join().expect("it joins");
+        node
+    })
 }
 
 /// The control thread is blocked, as by a debugger.
 #[test]
 fn a_silent_control_thread_stops_the_data_plane() {
     let world = World::new(1);
-    let (node, _publication, _subscription) = Node::start(&world.member(0)).expect("it starts");
+    let (node, _publication, _subscription) = start(&world.member(0));
     let (release, blocked) = channel::<()>();
     let blocked = Mutex::new(blocked);
     let guard = node.lock("one", PATIENCE).expect("it is granted");
-    let next_event = |what: &str, is_it: fn(&Event) -> bool| {
-        until(what, || std::iter::from_fn(|| node.poll_event()).any(|event| is_it(&event)));
+    let mut events = events(&node);
+    let mut await_event = |what: &str, is_it: fn(&Event) -> bool| {
+        until(what, || std::iter::from_fn(|| next_event(&mut events)).any(|event| is_it(&event)));
     };
     let mut waits = planted(&node, move || {
         let _ = blocked.lock().expect("no panic").recv(); // it is over once the sender is gone
     });
-    next_event("it to stop", |event| matches!(event, Event::Halted));
+    await_event("it to stop", |event| matches!(event, Event::Halted));
     drop(release);
-    next_event("it to go on", |event| matches!(event, Event::Resumed));
+    await_event("it to go on", |event| matches!(event, Event::Resumed));
     drop(guard);
     drop(waits.wait(PATIENCE).expect("it is not lost").expect("it is granted"));
 }
@@ -53,7 +56,7 @@ fn a_silent_control_thread_stops_the_data_plane() {
 #[test]
 fn a_panic_of_the_control_thread_ends_the_node() {
     let world = World::new(1);
-    let (node, _publication, _subscription) = Node::start(&world.member(0)).expect("it starts");
+    let (node, _publication, _subscription) = start(&world.member(0));
     drop(node.lock("one", PATIENCE).expect("it is granted"));
     let _request = planted(&node, || panic!("planted"));
     until("it to end", || !node.is_running());
@@ -84,7 +87,7 @@ fn a_panic_of_the_control_thread_reaches_every_group_and_no_more_are_started() {
     let [first, other] = two_groups(&world);
     let _request = planted(&first, || panic!("planted"));
     until("both to end", || !first.is_running() && !other.is_running());
-    let refused = other.start_beside(&world.member(0), &Handles { publications: 0, subscriptions: Vec::new() });
+    let refused = other.open_beside(&world.member(0));
     assert!(refused.expect_err("its threads are gone").to_string().contains("start another node"));
     for node in [first, other] {
         let stopped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| node.close(PATIENCE)));

@@ -3,7 +3,7 @@
 
 use bourdon::id::TopicId;
 use bourdon::settings::{IdleStrategy, Role, Transport};
-use bourdon::{InlineNode, Node, Settings, Subscription, Topic};
+use bourdon::{Error, Event, InlineNode, Node, Publication, Settings, Subscribe, Subscription, Topic};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -98,6 +98,32 @@ pub(crate) fn until(what: &str, mut step: impl FnMut() -> bool) {
     }
 }
 
+/// A node with a publication, and a subscription to all.
+pub(crate) type Started = (Node, Publication, Subscription);
+
+/// Opens it and joins it.
+pub(crate) fn start(settings: &Settings) -> Started {
+    joined(Node::open(settings)).expect("it starts")
+}
+
+/// Joins a node that was opened.
+pub(crate) fn joined(opened: Result<Node, Error>) -> Result<Started, Error> {
+    let node = opened?;
+    let (publication, subscription) = (node.publication()?, node.subscribe(Subscribe::all())?);
+    node.join()?;
+    Ok((node, publication, subscription))
+}
+
+/// A subscription to events alone.
+pub(crate) fn events(node: &Node) -> Subscription {
+    node.subscribe(Subscribe::none().events()).expect("it is open")
+}
+
+/// The next event, if one has come.
+pub(crate) fn next_event(events: &mut Subscription) -> Option<Event> {
+    events.try_next().ok().flatten().and_then(|delivery| delivery.event())
+}
+
 /// Reads until so many messages have come.
 pub(crate) fn read(subscription: &mut Subscription, count: usize) -> Vec<(u16, u64, Option<u64>, Vec<u8>)> {
     let mut read = Vec::new();
@@ -107,8 +133,10 @@ pub(crate) fn read(subscription: &mut Subscription, count: usize) -> Vec<(u16, u
             let order = message.order.map(|order| order.0);
             read.push((message.sender.0, message.sequence.0, order, message.payload.to_vec()));
         });
-        if polled == 0 {
-            subscription.wait(Duration::from_millis(100)).expect("poll works");
+        if polled == Ok(0) {
+            let _ = subscription.wait(Duration::from_millis(100)); // the next poll reports the end
+        } else if read.len() < count {
+            polled.expect("it runs");
         }
         read.len() >= count
     });

@@ -67,16 +67,20 @@ impl FencingToken {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum MutexKind {
-    /// A table of locks driven by the total order. Needs total order, at reliable or above.
+    /// `replicated`, the default: a table of locks that follows the total order. It needs [`Order::Total`] at
+    /// [`Reliability::Reliable`] or above; elsewhere each call is refused ([`CoordinationRefusal::NeedsTotalOrder`]).
+    ///
+    /// [`Order::Total`]: crate::Order::Total
+    /// [`Reliability::Reliable`]: crate::Reliability::Reliable
     #[default]
     Replicated,
-    /// The oldest member grants.
+    /// `central`: the oldest member grants.
     Central,
-    /// Every member keeps the queue (Lamport, 1978).
+    /// `lamport`: every member keeps the queue (Lamport, 1978).
     Lamport,
-    /// Every other member must agree (Ricart and Agrawala, 1981).
+    /// `ricart-agrawala`: every other member must agree (Ricart and Agrawala, 1981).
     RicartAgrawala,
-    /// The member that has the token enters (Le Lann, 1977).
+    /// `token-ring`: the member that has the token enters (Le Lann, 1977).
     TokenRing,
 }
 
@@ -85,10 +89,10 @@ pub enum MutexKind {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum ElectionKind {
-    /// The highest rank wins by asking those above it (Garcia-Molina, 1982).
+    /// `bully`, the default: the highest rank wins by asking those above it (Garcia-Molina, 1982).
     #[default]
     Bully,
-    /// The highest rank wins because it survives a round trip (Chang and Roberts, 1979).
+    /// `ring`: the highest rank wins because it survives a round trip (Chang and Roberts, 1979).
     Ring,
 }
 

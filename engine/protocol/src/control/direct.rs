@@ -21,17 +21,55 @@ pub(crate) mod caller;
 pub(crate) mod receiver;
 
 use crate::counters::Counters;
-use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
+use crate::event::{CallId, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest};
 use crate::outbox::{Destination, Outbox};
+use crate::refusal::Refusal;
 use alloc::vec::Vec;
-use bourdon_wire::records::{self, direct_steps};
+use bourdon_wire::records::{self, DirectCall, direct_steps};
 use bourdon_wire::{Address, FRAME_HEADER_BYTES, HEADER_BYTES, Instant, Kind, MTU_MIN_BYTES, Rank};
 use caller::{Caller, Health, Target, TargetChoice};
 use receiver::Receiver;
 use zerocopy::IntoBytes;
 
-// A direct message of some length fits the smallest datagram.
-const _: () = assert!(HEADER_BYTES + FRAME_HEADER_BYTES + records::Direct::BYTES < MTU_MIN_BYTES / 2);
+// A request of some length fits the smallest datagram.
+const _: () =
+    assert!(HEADER_BYTES + FRAME_HEADER_BYTES + records::Direct::BYTES + DirectCall::BYTES < MTU_MIN_BYTES / 2);
+
+/// A message as it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received<'a> {
+    kind: DirectKind,
+    patience_ns: u64,
+    payload: &'a [u8],
+}
+
+impl<'a> Received<'a> {
+    /// None if the step is none of a message to one process, or if what must follow is missing.
+    fn read(step: u16, body: &'a [u8]) -> Option<Self> {
+        if step == direct_steps::SEND {
+            return Some(Self { kind: DirectKind::Message, patience_ns: 0, payload: body });
+        }
+        let (head, payload) = DirectCall::read(body)?;
+        let (call, patience_ns) = (head.call.get(), head.patience_ns.get());
+        match step {
+            direct_steps::REQUEST => Some(Self { kind: DirectKind::Request(call), patience_ns, payload }),
+            direct_steps::REPLY => Some(Self { kind: DirectKind::Reply(call), patience_ns: 0, payload }),
+            direct_steps::DECLINE => Some(Self { kind: DirectKind::Decline(call), patience_ns: 0, payload: &[] }),
+            _ => None,
+        }
+    }
+}
+
+/// The step of a message to one process, and what stands in front of its payload.
+fn head(content: &DirectContent<'_>) -> (u16, Option<DirectCall>) {
+    let of = |call: u64, patience_ns: u64| Some(DirectCall { call: call.into(), patience_ns: patience_ns.into() });
+    match content.kind {
+        DirectKind::Message => (direct_steps::SEND, None),
+        DirectKind::Request(call) => (direct_steps::REQUEST, of(call, content.lasts_ns)),
+        DirectKind::Reply(call) => (direct_steps::REPLY, of(call, 0)),
+        DirectKind::Decline(call) => (direct_steps::DECLINE, of(call, 0)),
+    }
+}
 
 /// Both halves, caller and receiver, of one process.
 #[derive(Debug)]
@@ -53,7 +91,7 @@ pub(crate) struct Out<'a> {
 
 impl Out<'_> {
     fn send(&mut self, now: Instant, to: Destination, record: &records::Direct, payload: &[u8]) {
-        let has_payload = matches!(record.step.get(), direct_steps::SEND | direct_steps::BROADCAST);
+        let has_payload = !matches!(record.step.get(), direct_steps::TAKEN | direct_steps::BUSY | direct_steps::ECHO);
         assert!(has_payload || payload.is_empty(), "an answer is never longer than what it answers");
         self.outbox.record(now, to, Kind::Direct, [record.as_bytes(), payload], self.counters);
     }
@@ -63,7 +101,8 @@ impl Direct {
     /// For a process reachable at `address`, whose `sender_id` no other process has, with frames of at most
     /// `frame_bytes`.
     pub(crate) fn new(sender_id: u64, address: Address, frame_bytes: usize) -> Self {
-        assert!(frame_bytes > FRAME_HEADER_BYTES + records::Direct::BYTES, "{frame_bytes} bytes hold no payload");
+        let head_bytes = FRAME_HEADER_BYTES + records::Direct::BYTES + DirectCall::BYTES;
+        assert!(frame_bytes > head_bytes, "{frame_bytes} bytes hold no payload");
         let limit_bytes = frame_bytes - FRAME_HEADER_BYTES - records::Direct::BYTES;
         Self {
             sender_id,
@@ -81,24 +120,38 @@ impl Direct {
         now: Instant,
         choice: TargetChoice,
         targets: Vec<Target>,
-        payload: &[u8],
-    ) -> Result<CallId, DirectRefusal> {
-        self.check(payload)?;
-        self.caller.begin(now, choice, targets, payload)
+        content: &DirectContent<'_>,
+    ) -> Result<CallId, Refusal> {
+        self.check(content)?;
+        self.caller.begin(now, choice, targets, content)
     }
 
     /// Sends a message once to all processes that hear the network.
-    pub(crate) fn broadcast(&mut self, now: Instant, payload: &[u8], out: &mut Out<'_>) -> Result<(), DirectRefusal> {
-        self.check(payload)?;
+    pub(crate) fn broadcast(
+        &mut self,
+        now: Instant,
+        content: &DirectContent<'_>,
+        out: &mut Out<'_>,
+    ) -> Result<(), Refusal> {
+        if content.kind != DirectKind::Message {
+            return Err(Refusal::Unreachable); // all would reply to it
+        }
+        self.check(content)?;
         let record = self.record(direct_steps::BROADCAST, self.next_broadcast, 0, now);
         self.next_broadcast += 1;
-        out.send(now, Destination::Broadcast, &record, payload);
+        out.send(now, Destination::Broadcast, &record, content.payload);
         Ok(())
     }
 
-    fn check(&self, payload: &[u8]) -> Result<(), DirectRefusal> {
-        let limit_bytes = self.limit_bytes;
-        if payload.len() > limit_bytes { Err(DirectRefusal::TooLarge { limit_bytes }) } else { Ok(()) }
+    fn check(&self, content: &DirectContent<'_>) -> Result<(), Refusal> {
+        let limit_bytes = self.limit_bytes(content.kind);
+        if content.payload.len() > limit_bytes { Err(Refusal::TooLarge { limit_bytes }) } else { Ok(()) }
+    }
+
+    /// The longest payload of this kind.
+    pub(crate) fn limit_bytes(&self, kind: DirectKind) -> usize {
+        let head_bytes = if kind == DirectKind::Message { 0 } else { DirectCall::BYTES };
+        self.limit_bytes - head_bytes
     }
 
     fn record(&self, step: u16, sequence: u64, oldest: u64, now: Instant) -> records::Direct {
@@ -119,9 +172,9 @@ impl Direct {
             out.send(now, Destination::Peer(target), &self.record(direct_steps::PROBE, 0, 0, now), &[]);
         }
         let (sender_id, address) = (self.sender_id, self.address);
-        self.caller.due_copies(now, |to, sequence, oldest, payload| {
+        self.caller.due_copies(now, |to, step, sequence, oldest, payload| {
             let record = records::Direct {
-                step: direct_steps::SEND.into(),
+                step: step.into(),
                 sender_id: sender_id.into(),
                 sequence: sequence.into(),
                 oldest: oldest.into(),
@@ -144,10 +197,13 @@ impl Direct {
                 return self.receiver.hear(now, rank, record, payload, out.counters);
             }
             direct_steps::PROBE if !own => direct_steps::ECHO,
-            direct_steps::SEND if !own => match self.receiver.take(now, rank, record, payload, out.counters) {
-                Some(answer) => answer,
-                None => return,
-            },
+            step if !own => {
+                let Some(content) = Received::read(step, payload) else { return };
+                match self.receiver.take(now, rank, record, content, out.counters) {
+                    Some(answer) => answer,
+                    None => return,
+                }
+            }
             _ => return,
         };
         if record.reply_to.is_reachable() && record.reply_to != self.address {
@@ -167,9 +223,30 @@ impl Direct {
         self.caller.is_calling()
     }
 
-    /// The next message received, oldest first.
+    /// The next message received that needs no reply, oldest first.
     pub(crate) fn poll_message(&mut self) -> Option<DirectMessage> {
-        self.receiver.poll()
+        self.receiver.messages.poll()
+    }
+
+    /// The next request.
+    pub(crate) fn poll_request(&mut self) -> Option<DirectRequest> {
+        self.receiver.requests.poll()
+    }
+
+    /// The next answer to a request of this process.
+    pub(crate) fn poll_answer(&mut self) -> Option<DirectAnswer> {
+        self.receiver.answers.poll()
+    }
+
+    /// Whether there is a request, an answer or an outcome.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.caller.has_outcomes() || self.receiver.has_calls()
+    }
+
+    /// Whether a message or an answer of this process is under way.
+    pub(crate) fn owes(&self) -> bool {
+        self.caller.owes()
     }
 
     /// The outcome of the next call that ended.

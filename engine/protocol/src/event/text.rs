@@ -4,7 +4,7 @@
 //! prints the same sentence for the same fact, and each has a name for machines that stays when its sentence is
 //! improved.
 
-use super::{DirectOutcome, Event};
+use super::Event;
 use crate::control::detector::Why;
 use bourdon_wire::{Epoch, InstanceId, Rank, Sequence};
 use core::fmt::{Display, Formatter, Result};
@@ -58,6 +58,7 @@ impl Event {
             Self::BirthNotStored(_) => "birth_not_stored",
             Self::Halted => "halted",
             Self::Resumed => "resumed",
+            Self::Missed { .. } => "missed",
         }
     }
 
@@ -243,21 +244,10 @@ impl Display for Event {
             Event::Reached(reach) => reach.fmt(f),
             Event::Dropped { .. } | Event::SyncRefused(_) | Event::Halted | Event::Resumed => write_hindrance(f, self),
             Event::BirthNotStored(why) => f.write_str(why),
-            other => write_obstacle(f, other),
-        }
-    }
-}
-
-/// People count messages from one.
-impl Display for DirectOutcome {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        match self {
-            Self::Done { call, by, address, rtt_ns, attempts } => {
-                let (number, address, ms) = (call.0 + 1, SocketAddr::from(*address), *rtt_ns as f64 / 1e6);
-                let copies = if *attempts == 1 { "copy" } else { "copies" };
-                write!(f, "message {number} was taken by member {by} at {address} in {ms:.3} ms, {attempts} {copies}")
+            Event::Missed { count } => {
+                write!(f, "{count} events were not kept for a subscription that left those before them unread")
             }
-            Self::Failed { call, why, .. } => write!(f, "message {} was not taken: {why}", call.0 + 1),
+            other => write_obstacle(f, other),
         }
     }
 }
@@ -317,6 +307,7 @@ mod tests {
             Event::BirthNotStored("can't keep it"),
             Event::Halted,
             Event::Resumed,
+            Event::Missed { count: 3 },
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));
         let mut names: alloc::vec::Vec<_> = named.iter().chain(&others).map(Event::name).collect();
@@ -327,14 +318,5 @@ mod tests {
             let (text, debug) = (event.to_string(), alloc::format!("{event:?}"));
             assert!(text.contains(' ') && !text.contains(" {") && text != debug, "{text}");
         }
-    }
-
-    #[test]
-    fn a_direct_message_reads_of_its_outcome() {
-        let (call, by) = (crate::CallId(0), Rank(2));
-        let done = DirectOutcome::Done { call, by, address: Address::default(), rtt_ns: 1_500_000, attempts: 1 };
-        assert!(done.to_string().ends_with("in 1.500 ms, 1 copy"), "{done}");
-        let failed = DirectOutcome::Failed { call, why: crate::DirectFailure::Gone, attempts: 2 };
-        assert!(failed.to_string().starts_with("message 1 was not taken: that incarnation"), "{failed}");
     }
 }

@@ -5,12 +5,12 @@ use super::{Process, Standing};
 use crate::config::Config;
 use crate::control::direct::caller::{Health, Target, TargetChoice};
 use crate::control::direct::{Direct, Out};
-use crate::event::{CallId, DirectMessage, DirectOutcome, DirectRefusal};
+use crate::event::{CallId, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest, To};
 use crate::outbox::Outbox;
+use crate::refusal::Refusal;
 use crate::view::Member;
 use alloc::vec;
-use alloc::vec::Vec;
-use bourdon_wire::{Address, Instant, Rank};
+use bourdon_wire::{Instant, Rank};
 use zerocopy::IntoBytes;
 
 /// The direct messages of a process that starts: with an incarnation of its own, which does not depend on its place in
@@ -25,46 +25,36 @@ pub(super) fn begin(config: &Config) -> Direct {
 }
 
 impl Process {
-    /// Sends a message of at most one datagram to one member. [`Process::poll_outcome`] returns whether it was
-    /// accepted.
+    /// Sends a message or a request of at most one datagram, beside the stream. [`Process::poll_outcome`] returns under
+    /// the call's name whether it was accepted; a message to all has no name, and an answer no outcome.
     ///
     /// # Errors
-    /// If it is too long, too many are pending, or the member was not heard.
-    pub fn send_to(&mut self, now: Instant, rank: Rank, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        let target = self.target(rank)?;
-        self.call(now, TargetChoice::One, vec![target], payload)
+    /// If it is too long, too many are pending, or no receiver was heard.
+    pub fn send(&mut self, now: Instant, to: To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
+        let (choice, targets) = match to {
+            To::Rank(rank) => (TargetChoice::One, vec![self.target(rank)?]),
+            To::Nearest => {
+                let ranks = self.data.view.members.iter().map(|member| member.rank);
+                (TargetChoice::Any, ranks.filter_map(|rank| self.target(rank).ok()).collect())
+            }
+            To::Among(ranks) => (TargetChoice::Any, ranks.iter().filter_map(|rank| self.target(*rank).ok()).collect()),
+            To::Address(address) if !address.is_reachable() || address == self.cx.config.address => {
+                return Err(Refusal::Unreachable);
+            }
+            To::Address(address) => (TargetChoice::One, vec![Target { member: None, address, rtt_ns: None }]),
+            To::All => {
+                let mut out = out(&mut self.cx.outbox, &mut self.cx.counters);
+                return self.direct.broadcast(now, content, &mut out).map(|()| None);
+            }
+        };
+        let call = self.direct.call(now, choice, targets, content)?;
+        self.tend_direct(now);
+        Ok(Some(call))
     }
 
-    /// The same to any process of the group by its address: an observer's or a client's, as given in a message.
-    ///
-    /// # Errors
-    /// If it is too long, too many are pending, or nothing can be sent there.
-    pub fn send_to_address(&mut self, now: Instant, to: Address, payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        if !to.is_reachable() || to == self.cx.config.address {
-            return Err(DirectRefusal::Unreachable);
-        }
-        self.call(now, TargetChoice::One, vec![Target { member: None, address: to, rtt_ns: None }], payload)
-    }
-
-    /// Sends a message to the nearest of some members, by measured round trip; if that member does not accept it in
-    /// time or is suspected, to the next nearest. An empty list means all other members of the view.
-    ///
-    /// # Errors
-    /// If it is too long, too many are pending, or none of them was heard.
-    pub fn send_any(&mut self, now: Instant, among: &[Rank], payload: &[u8]) -> Result<CallId, DirectRefusal> {
-        let view: Vec<Rank> = self.data.view.members.iter().map(|member| member.rank).collect();
-        let among = if among.is_empty() { &view[..] } else { among };
-        let targets: Vec<_> = among.iter().filter_map(|rank| self.target(*rank).ok()).collect();
-        self.call(now, TargetChoice::Any, targets, payload)
-    }
-
-    /// Sends a message once to all processes of the group that hear the network, without an acknowledgement.
-    ///
-    /// # Errors
-    /// If it is too long.
-    pub fn broadcast(&mut self, now: Instant, payload: &[u8]) -> Result<(), DirectRefusal> {
-        let mut out = out(&mut self.cx.outbox, &mut self.cx.counters);
-        self.direct.broadcast(now, payload, &mut out)
+    /// The longest payload of a direct message of this kind.
+    pub fn direct_limit_bytes(&self, kind: DirectKind) -> usize {
+        self.direct.limit_bytes(kind)
     }
 
     /// The next direct message received. At most 256 wait to be fetched; further messages are refused.
@@ -72,29 +62,38 @@ impl Process {
         self.direct.poll_message()
     }
 
+    /// The next request received. At most 256 wait to be fetched; further requests are refused.
+    pub fn poll_request(&mut self) -> Option<DirectRequest> {
+        self.direct.poll_request()
+    }
+
+    /// The next answer to a request of this process.
+    pub fn poll_answer(&mut self) -> Option<DirectAnswer> {
+        self.direct.poll_answer()
+    }
+
     /// The outcome of the next direct message sent, in the order in which they ended.
     pub fn poll_outcome(&mut self) -> Option<DirectOutcome> {
         self.direct.poll_outcome()
     }
 
-    fn call(
-        &mut self,
-        now: Instant,
-        choice: TargetChoice,
-        targets: Vec<Target>,
-        payload: &[u8],
-    ) -> Result<CallId, DirectRefusal> {
-        let call = self.direct.call(now, choice, targets, payload)?;
-        self.tend_direct(now);
-        Ok(call)
+    /// Whether there is a request, an answer or an outcome to fetch.
+    #[inline]
+    pub fn has_direct_news(&self) -> bool {
+        self.direct.has_news()
     }
 
-    fn target(&self, rank: Rank) -> Result<Target, DirectRefusal> {
+    /// Whether a direct message or an answer of this process was not acknowledged yet.
+    pub fn owes_direct(&self) -> bool {
+        self.direct.owes()
+    }
+
+    fn target(&self, rank: Rank) -> Result<Target, Refusal> {
         if Some(rank) == self.cx.config.rank() {
-            return Err(DirectRefusal::Own(rank));
+            return Err(Refusal::Unreachable);
         }
         let peer = self.cx.presence.get(rank);
-        let address = peer.and_then(|peer| peer.address).ok_or(DirectRefusal::Unheard(rank))?;
+        let address = peer.and_then(|peer| peer.address).ok_or(Refusal::Unheard(rank))?;
         let incarnation = peer.and_then(|peer| peer.incarnation).filter(|incarnation| {
             self.data.view.contains(Member { rank, incarnation: *incarnation }) // else it can't be missed
         });

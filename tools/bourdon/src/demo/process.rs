@@ -154,7 +154,7 @@ impl DemoProcess {
             let (mut snapshot, mut request) = (None, None); // both come last in a poll
             let work = self.node.poll(usize::MAX, |delivery| match delivery {
                 Delivery::Message(message) => {
-                    proof.deliver(message, clock.wall_ns());
+                    proof.deliver(&message, clock.wall_ns());
                     if kill_at == Some(proof.count()) {
                         die(proof);
                     }

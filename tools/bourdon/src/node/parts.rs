@@ -14,10 +14,11 @@ use crate::exit::Failure;
 use crate::place::load;
 use bourdon::settings::Role;
 use bourdon::settings::full_name;
-use bourdon::{Channels, DirectNews, Event, Handles, Node, Settings};
+use bourdon::{Channels, Event, Node, Settings, Subscribe, Subscription};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::io::Read;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ const STOP_MAX: Duration = Duration::from_secs(1);
 struct Part {
     reporter: Reporter,
     node: Node,
+    events: Subscription,
     is_member: bool,
     limit: Limit,
     /// If it is being left: the time at which it is stopped at the latest.
@@ -94,12 +96,16 @@ impl Parts {
             Some(name) => &settings.for_channel(name).map_err(Failure::unusable)?,
             None => settings,
         };
-        let handles = Handles { publications: 0, subscriptions: Vec::new() };
-        let started = match self.running.first() {
-            Some(first) => first.node.start_beside(own, &handles),
-            None => Node::start_with(own, &handles),
+        let opened = match self.running.first() {
+            Some(first) => first.node.open_beside(own),
+            None => Node::open(own),
         };
-        let (node, ..) = started.map_err(|error| match &channel {
+        let started = opened.and_then(|node| {
+            let events = node.subscribe(Subscribe::none().events())?;
+            node.join()?;
+            Ok((node, events))
+        });
+        let (node, events) = started.map_err(|error| match &channel {
             Some(name) if !error.to_string().starts_with("channel ") => {
                 Failure::unusable(format!("channel {name:?}: {error}"))
             }
@@ -108,7 +114,7 @@ impl Parts {
         let reporter = Reporter { json: self.json, channel };
         reporter.started(own, &node);
         let is_member = own.process.role == Role::Member;
-        self.running.push(Part { reporter, node, is_member, limit: Limit::default(), leave_by: None });
+        self.running.push(Part { reporter, node, events, is_member, limit: Limit::default(), leave_by: None });
         Ok(())
     }
 
@@ -128,7 +134,7 @@ impl Parts {
     }
 
     fn sleep(&self, signals: &UnixStream, requests: &UnixStream) -> Result<Woken, Failure> {
-        let events: Vec<_> = self.running.iter().map(|part| part.node.events_fd()).collect();
+        let events: Vec<_> = self.running.iter().flat_map(|part| [part.events.as_fd(), part.node.news_fd()]).collect();
         let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(requests, PollFlags::IN)];
         fds.extend(events.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let looks = self.running.iter().any(|part| part.leave_by.is_some() || part.limit.holds());
@@ -238,8 +244,8 @@ fn changes(before: &Value, now: &Value) -> Vec<String> {
 
 impl Part {
     fn report(&mut self) {
-        self.node.clear_events();
-        while let Some(event) = self.node.poll_event() {
+        while let Ok(Some(delivery)) = self.events.try_next() {
+            let Some(event) = delivery.event() else { continue };
             if matches!(event, Event::Left(_)) && self.leave_by.is_some() {
                 self.leave_by = Some(Instant::now());
             }
@@ -250,10 +256,9 @@ impl Part {
         while let Some((event, left_out)) = self.limit.take_due(Instant::now()) {
             self.reporter.event(event, left_out);
         }
-        while let Some(news) = self.node.poll_direct() {
-            if let DirectNews::Received(message) = news {
-                self.reporter.direct(&message);
-            }
+        self.node.clear_news();
+        while let Some(message) = self.node.poll_direct() {
+            self.reporter.direct(&message);
         }
     }
 

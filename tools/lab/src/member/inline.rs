@@ -75,7 +75,7 @@ impl Member {
         let (mut snapshot, mut request) = (None, None); // both come last in a poll
         // This comes first, because a member that is removed still records what it delivered.
         let work = self.node.poll(usize::MAX, |delivery| match delivery {
-            Delivery::Message(message) => deliveries.deliver(message),
+            Delivery::Message(message) => deliveries.deliver(&message),
             Delivery::Event(event) => events.push(event),
             Delivery::Snapshot(state) => snapshot = Some(state),
             Delivery::SnapshotRequest(asked) => request = Some(asked),

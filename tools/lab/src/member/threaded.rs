@@ -18,7 +18,7 @@ use super::messages::{Line, Publisher, line};
 use super::{Failure, ending_of};
 use bourdon::id::{Incarnation, InstanceId, Rank, Sequence, TopicId};
 use bourdon::settings::{Role, Settings};
-use bourdon::{Delivery, Event, Handles, LockRequest, Message, Node, Publication, Refusal, Subscription, Topic};
+use bourdon::{Delivery, Event, LockRequest, Message, Node, Publication, Refusal, Subscribe, Subscription, Topic};
 use bourdon_lab::interrupt::Interrupt;
 use serde_json::Value;
 use std::fmt;
@@ -34,15 +34,16 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// Runs until it is asked to end, or this incarnation is over.
 pub(super) fn run(settings: &Settings, start: Start, interrupt: Interrupt) -> Result<(), Failure> {
     let is_member = settings.process.role == Role::Member;
-    let handles = Handles { publications: usize::from(is_member), subscriptions: vec![Vec::new()] };
-    let (node, mut publications, mut subscriptions) =
-        Node::start_with(settings, &handles).map_err(Failure::unusable)?;
+    let node = Node::open(settings).map_err(Failure::unusable)?;
+    let publication = is_member.then(|| node.publication()).transpose().map_err(Failure::unusable)?;
+    let subscription = node.subscribe(Subscribe::all().events()).map_err(Failure::unusable)?;
+    node.join().map_err(Failure::unusable)?;
     let ended = ending_of(move || interrupt.wait(), || {});
     let Start { own, deliveries, rate, tokens, talk } = start;
     let mut member = Member {
         own,
-        publication: publications.pop(),
-        subscription: subscriptions.remove(0),
+        publication,
+        subscription,
         node,
         deliveries,
         view: None,
@@ -136,7 +137,7 @@ impl Member {
     /// Publishes, delivers and handles events; returns false if this incarnation is over.
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
-        let goes_on = self.take()?;
+        let goes_on = self.deliver()?;
         self.deliveries.history.flush();
         self.deliveries.check()?;
         self.take_token()?;
@@ -144,9 +145,6 @@ impl Member {
             let until_due = self.due.saturating_duration_since(Instant::now());
             let longest = if self.publication.is_some() { until_due.min(LONGEST_SLEEP) } else { LONGEST_SLEEP };
             self.subscription.wait(longest).map_err(Failure::broken)?;
-        }
-        if goes_on && !self.node.is_running() {
-            return Err(Failure::broken("the node ended by itself"));
         }
         Ok(goes_on)
     }
@@ -156,14 +154,10 @@ impl Member {
         self.request = None;
         self.ask("stop")?;
         self.is_ending = true;
-        let mut goes_on = true;
-        while self.node.is_running() {
-            goes_on = goes_on && self.deliver()?;
-            self.subscription.wait(LONGEST_SLEEP).map_err(Failure::broken)?;
+        while self.deliver()? {
+            let _ = self.subscription.wait(LONGEST_SLEEP); // the next delivery looks for the end
         }
-        if goes_on {
-            self.deliver()?;
-        }
+        while self.subscription.next(LONGEST_SLEEP).is_ok() {}
         self.deliveries.history.flush();
         self.deliveries.check()
     }
@@ -183,36 +177,21 @@ impl Member {
         Ok(())
     }
 
-    /// Handles what was reported and delivered; returns false if this incarnation is over.
-    fn take(&mut self) -> Result<bool, Failure> {
-        while let Some(event) = self.node.poll_event() {
-            self.print(format_args!("{event}"));
-            if let Event::IdentityConflict(_)
-            | Event::ConfigurationDiffers(_)
-            | Event::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Role), .. } = event
-            {
-                return Err(Failure::broken(event));
-            }
-        }
-        self.deliver()
-    }
-
-    /// Records what was delivered; returns false if this incarnation is over.
+    /// Records what was delivered, and handles events; returns false if this incarnation is over.
     fn deliver(&mut self) -> Result<bool, Failure> {
         loop {
-            let mut next = None;
-            self.subscription.poll(1, |delivery| {
-                next = match delivery {
-                    Delivery::Message(message) => Some(Ok(Item::Message(Shown::new(message)))),
-                    Delivery::Event(event) => Some(Ok(Item::Event(event))),
-                    other => Some(Err(Failure::broken(format!("the lab reads all, but {other:?}")))),
-                };
-            });
-            match next.transpose()? {
-                None => return Ok(true),
-                Some(Item::Message(shown)) => self.record(shown)?,
-                Some(Item::Event(event)) if !self.hear(event)? => return Ok(false),
-                Some(Item::Event(_)) => {}
+            let item = match self.subscription.try_next() {
+                Ok(None) => return Ok(true),
+                Ok(Some(Delivery::Message(message))) => Item::Message(Shown::new(&message)),
+                Ok(Some(Delivery::Event(event))) => Item::Event(event),
+                Ok(Some(other)) => return Err(Failure::broken(format!("the lab reads all, but {other:?}"))),
+                Err(_) if self.is_ending => return Ok(false),
+                Err(closed) => return Err(Failure::broken(closed)),
+            };
+            match item {
+                Item::Message(shown) => self.record(shown)?,
+                Item::Event(event) if !self.hear(event)? => return Ok(false),
+                Item::Event(_) => {}
             }
         }
     }
@@ -232,7 +211,13 @@ impl Member {
 
     /// Handles an event at its place; returns false if this incarnation is over.
     fn hear(&mut self, event: Event) -> Result<bool, Failure> {
+        self.print(format_args!("{event}"));
         match event {
+            Event::IdentityConflict(_)
+            | Event::ConfigurationDiffers(_)
+            | Event::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Role), .. } => {
+                return Err(Failure::broken(event));
+            }
             Event::View { .. } if self.is_ending => return Ok(false), // its node can't be asked any more
             Event::View { epoch, members, .. } => self.enter(epoch.0, members)?,
             // The next instance's views do not follow from those of the instance before.

@@ -169,6 +169,12 @@ pub(crate) struct DataEnd {
 }
 
 impl DataEnd {
+    /// Both threads run from now on.
+    pub(crate) fn begin(&mut self, now: Instant) {
+        self.ran_at.advance(now.0);
+        (self.mark.1, self.probe_due, self.looked_at) = (now, now, now);
+    }
+
     /// Whether the control plane has given something.
     #[inline]
     pub(crate) fn has_orders(&self) -> bool {

@@ -15,11 +15,14 @@
 //! After a fail-over two processes may have accepted the message: the first may have done so just before it crashed, or
 //! its answer was lost. No protocol that ends in finite time can rule that out.
 
-use crate::event::{CallId, DirectFailure, DirectOutcome, DirectRefusal};
+use super::head;
+use crate::event::{CallId, DirectContent, DirectFailure, DirectOutcome};
+use crate::refusal::Refusal;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::records;
+use bourdon_wire::records::{self, direct_steps};
 use bourdon_wire::{Address, Incarnation, Instant, Rank};
+use zerocopy::IntoBytes;
 
 /// The first pause before a message is sent again: several wake-ups of a loaded host.
 pub(crate) const RETRY_MIN_NS: u64 = 10_000_000;
@@ -33,8 +36,10 @@ pub(crate) const FAIL_OVER_NS: u64 = 100_000_000;
 const PROBE_NS: u64 = 20_000_000;
 /// A round trip measured longer ago is measured again, beside the calls.
 const FRESH_NS: u64 = 1_000_000_000;
-/// Pending calls, and outcomes not fetched: fewer than the 64 messages that a receiver distinguishes.
+/// Pending messages and requests, and outcomes not fetched.
 pub(crate) const CALLS_MAX: usize = 32;
+/// Pending answers, which have no outcome: a process that waits for many replies can reply itself.
+pub(crate) const ANSWERS_MAX: usize = 31;
 /// Receivers remembered: those of a full view and as many others.
 const PEERS_MAX: usize = 128;
 
@@ -42,7 +47,7 @@ const PEERS_MAX: usize = 128;
 const _: () = assert!(RETRY_MAX_NS == RETRY_MIN_NS << 5 && RETRY_MAX_NS < GIVE_UP_NS);
 const _: () = assert!(PROBE_NS < FAIL_OVER_NS && FAIL_OVER_NS < GIVE_UP_NS);
 // A receiver distinguishes 64 messages; a full view's members are half of the receivers remembered.
-const _: () = assert!(CALLS_MAX < 64 && PEERS_MAX == 2 * (Rank::MAX.index() + 1));
+const _: () = assert!(CALLS_MAX + ANSWERS_MAX < 64 && PEERS_MAX == 2 * (Rank::MAX.index() + 1));
 
 /// Whether a call needs a given target, or any of several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +101,11 @@ struct Leg {
 struct Call {
     id: CallId,
     choice: TargetChoice,
+    step: u16,
+    /// What follows the record.
     payload: Vec<u8>,
+    /// It answers a request.
+    is_answer: bool,
     /// The targets that have not been tried, the nearest last.
     targets: Vec<Target>,
     /// The target that has it now.
@@ -129,14 +138,22 @@ impl Caller {
         now: Instant,
         choice: TargetChoice,
         mut targets: Vec<Target>,
-        payload: &[u8],
-    ) -> Result<CallId, DirectRefusal> {
+        content: &DirectContent<'_>,
+    ) -> Result<CallId, Refusal> {
         if targets.is_empty() {
-            return Err(DirectRefusal::NoReceiver);
+            return Err(Refusal::NoReceiver);
         }
-        if self.calls.len() + self.outcomes.len() >= CALLS_MAX {
-            return Err(DirectRefusal::TooMany { limit: CALLS_MAX });
+        let is_answer = content.kind.is_answer();
+        let answers = self.calls.iter().filter(|call| call.is_answer).count();
+        let (pending, limit) = match is_answer {
+            true => (answers, ANSWERS_MAX),
+            false => (self.calls.len() - answers + self.outcomes.len(), CALLS_MAX),
+        };
+        if pending >= limit {
+            return Err(Refusal::TooMany { limit });
         }
+        let (step, head) = head(content);
+        let head = head.as_ref().map_or(&[][..], IntoBytes::as_bytes);
         // A target that is named twice would get the message twice.
         targets.sort_by_key(|target| target.member.map(|(rank, _)| rank));
         targets.dedup_by_key(|target| target.address);
@@ -154,13 +171,15 @@ impl Caller {
         self.calls.push(Call {
             id,
             choice,
-            payload: payload.into(),
+            step,
+            payload: [head, content.payload].concat(),
+            is_answer,
             targets,
             current: None,
             before: Vec::new(),
             probed_until: if waits { now + PROBE_NS } else { now },
             fail_over_at: Instant::NEVER,
-            give_up_at: now + GIVE_UP_NS,
+            give_up_at: now + GIVE_UP_NS.min(content.lasts_ns),
             attempts: 0,
             is_fresh: false,
             was_busy: false,
@@ -193,7 +212,7 @@ impl Caller {
                 false => DirectFailure::NoAnswer,
             };
             let ends = gone || now >= call.give_up_at;
-            if ends {
+            if ends && !call.is_answer {
                 ended.push(DirectOutcome::Failed { call: call.id, why, attempts: call.attempts });
             }
             !ends
@@ -204,7 +223,8 @@ impl Caller {
 
     /// Every call ends with one outcome.
     fn check(&self) {
-        assert!(self.calls.len() + self.outcomes.len() <= CALLS_MAX, "{} calls", self.calls.len());
+        let calls = self.calls.len() + self.outcomes.len();
+        assert!(calls <= CALLS_MAX + ANSWERS_MAX, "{calls} calls");
         assert!(self.peers.len() <= PEERS_MAX, "{} receivers", self.peers.len());
         assert!(self.calls.iter().all(|call| call.targets.len() <= PEERS_MAX / 2), "a call has too many targets");
     }
@@ -250,8 +270,8 @@ impl Caller {
         call.fail_over_at = if call.targets.is_empty() { Instant::NEVER } else { now + FAIL_OVER_NS };
     }
 
-    /// Passes to `send` the copies that are due: address, number, the oldest pending number, payload.
-    pub(crate) fn due_copies(&mut self, now: Instant, mut send: impl FnMut(Address, u64, u64, &[u8])) {
+    /// Passes to `send` the copies that are due: address, step, number, the oldest pending number, what follows.
+    pub(crate) fn due_copies(&mut self, now: Instant, mut send: impl FnMut(Address, u16, u64, u64, &[u8])) {
         for peer in &mut self.peers {
             let is_of = |call: &&mut Call| call.current.is_some_and(|(_, leg)| leg.address == peer.address);
             let mut calls: Vec<(u64, &mut Call)> = Vec::new();
@@ -266,7 +286,7 @@ impl Caller {
             for (sequence, call) in calls.iter_mut().filter(|(_, call)| again || call.is_fresh) {
                 call.attempts += 1;
                 call.is_fresh = false;
-                send(peer.address, *sequence, oldest, &call.payload);
+                send(peer.address, call.step, *sequence, oldest, &call.payload);
             }
             if again || peer.retry_at == Instant::NEVER {
                 peer.retry_at = now + peer.pause_ns;
@@ -292,6 +312,9 @@ impl Caller {
         let peer = self.peer(now, leg.address);
         (peer.pause_ns, peer.retry_at) = (peer.first_pause_ns(), now + peer.first_pause_ns());
         let (address, attempts) = (leg.address, call.attempts);
+        if call.is_answer {
+            return;
+        }
         self.outcomes.push_back(DirectOutcome::Done { call: call.id, by, address, rtt_ns, attempts });
     }
 
@@ -368,6 +391,16 @@ impl Caller {
 
     pub(crate) fn poll(&mut self) -> Option<DirectOutcome> {
         self.outcomes.pop_front()
+    }
+
+    #[inline]
+    pub(crate) fn has_outcomes(&self) -> bool {
+        !self.outcomes.is_empty()
+    }
+
+    /// Whether a message or an answer is under way; a request ends with its sender's wait.
+    pub(crate) fn owes(&self) -> bool {
+        self.calls.iter().any(|call| call.step != direct_steps::REQUEST)
     }
 }
 

@@ -10,15 +10,16 @@
 //! its datagrams can still be in flight, since a call ends after a twelfth of that time and no network holds a datagram
 //! so long.
 
-use super::caller::{CALLS_MAX, GIVE_UP_NS};
+use super::Received;
+use super::caller::{ANSWERS_MAX, CALLS_MAX, GIVE_UP_NS};
 use crate::counters::{Counter, Counters};
-use crate::event::DirectMessage;
+use crate::event::{DirectAnswer, DirectKind, DirectMessage, DirectRequest};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{self, direct_steps};
 use bourdon_wire::{Instant, MTU_DEFAULT_BYTES, Rank};
 
-/// Messages not fetched: a burst of every member, at a datagram each less than half a megabyte.
+/// Messages of a kind not fetched: a burst of every member, at a datagram each less than half a megabyte.
 const INBOX_MAX: usize = 256;
 /// Senders remembered: as many as clients; 48 bytes each.
 const SENDERS_MAX: usize = 1024;
@@ -28,7 +29,7 @@ const FORGET_NS: u64 = 60_000_000_000;
 const _: () = assert!(FORGET_NS == 12 * GIVE_UP_NS);
 const _: () = assert!(size_of::<Sender>() <= 48 && INBOX_MAX * MTU_DEFAULT_BYTES < 512 << 10);
 // The bits of what was accepted cover all calls that a caller can have under way.
-const _: () = assert!(CALLS_MAX <= u64::BITS as usize);
+const _: () = assert!(CALLS_MAX + ANSWERS_MAX <= u64::BITS as usize);
 
 /// One incarnation of a process that has sent something.
 #[derive(Clone, Copy, Debug)]
@@ -59,11 +60,35 @@ impl Sender {
     }
 }
 
+/// Messages of one kind that were not fetched. Each kind has an inbox of its own: an application that fetches no
+/// messages may wait for replies all the same.
+#[derive(Debug)]
+pub(crate) struct Inbox<T>(VecDeque<T>);
+
+impl<T> Default for Inbox<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T> Inbox<T> {
+    pub(crate) fn poll(&mut self) -> Option<T> {
+        assert!(self.0.len() <= INBOX_MAX, "{} messages", self.0.len());
+        self.0.pop_front()
+    }
+
+    fn has_room(&self) -> bool {
+        self.0.len() < INBOX_MAX
+    }
+}
+
 /// What each sender has sent, and what the application has not fetched.
 #[derive(Debug, Default)]
 pub(crate) struct Receiver {
     senders: Vec<Sender>,
-    inbox: VecDeque<DirectMessage>,
+    pub(crate) messages: Inbox<DirectMessage>,
+    pub(crate) requests: Inbox<DirectRequest>,
+    pub(crate) answers: Inbox<DirectAnswer>,
 }
 
 impl Receiver {
@@ -73,10 +98,14 @@ impl Receiver {
         now: Instant,
         rank: Rank,
         record: &records::Direct,
-        payload: &[u8],
+        Received { kind, patience_ns, payload }: Received<'_>,
         counters: &mut Counters,
     ) -> Option<u16> {
-        let has_room = self.inbox.len() < INBOX_MAX;
+        let has_room = match kind {
+            DirectKind::Message => self.messages.has_room(),
+            DirectKind::Request(_) => self.requests.has_room(),
+            DirectKind::Reply(_) | DirectKind::Decline(_) => self.answers.has_room(),
+        };
         let Some(sender) = find(&mut self.senders, now, record.sender_id.get()) else {
             counters.add(Counter::DirectRefused, 1);
             return Some(direct_steps::BUSY);
@@ -96,12 +125,21 @@ impl Receiver {
         sender.taken |= 1;
         assert!(sender.was_taken(sequence), "{sequence} was accepted by {sender:?}");
         counters.add(Counter::DirectTaken, 1);
-        self.inbox.push_back(DirectMessage {
-            from: rank,
-            address: record.reply_to,
-            broadcast: false,
-            payload: payload.into(),
-        });
+        let (from, address, payload) = (rank, record.reply_to, payload.to_vec());
+        match kind {
+            DirectKind::Message => {
+                self.messages.0.push_back(DirectMessage { from, address, broadcast: false, payload });
+            }
+            DirectKind::Request(call) => {
+                self.requests.0.push_back(DirectRequest { call, from, address, patience_ns, payload });
+            }
+            DirectKind::Reply(call) => {
+                self.answers.0.push_back(DirectAnswer { call, from, address, payload: Some(payload) });
+            }
+            DirectKind::Decline(call) => {
+                self.answers.0.push_back(DirectAnswer { call, from, address, payload: None });
+            }
+        }
         Some(direct_steps::TAKEN)
     }
 
@@ -114,7 +152,7 @@ impl Receiver {
         payload: &[u8],
         counters: &mut Counters,
     ) {
-        let has_room = self.inbox.len() < INBOX_MAX;
+        let has_room = self.messages.has_room();
         let sequence = record.sequence.get();
         let Some(sender) = find(&mut self.senders, now, record.sender_id.get()).filter(|_| has_room) else {
             return counters.add(Counter::DirectRefused, 1);
@@ -124,21 +162,23 @@ impl Receiver {
         }
         sender.next_broadcast = sequence.saturating_add(1);
         counters.add(Counter::DirectTaken, 1);
-        self.inbox.push_back(DirectMessage {
+        self.messages.0.push_back(DirectMessage {
             from: rank,
             address: record.reply_to,
             broadcast: true,
             payload: payload.into(),
         });
+        assert!(self.senders.len() <= SENDERS_MAX, "{} senders", self.senders.len());
     }
 
-    pub(crate) fn poll(&mut self) -> Option<DirectMessage> {
-        assert!(self.inbox.len() <= INBOX_MAX && self.senders.len() <= SENDERS_MAX, "{} messages", self.inbox.len());
-        self.inbox.pop_front()
+    /// Whether there is a request or an answer.
+    #[inline]
+    pub(crate) fn has_calls(&self) -> bool {
+        !self.requests.0.is_empty() || !self.answers.0.is_empty()
     }
 
     pub(crate) fn held(&self) -> usize {
-        self.inbox.len()
+        self.messages.0.len() + self.requests.0.len() + self.answers.0.len()
     }
 }
 
