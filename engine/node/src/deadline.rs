@@ -50,7 +50,8 @@ impl From<Instant> for Deadline {
 }
 
 /// Ends the waits of a node's publications, subscriptions and requests, from any thread: those under way return at
-/// once, and so does every later one. Nothing else changes: the node runs on, and calls that do not wait work as before.
+/// once, and so does every later one. Nothing else changes: the node runs on, and calls that do not wait work as
+/// before.
 ///
 /// [`Canceller::cancel`] only writes to memory and to a descriptor, so a signal handler may call it.
 #[derive(Clone, Debug)]
