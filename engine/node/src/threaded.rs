@@ -28,6 +28,7 @@ pub(crate) mod commands;
 mod control;
 mod direct;
 mod duty;
+mod elsewhere;
 mod end;
 mod frames;
 mod handles;
