@@ -37,7 +37,7 @@ fn read(subscription: &mut Subscription) -> Result<u64> {
 }
 
 fn main() -> Result<()> {
-    let member = Node::builder().group("fan-out").join()?;
+    let member = Node::builder().group("fan-out").flow(Flow::Gating).join()?; // it lets observers gate
     let mut readers = Vec::new();
     for _ in 0..2 {
         let (observer, mut subscription) = follow()?;
