@@ -1,7 +1,8 @@
 //! A counter in a file that several processes share, safe from holders that have lost the lock and do not know it.
 //!
-//! `cargo run --example fenced_counter -- bourdon.toml counter.txt` at each member; stop one (`kill -STOP`) for longer
-//! than it takes to be removed, and let it go on: its next write is refused.
+//! `cargo run --example fenced_counter` shows it with two members in one process. Followed by `-- bourdon.toml
+//! counter.txt`, it runs one member that counts for ever: stop one (`kill -STOP`) for longer than it takes to be
+//! removed, and let it go on: its next write is refused.
 //!
 //! A lock alone is not enough: between "do I hold it?" and the write, a process can be paused for as long as it takes
 //! others to get the lock and write. So each write carries its token, and the file keeps the highest it has seen: under
@@ -9,7 +10,7 @@
 //!
 //! Invariant: the token in the file never falls, so no write comes after one of a later holder.
 
-use bourdon::{FencingToken, Node, Settings};
+use bourdon::{FencingToken, Node};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -50,20 +51,52 @@ impl FencedCounter {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [config, path] = &arguments[..] else { return Err("usage: fenced_counter CONFIG FILE".into()) };
-    let node = Node::open(&Settings::load(config.as_ref())?)?;
-    node.join()?;
-    let mut counter = FencedCounter::open(path.as_ref())?;
+    match &arguments[..] {
+        [] => show(),
+        [config, path] => work(config.as_ref(), path.as_ref()),
+        _ => Err("usage: fenced_counter [CONFIG FILE]".into()),
+    }
+}
+
+/// Two members write in turn; then the first one writes under the token that it had, as if it had been paused.
+fn show() -> Result<(), Box<dyn std::error::Error>> {
+    let path = std::env::temp_dir().join(format!("bourdon-fenced-counter-{}", std::process::id()));
+    let mut counter = FencedCounter::open(&path)?;
+    std::fs::remove_file(&path)?; // open here, and gone at the end
+    let group = Node::builder().group("fenced-counter").members(2);
+    let nodes = [group.clone().rank(0).join()?, group.rank(1).join()?];
+    let lock = |rank: usize| nodes[rank].lock("fenced.counter", Duration::from_secs(10));
+    let first = {
+        let guard = lock(0)?; // released at the end of this block
+        add(&mut counter, guard.token())?;
+        guard.token()
+    };
+    let guard = lock(1)?;
+    add(&mut counter, guard.token())?;
+    println!("member 0 was paused, and writes under the token that it had");
+    add(&mut counter, first)?;
+    Ok(())
+}
+
+/// Adds one under this token, and prints what came of it. Returns whether it was written.
+fn add(counter: &mut FencedCounter, token: FencingToken) -> std::io::Result<bool> {
+    let outcome = counter.add_one(token)?;
+    match outcome {
+        Ok(value) => println!("{value} by {token}"),
+        Err(highest) => println!("refused: {token}, {:032x}, is lower than {highest:032x}", token.as_u128()),
+    }
+    Ok(outcome.is_ok())
+}
+
+/// Counts under the lock, ten numbers at a time, for ever.
+fn work(config: &Path, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let node = Node::builder().file(config)?.join()?;
+    let mut counter = FencedCounter::open(path)?;
     loop {
         let guard = node.lock("fenced.counter", Duration::MAX)?;
-        let token = guard.token();
         for _ in 0..10 {
-            match counter.add_one(token)? {
-                Ok(value) => println!("{value} by {token}"),
-                Err(highest) => {
-                    println!("refused: {token}, {:032x}, is lower than {highest:032x}", token.as_u128());
-                    break;
-                }
+            if !add(&mut counter, guard.token())? {
+                break;
             }
             // Work that takes its time; it ends early if the lock is known to be lost.
             if let Some(why) = guard.wait_lost(Duration::from_millis(100)) {

@@ -22,6 +22,7 @@ use crate::node_error::Error;
 use crate::patterns::Filter;
 use crate::reports::Reports;
 use crate::request::{Call, Calling, Calls, Completion, Directs, Outbound, Request};
+use crate::snapshot::{Snapshot, SnapshotRequests};
 use crate::subscribe::Subscribe;
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
@@ -67,6 +68,8 @@ pub struct InlineNode {
     counters: Option<Box<(CountersFile, CountersWriter)>>,
     /// From the first request for a lock or an election on.
     locks: Option<Box<InlineLocks>>,
+    /// From the first request for a snapshot on.
+    snapshots: Option<Box<SnapshotRequests>>,
     is_member: bool,
     /// Requests and messages beside the stream.
     calls: Calls,
@@ -92,7 +95,9 @@ impl InlineNode {
     /// As [`InlineNode::join`]. Of the messages, only those are handed out that it subscribes to.
     pub(crate) fn join_to(settings: &Settings, subscribe: &Subscribe) -> Result<Self, Error> {
         let chosen = subscribe.chosen(settings, true)?;
-        let mut node = Self::join(settings)?;
+        let mut settings = settings.clone();
+        settings.process.snapshots |= chosen.snapshots;
+        let mut node = Self::join(&settings)?;
         (node.filter, node.takes_requests) = (chosen.filter, chosen.requests);
         Ok(node)
     }
@@ -162,6 +167,7 @@ impl InlineNode {
             drop_timeout_ns: settings.threads.drop_timeout_ns,
             counters: None,
             locks: None,
+            snapshots: None,
             is_member: rank != Rank::OBSERVER,
             calls: Calls::new(move || waker.wake()),
             takes_requests: false,
@@ -204,6 +210,11 @@ impl InlineNode {
         if self.locks.is_some() {
             self.carry_out();
         }
+        if let Some(snapshots) = &mut self.snapshots {
+            while let Some((ticket, answer)) = snapshots.take() {
+                self.engine.finish_snapshot(ticket, answer);
+            }
+        }
         let filter = &self.filter;
         let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| match item {
             Item::Message(message) => {
@@ -213,10 +224,33 @@ impl InlineNode {
             }
             Item::Event(event) => on_delivery(Delivery::Event(event)),
         })?;
+        if self.engine.process().has_snapshot() {
+            count += self.hand_snapshots_out(&mut on_delivery);
+        }
         if self.engine.process().has_direct_news() || self.calls.has_answers() || self.calls.is_waiting() {
             count += self.tend_calls(&mut on_delivery);
         }
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
+    }
+
+    /// Hands out the snapshot that this application begins with, and the request for one at this place, once all events
+    /// that come before them were handed out. Returns how many.
+    #[cold]
+    fn hand_snapshots_out(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
+        if self.engine.process().has_events() {
+            return 0; // the next poll
+        }
+        let snapshot = self.engine.take_snapshot().map(|bytes| Delivery::Snapshot(Snapshot::new(bytes)));
+        let request = self.engine.begin_snapshot().map(|ticket| {
+            let new = || {
+                let limit_bytes = self.engine.process().config().limits.max_snapshot_bytes;
+                Box::new(SnapshotRequests::new(limit_bytes, self.engine.port().waker()))
+            };
+            Delivery::SnapshotRequest(self.snapshots.get_or_insert_with(new).request(ticket))
+        });
+        let count = usize::from(snapshot.is_some()) + usize::from(request.is_some());
+        snapshot.into_iter().chain(request).for_each(on_delivery);
+        count
     }
 
     /// What is not due with every poll.
@@ -429,21 +463,6 @@ impl InlineNode {
     /// The next direct message received. If the application never fetches them, 256 wait and the others are refused.
     pub fn poll_direct(&mut self) -> Option<DirectMessage> {
         self.engine.poll_direct()
-    }
-
-    /// Gives the application's state, as it is after everything delivered so far, in answer to
-    /// [`Event::SnapshotWanted`](crate::Event::SnapshotWanted).
-    ///
-    /// # Errors
-    /// If it is longer than `max_snapshot_bytes`: joiners can't join.
-    pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
-        self.engine.give_snapshot(state)
-    }
-
-    /// The application's state at another member, in answer to
-    /// [`Event::SnapshotReady`](crate::Event::SnapshotReady): everything delivered from now on came after it.
-    pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
-        self.engine.take_snapshot()
     }
 
     // ---- what is known --------------------------------------------------------------------------------------------

@@ -1,56 +1,6 @@
-//! Bourdon: ordered, reliable group communication for processes that must hear the same messages in the same order.
+//! Bourdon: ordered, reliable group communication, for processes that must receive the same messages in one order.
 //!
-//! ```no_run
-//! use bourdon::{Delivery, InlineNode, Settings, Topic};
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut settings = Settings::default();
-//! settings.group.name = "prices".into();
-//! settings.group.members = 1;
-//! let mut node = InlineNode::join(&settings)?;
-//! node.try_publish(&Topic::new("es")?, b"4750.25")?;
-//! node.poll(64, |delivery| match delivery {
-//!     Delivery::Message(message) => println!("{} {:?}", message.sequence, message.payload),
-//!     other => println!("{other:?}"),
-//! })?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! A [`InlineNode`] runs in the thread that polls it: the lowest latency. A [`Node`] has threads of its own and is
-//! reached through rings:
-//!
-//! ```no_run
-//! use bourdon::{Node, Settings, Subscribe, Topic};
-//! use std::time::Duration;
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let settings = Settings::load("bourdon.toml".as_ref())?;
-//! let node = Node::open(&settings)?;
-//! let (mut publication, mut subscription) = (node.publication()?, node.subscribe(Subscribe::all())?);
-//! node.join()?;
-//! let number = publication.publish(&Topic::new("es")?, b"4750.25", Duration::from_secs(5))?; // waits for the group
-//! publication.wait_acknowledged(number, Duration::from_secs(1))?;
-//! while let Some(delivery) = subscription.next(Duration::from_secs(1))? {
-//!     println!("{delivery:?}");
-//! }
-//! node.close(Duration::from_secs(5))?;
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! What accepted and acknowledged mean, which refusals pass, and how a node ends: `docs/publishing.md`. What a
-//! subscription gets, and how it waits: `docs/receiving.md`.
-//!
-//! Subscribers choose by patterns where messages are published by name (`docs/topics.md`). A group may have
-//! channels, streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
-//!
-//! Members lock names ([`Node::lock`], [`InlineNode::request_lock`]) and elect leaders ([`Node::election`],
-//! [`InlineNode::election`]), each under a [`FencingToken`] (`docs/locks.md`).
-//!
-//! A client (`process.role = "client"`) publishes through a member without joining the group, and so does an observer.
-//! [`Node::request`] asks one process (`docs/requests.md`). Every node leaves its figures in a
-//! [`counters`] file that any tool of the same user can read. `docs/architecture.md` is the map of the whole.
+#![doc = include_str!("manual.md")]
 
 #[cfg(test)]
 extern crate self as bourdon; // what the tests of this crate and those of its folder `tests` share names it so
@@ -79,6 +29,7 @@ mod patterns;
 mod placement;
 mod reports;
 mod request;
+mod snapshot;
 mod subscribe;
 mod threaded;
 mod topic;
@@ -153,6 +104,7 @@ pub use inline::InlineNode;
 pub use locks::{Election, ElectionState, Guard, LockRequest};
 pub use node_error::Error;
 pub use request::{Call, Reply, Request};
+pub use snapshot::{Snapshot, SnapshotRequest};
 pub use subscribe::{Overrun, Subscribe};
 pub use threaded::{Info, Node, Publication, Subscription};
 pub use topic::{Payload, Topic};

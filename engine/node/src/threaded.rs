@@ -28,6 +28,7 @@ pub(crate) mod commands;
 mod control;
 mod direct;
 mod duty;
+mod elsewhere;
 mod end;
 mod frames;
 mod handles;
@@ -67,7 +68,7 @@ use bourdon_port::{Port, Waker};
 use bourdon_protocol::{CoordinationRefusal, DirectMessage, Refusal, To, View};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::Flag;
-use bourdon_wire::{Rank, TopicName};
+use bourdon_wire::{Epoch, InstanceId, Rank, TopicName};
 use calls::{Caller, KINDS};
 use client::{ClientEnds, ClientSeat};
 use closing::Stop;
@@ -299,6 +300,8 @@ impl Node {
         let ends = ClientEnds { commands: commands_in, post: Post::new(messages_in), held_up };
         let seat = Box::new(ClientSeat::new(client, settings, ends, ending));
         let (work, room) = (bells.work, bells.room);
+        let (members, sequencer) = (Vec::new(), Rank(0));
+        let outside = View { epoch: Epoch(0), members, sequencer, instance: InstanceId::NONE, birth: 0 };
         Ok(Self {
             settings: Box::new(settings.clone()),
             info,
@@ -312,7 +315,7 @@ impl Node {
             commands,
             locks: Locks::new(Route::Nowhere, None),
             messages: Mutex::new(messages),
-            view: Arc::new(Mutex::new(View::forming(settings.group.members, Rank(settings.group.sequencer)))),
+            view: Arc::new(Mutex::new(outside)),
             news_waker,
             caller,
             agent: handles::Agent { work, room, waker, held_up_by, canceller, closed },
@@ -443,6 +446,9 @@ impl Node {
     }
 
     fn command(&self, command: Command) -> Result<(), Refusal> {
+        if self.is_client() {
+            return Err(Refusal::Role);
+        }
         if !self.is_running() {
             return Err(Refusal::Closed);
         }
@@ -457,9 +463,8 @@ impl Node {
     /// what was before and after.
     ///
     /// # Errors
-    /// [`Refusal::Queue`] if 256 commands wait already, [`Refusal::Closed`] if the node has ended, [`Refusal::Role`] at
-    /// a client. The event
-    /// [`SyncRefused`](crate::Event::SyncRefused) reports any other refusal.
+    /// [`Refusal::Role`] at a client, [`Refusal::Queue`] if 256 commands wait already, [`Refusal::Closed`] if the node
+    /// has ended. The event [`SyncRefused`](crate::Event::SyncRefused) reports any other refusal.
     pub fn sync(&self, payload: Option<&[u8]>) -> Result<(), Refusal> {
         self.command(Command::Sync(payload.map(Box::from)))
     }

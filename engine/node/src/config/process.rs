@@ -33,8 +33,10 @@ pub struct ProcessSettings {
     ///
     /// Default [`Start::Live`]. Each process may have its own.
     pub start: Start,
-    /// Whether the application gives its state to members that join, and takes a member's state when it joins. Without
-    /// it a joiner begins with the messages that follow.
+    /// Whether the application gives its state to members that join, and takes a member's state when it joins
+    /// ([`Delivery::SnapshotRequest`](crate::Delivery::SnapshotRequest)). Without it a joiner begins with the messages
+    /// that follow. At a node with threads a subscription with [`snapshots`](crate::Subscribe::snapshots) has the same
+    /// effect.
     ///
     /// Default `false`. Each process may have its own.
     pub snapshots: bool,

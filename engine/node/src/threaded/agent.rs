@@ -10,9 +10,10 @@
 use crate::idle::Idler;
 use crate::mailbox::Receiver;
 use crate::threaded::duty::Duty;
+use crate::threaded::elsewhere::Elsewhere;
 use bourdon_port::{Sleep, Waker};
 use bourdon_ring::signal::{Flag, Sleeper};
-use bourdon_wire::Instant;
+use bourdon_wire::{Instant, MessageName};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::convert::Infallible;
 use std::os::fd::AsFd;
@@ -70,6 +71,8 @@ pub(crate) struct Agent {
     pub(crate) groups: Vec<Duty>,
     /// Groups that were joined.
     pub(crate) arrivals: Receiver<Duty>,
+    /// What it asks the other agents, and they ask it.
+    pub(crate) elsewhere: Elsewhere,
     /// Rung by publishers, senders of commands, and for a new group.
     pub(crate) sleeper: Sleeper,
     /// Rung by subscribers that made room, while delivery waits for it.
@@ -89,6 +92,8 @@ impl Agent {
             while let Some(group) = self.arrivals.take() {
                 self.groups.push(group);
             }
+            let groups = &self.groups;
+            self.elsewhere.answer(|name| groups.iter().all(|group| group.has_passed(name)));
             if self.groups.is_empty() {
                 woke_at = None;
                 if self.stop.is_set() {
@@ -98,10 +103,18 @@ impl Agent {
                 continue;
             }
             let (mut work_count, mut now) = (0, Instant(0));
-            for group in &mut self.groups {
-                work_count += group.round();
+            for place in 0..self.groups.len() {
+                let (before, rest) = self.groups.split_at_mut(place);
+                let Some((group, behind)) = rest.split_first_mut() else { break };
+                let others = || before.iter().chain(&*behind);
+                let passed = |name: &MessageName| match others().find(|other| other.is_named(name)) {
+                    Some(other) => other.has_passed(name),
+                    None => self.elsewhere.has_passed(name),
+                };
+                work_count += group.round(&passed);
                 now = now.max(group.now());
             }
+            self.elsewhere.note(now);
             if let Some(before) = woke_at.replace(now) {
                 let cycle_ns = now.since(before);
                 longest_ns = longest_ns.max(cycle_ns);
@@ -136,7 +149,8 @@ impl Agent {
             self.gate.lie_down();
         }
         // From here on every thread that adds work sees that it must ring; work added before is seen here.
-        if !self.arrivals.has_values() && !self.groups.iter_mut().any(Duty::has_news) {
+        let has_values = self.arrivals.has_values() || self.elsewhere.has_values();
+        if !has_values && !self.groups.iter_mut().any(Duty::has_news) {
             self.wait(longest);
         }
         self.gate.get_up();
@@ -156,7 +170,7 @@ impl Agent {
     /// Sleeps without a group, until one is joined or the agent must end.
     fn sleep_alone(&mut self) {
         self.sleeper.lie_down();
-        if !self.arrivals.has_values() && !self.stop.is_set() {
+        if !self.arrivals.has_values() && !self.elsewhere.has_values() && !self.stop.is_set() {
             let _ = poll(&mut [PollFd::new(&self.waker, PollFlags::IN)], None); // interrupted or not: it looks again
             self.waker.clear();
         }

@@ -6,7 +6,8 @@
 use crate::threaded::client::ClientSeat;
 use crate::threaded::hosted::Hosted;
 use bourdon_port::{Port, PortError, Sleep, Waker};
-use bourdon_wire::Instant;
+use bourdon_protocol::Satisfied;
+use bourdon_wire::{Instant, MessageName};
 use std::time::Duration;
 
 /// One of them.
@@ -26,11 +27,27 @@ impl Duty {
         }
     }
 
+    /// Whether a message of another group has passed, if this is that group.
+    pub(crate) fn has_passed(&self, message: &MessageName) -> bool {
+        match self {
+            Self::Group(group) => group.has_passed(message),
+            Self::Client(_) => true,
+        }
+    }
+
+    /// Whether this is the group of a message.
+    pub(crate) fn is_named(&self, message: &MessageName) -> bool {
+        match self {
+            Self::Group(group) => group.is_named(message),
+            Self::Client(_) => false,
+        }
+    }
+
     /// Runs one round. Returns how much was done.
     #[inline]
-    pub(crate) fn round(&mut self) -> usize {
+    pub(crate) fn round(&mut self, passed: Satisfied<'_>) -> usize {
         match self {
-            Self::Group(group) => group.round(),
+            Self::Group(group) => group.round(passed),
             Self::Client(client) => client.round(),
         }
     }

@@ -11,7 +11,7 @@
 use crate::claim::{Claim, Space};
 use crate::deadline::{Deadline, sleep};
 use crate::threaded::claim::RingClaim;
-use crate::threaded::frames::{PUBLISHED_BYTES, Published};
+use crate::threaded::frames::Published;
 use crate::threaded::handles::Agent;
 use crate::threaded::held_up;
 use crate::topic::{Payload, Topic};
@@ -22,7 +22,6 @@ use bourdon_ring::spsc;
 use bourdon_wire::TopicName;
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
-use zerocopy::IntoBytes;
 
 /// Why a message is not acknowledged. It may be delivered all the same, unless it was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -226,9 +225,7 @@ impl Publication {
         let head = Published::new(outgoing);
         match self.end.producer.try_claim(0, head.front_bytes() + payload_bytes) {
             Ok(mut ring) => {
-                ring[..PUBLISHED_BYTES].copy_from_slice(head.as_bytes());
-                let name = outgoing.name.as_ref().map_or("", TopicName::as_str);
-                ring[PUBLISHED_BYTES..head.front_bytes()].copy_from_slice(name.as_bytes());
+                head.write(outgoing, &mut ring);
                 let agent = &mut self.agent;
                 let (bell, waker, published) = (&mut agent.work, &agent.waker, &mut self.published);
                 Ok(RingClaim { ring, head, bell, waker, published })
