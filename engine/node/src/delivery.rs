@@ -8,6 +8,7 @@
 
 use crate::request::Request;
 use bourdon_protocol::{Event, Message};
+use std::fmt;
 
 /// What comes next.
 #[derive(Debug)]
@@ -40,6 +41,21 @@ impl<'a> Delivery<'a> {
         match self {
             Self::Event(event) => Some(*event),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Delivery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(message) => {
+                let Message { sender, sequence, payload, .. } = message;
+                let topic = message.name.map_or_else(|| message.topic.to_string(), str::to_owned);
+                write!(f, "message {sequence} of member {sender} on topic {topic}: {} bytes", payload.len())
+            }
+            Self::Event(event) => event.fmt(f),
+            Self::Skipped(count) => write!(f, "{count} messages were skipped: this subscription did not read in time"),
+            Self::Request(request) => write!(f, "a request of {} bytes", request.payload().len()),
         }
     }
 }

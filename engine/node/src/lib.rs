@@ -69,6 +69,13 @@ pub mod settings {
     pub use crate::config::*;
 }
 
+/// Subscriptions under a tokio runtime.
+#[cfg(feature = "tokio")]
+pub mod stream {
+    pub use crate::threaded::received::{OwnedMessage, Received};
+    pub use crate::threaded::stream::Stream;
+}
+
 /// The clock by which a node delivers, and how a loop that polls a node rests.
 pub mod time {
     pub use crate::idle::Idler;

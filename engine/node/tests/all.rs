@@ -16,6 +16,8 @@ mod mesh;
 mod order_book;
 mod places;
 mod requests;
+#[cfg(feature = "tokio")]
+mod stream;
 mod subscriptions;
 mod threaded;
 
