@@ -15,7 +15,7 @@ use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
     self as protocol, CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer,
     DirectContent, DirectMessage, DirectOutcome, DirectRequest, Event, FromControl, Message, Outgoing, Process,
-    Refusal, Satisfied, ToControl,
+    Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl,
 };
 use bourdon_wire::{Incarnation, Instant, Rank, Sequence, TopicId};
 use std::time::Duration;
@@ -96,10 +96,12 @@ impl<P: Port, C: Time> Engine<P, C> {
         })
     }
 
-    /// Begins now: for the process, no time has passed since it was made.
-    pub fn begin(&mut self) {
+    /// Begins now: for the process, no time has passed since it was made. Its application gives and takes `snapshots`,
+    /// or it was configured so.
+    pub fn begin(&mut self, snapshots: bool) {
         self.now = self.clock.now();
-        let config = self.process.config().clone();
+        let mut config = self.process.config().clone();
+        config.snapshots |= snapshots;
         self.process = Process::new(self.now, config).expect("it has taken this configuration before");
     }
 
@@ -428,19 +430,20 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.hand_over(self.now, to);
     }
 
-    /// Gives the application's state, as it is after everything delivered so far, in answer to
-    /// [`Event::SnapshotWanted`].
-    ///
-    /// # Errors
-    /// If it is longer than `max_snapshot_bytes`: joiners can't join.
-    pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
-        self.now = self.clock.now();
+    /// Begins a snapshot at this place, if a joiner waits for one: see [`Process::begin_snapshot`].
+    pub fn begin_snapshot(&mut self) -> Option<SnapshotTicket> {
         self.owes = true;
-        self.process.give_snapshot(self.now, state)
+        self.process.begin_snapshot(self.now)
     }
 
-    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now
-    /// on came after it.
+    /// Takes the application's answer to it: see [`Process::finish_snapshot`].
+    pub fn finish_snapshot(&mut self, ticket: SnapshotTicket, answer: SnapshotAnswer) {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.finish_snapshot(self.now, ticket, answer);
+    }
+
+    /// The application's state at another member, if it has come: see [`Process::take_snapshot`].
     pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
         self.may_deliver = true;
         self.process.take_snapshot()

@@ -58,6 +58,11 @@ impl NodeBuilder {
         self.with(|settings| settings.process.role = Role::Observer)
     }
 
+    /// This process is a client: in no view, it publishes through a member, and sends requests. A [`Node`] only.
+    pub fn client(self) -> Self {
+        self.with(|settings| settings.process.role = Role::Client)
+    }
+
     /// In which order all processes deliver; [`Order::Total`] by default. Every process gives the same one.
     pub fn order(self, order: Order) -> Self {
         self.with(|settings| settings.group.order = order)

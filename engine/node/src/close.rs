@@ -21,6 +21,9 @@ use std::time::Duration;
 /// How long a node that ends sleeps at most between two polls.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// Runs of dropped messages that are kept for the report of the end.
+const DROPPED_MAX: usize = 1024;
+
 /// What became of a node that was closed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -60,6 +63,20 @@ pub(crate) fn until(now: Instant, deadline: Deadline) -> Instant {
 /// Whether a process has left, or has no view to leave.
 pub(crate) fn has_left(process: &Process) -> bool {
     process.config().rank().is_none() || process.standing() == Standing::Gone && !process.is_parting()
+}
+
+/// Keeps dropped messages of a publication for the report of the end.
+pub(crate) fn note_dropped(
+    dropped: &mut Vec<(usize, RangeInclusive<u64>)>,
+    publication: usize,
+    numbers: RangeInclusive<u64>,
+) {
+    let is_full = dropped.len() >= DROPPED_MAX; // then the last run covers what lies between as well
+    let mut runs = dropped.iter_mut().rev();
+    match runs.find(|(other, _)| *other == publication) {
+        Some((_, run)) if is_full || *run.end() + 1 == *numbers.start() => *run = *run.start()..=*numbers.end(),
+        _ => dropped.push((publication, numbers)),
+    }
 }
 
 /// Warns of messages that were accepted, and are dropped or not acknowledged now that their node ends.

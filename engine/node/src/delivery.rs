@@ -1,4 +1,4 @@
-//! What a node gives its application: messages, and the events that have their place among them.
+//! What a node gives its application: messages, and the events and snapshots that have their place among them.
 //!
 //! An application that learns of a view, or of messages that are lost, beside the messages does not know between which
 //! two it happened. So both come in one sequence, on the thread that polls and through the rings to other threads.
@@ -7,6 +7,7 @@
 //! order, as the process itself; no message of a view comes after the next [`Event::View`].
 
 use crate::request::Request;
+use crate::snapshot::{Snapshot, SnapshotRequest};
 use bourdon_protocol::{Event, Message};
 use std::fmt;
 
@@ -21,6 +22,11 @@ pub enum Delivery<'a> {
     /// So many messages were skipped here, because the ring of this subscription had no room: at an observer for which
     /// the group does not wait.
     Skipped(u64),
+    /// A process joins and needs the application's state at this place. With
+    /// [`Subscribe::snapshots`](crate::Subscribe::snapshots), or at an inline node with `process.snapshots`.
+    SnapshotRequest(SnapshotRequest),
+    /// The application goes on from this state, another member's: once this process has joined or come back.
+    Snapshot(Snapshot),
     /// A request of another process. It has no place in the order: it comes when it has arrived.
     Request(Request),
 }
@@ -55,6 +61,10 @@ impl fmt::Display for Delivery<'_> {
             }
             Self::Event(event) => event.fmt(f),
             Self::Skipped(count) => write!(f, "{count} messages were skipped: this subscription did not read in time"),
+            Self::SnapshotRequest(_) => f.write_str("a joiner asks for the application's state at this place"),
+            Self::Snapshot(snapshot) => {
+                write!(f, "the application's state at another member: {} bytes", snapshot.bytes().len())
+            }
             Self::Request(request) => write!(f, "a request of {} bytes", request.payload().len()),
         }
     }

@@ -21,7 +21,8 @@ use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::node_error::Error;
 use crate::patterns::Filter;
 use crate::reports::Reports;
-use crate::request::{Call, Calls, Completion, Directs, Outbound, Request};
+use crate::request::{Call, Calling, Calls, Completion, Directs, Outbound, Request};
+use crate::snapshot::{Snapshot, SnapshotRequests};
 use crate::subscribe::Subscribe;
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
@@ -67,6 +68,8 @@ pub struct InlineNode {
     counters: Option<Box<(CountersFile, CountersWriter)>>,
     /// From the first request for a lock or an election on.
     locks: Option<Box<InlineLocks>>,
+    /// From the first request for a snapshot on.
+    snapshots: Option<Box<SnapshotRequests>>,
     is_member: bool,
     /// Requests and messages beside the stream.
     calls: Calls,
@@ -92,8 +95,10 @@ impl InlineNode {
     /// As [`InlineNode::join`]. Of the messages, only those are handed out that it subscribes to.
     pub(crate) fn join_to(settings: &Settings, subscribe: &Subscribe) -> Result<Self, Error> {
         let chosen = subscribe.chosen(settings, true)?;
-        let mut node = Self::join(settings)?;
-        node.filter = chosen.filter;
+        let mut settings = settings.clone();
+        settings.process.snapshots |= chosen.snapshots;
+        let mut node = Self::join(&settings)?;
+        (node.filter, node.takes_requests) = (chosen.filter, chosen.requests);
         Ok(node)
     }
 
@@ -108,6 +113,10 @@ impl InlineNode {
         let rank = match settings.process.role {
             crate::config::Role::Member => Rank(settings.process.rank),
             crate::config::Role::Observer => Rank::OBSERVER,
+            crate::config::Role::Client => {
+                let what = "a client has threads of its own: open a Node, or choose \"observer\"".to_owned();
+                return Err(Error::Unsupported { setting: "process.role", what });
+            }
         };
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
         let picked = pick(settings, echo)?;
@@ -158,9 +167,10 @@ impl InlineNode {
             drop_timeout_ns: settings.threads.drop_timeout_ns,
             counters: None,
             locks: None,
+            snapshots: None,
             is_member: rank != Rank::OBSERVER,
             calls: Calls::new(move || waker.wake()),
-            takes_requests: settings.process.requests,
+            takes_requests: false,
             calls_seen: Epoch(0),
         })
     }
@@ -200,6 +210,11 @@ impl InlineNode {
         if self.locks.is_some() {
             self.carry_out();
         }
+        if let Some(snapshots) = &mut self.snapshots {
+            while let Some((ticket, answer)) = snapshots.take() {
+                self.engine.finish_snapshot(ticket, answer);
+            }
+        }
         let filter = &self.filter;
         let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| match item {
             Item::Message(message) => {
@@ -209,10 +224,33 @@ impl InlineNode {
             }
             Item::Event(event) => on_delivery(Delivery::Event(event)),
         })?;
+        if self.engine.process().has_snapshot() {
+            count += self.hand_snapshots_out(&mut on_delivery);
+        }
         if self.engine.process().has_direct_news() || self.calls.has_answers() || self.calls.is_waiting() {
             count += self.tend_calls(&mut on_delivery);
         }
         Ok(if self.locks.is_some() { count + self.poll_locks() } else { count })
+    }
+
+    /// Hands out the snapshot that this application begins with, and the request for one at this place, once all events
+    /// that come before them were handed out. Returns how many.
+    #[cold]
+    fn hand_snapshots_out(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> usize {
+        if self.engine.process().has_events() {
+            return 0; // the next poll
+        }
+        let snapshot = self.engine.take_snapshot().map(|bytes| Delivery::Snapshot(Snapshot::new(bytes)));
+        let request = self.engine.begin_snapshot().map(|ticket| {
+            let new = || {
+                let limit_bytes = self.engine.process().config().limits.max_snapshot_bytes;
+                Box::new(SnapshotRequests::new(limit_bytes, self.engine.port().waker()))
+            };
+            Delivery::SnapshotRequest(self.snapshots.get_or_insert_with(new).request(ticket))
+        });
+        let count = usize::from(snapshot.is_some()) + usize::from(request.is_some());
+        snapshot.into_iter().chain(request).for_each(on_delivery);
+        count
     }
 
     /// What is not due with every poll.
@@ -271,24 +309,10 @@ impl InlineNode {
         count
     }
 
-    /// The next request of another process.
-    pub(crate) fn next_request(&mut self) -> Option<Request> {
-        self.calls.next_request(&mut self.engine)
-    }
-
     /// Hands this node over to an agent, which fetches requests by itself; `ring` announces an answer to it.
     pub(crate) fn share_calls(&mut self, ring: impl FnMut() + Send + 'static) {
         self.calls = Calls::new(ring);
         self.takes_requests = false;
-    }
-
-    /// Begins a call; its completion comes back if it is refused.
-    pub(crate) fn begin(
-        &mut self,
-        outbound: &Outbound<'_>,
-        completion: Completion,
-    ) -> Result<(), (Refusal, Completion)> {
-        self.calls.begin(&mut self.engine, outbound, completion)
     }
 
     /// Whether messages or answers beside the stream are still to be sent or acknowledged.
@@ -441,21 +465,6 @@ impl InlineNode {
         self.engine.poll_direct()
     }
 
-    /// Gives the application's state, as it is after everything delivered so far, in answer to
-    /// [`Event::SnapshotWanted`](crate::Event::SnapshotWanted).
-    ///
-    /// # Errors
-    /// If it is longer than `max_snapshot_bytes`: joiners can't join.
-    pub fn give_snapshot(&mut self, state: &[u8]) -> Result<(), Refusal> {
-        self.engine.give_snapshot(state)
-    }
-
-    /// The application's state at another member, in answer to
-    /// [`Event::SnapshotReady`](crate::Event::SnapshotReady): everything delivered from now on came after it.
-    pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
-        self.engine.take_snapshot()
-    }
-
     // ---- what is known --------------------------------------------------------------------------------------------
 
     /// The view that this process is in, or follows; before the first, an empty one of epoch 0.
@@ -574,6 +583,20 @@ impl InlineNode {
             path,
             source,
         })
+    }
+}
+
+impl Calling for InlineNode {
+    fn begin(&mut self, outbound: &Outbound<'_>, completion: Completion) -> Result<(), (Refusal, Completion)> {
+        self.calls.begin(&mut self.engine, outbound, completion)
+    }
+
+    fn next_message(&mut self) -> Option<DirectMessage> {
+        self.engine.poll_direct()
+    }
+
+    fn next_request(&mut self) -> Option<Request> {
+        self.calls.next_request(&mut self.engine)
     }
 }
 

@@ -29,6 +29,7 @@ mod patterns;
 mod placement;
 mod reports;
 mod request;
+mod snapshot;
 mod subscribe;
 mod threaded;
 mod topic;
@@ -89,13 +90,10 @@ pub mod topics {
 }
 
 pub use bourdon_port::Waker;
-pub use bourdon_protocol::{
-    ClientEvent, DirectMessage, Event, FencingToken, GroupState, Message, Refusal, Standing, To, View,
-};
+pub use bourdon_protocol::{DirectMessage, Event, FencingToken, Message, Refusal, Standing, To, View};
 pub use builder::NodeBuilder;
 pub use channels::Channels;
 pub use claim::Claim;
-pub use client_node::ClientNode;
 pub use close::CloseReport;
 pub use closed::Closed;
 pub use config::{Settings, Start};
@@ -106,6 +104,7 @@ pub use inline::InlineNode;
 pub use locks::{Election, ElectionState, Guard, LockRequest};
 pub use node_error::Error;
 pub use request::{Call, Reply, Request};
+pub use snapshot::{Snapshot, SnapshotRequest};
 pub use subscribe::{Overrun, Subscribe};
 pub use threaded::{Info, Node, Publication, Subscription};
 pub use topic::{Payload, Topic};

@@ -16,7 +16,8 @@ use crate::deadline::Deadline;
 use crate::mailbox::{Receiver, Sender, mailbox};
 use bourdon_port::Waker;
 use bourdon_protocol::{
-    CallId, DirectAnswer, DirectContent, DirectFailure, DirectKind, DirectOutcome, DirectRequest, Refusal, To,
+    CallId, DirectAnswer, DirectContent, DirectFailure, DirectKind, DirectMessage, DirectOutcome, DirectRequest,
+    Refusal, To,
 };
 use bourdon_ring::signal::Bell;
 use bourdon_wire::{Address, Incarnation, Rank};
@@ -304,6 +305,16 @@ pub(crate) trait Directs {
     fn poll_request(&mut self) -> Option<DirectRequest>;
     /// The incarnation that has this rank now, as far as that is known.
     fn incarnation(&self, rank: Rank) -> Option<Incarnation>;
+}
+
+/// A node or client that makes calls, at its data agent.
+pub(crate) trait Calling {
+    /// Begins a call; its completion comes back if it is refused.
+    fn begin(&mut self, outbound: &Outbound<'_>, completion: Completion) -> Result<(), (Refusal, Completion)>;
+    /// The next direct message.
+    fn next_message(&mut self) -> Option<DirectMessage>;
+    /// The next request of another process.
+    fn next_request(&mut self) -> Option<Request>;
 }
 
 /// A call without an outcome.

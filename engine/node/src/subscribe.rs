@@ -89,13 +89,16 @@ impl Subscribe {
         Self { events: true, ..self }
     }
 
-    /// Also requests for a snapshot of the application's state, and snapshots.
+    /// Also requests for a snapshot of the application's state, and snapshots
+    /// ([`Delivery::SnapshotRequest`](crate::Delivery)). They come to the first subscription that takes them; without
+    /// one this process declines, and a joiner asks another member. A process that has joined before takes them only
+    /// with `process.snapshots`.
     pub fn snapshots(self) -> Self {
         Self { snapshots: true, ..self }
     }
 
-    /// Also requests of other processes. They come to the first subscription that takes them; without one they are
-    /// declined.
+    /// Also [requests](crate::Request) of other processes. They come to the first subscription that takes them; without
+    /// one they are declined.
     pub fn requests(self) -> Self {
         Self { requests: true, ..self }
     }
@@ -122,11 +125,9 @@ impl Subscribe {
             }
         };
         let unsupported = |setting, what| Err(Error::Unsupported { setting, what });
-        if self.snapshots {
-            return unsupported(
-                "Subscribe::snapshots",
-                "snapshots are given and taken by an InlineNode only".to_owned(),
-            );
+        if self.snapshots && !is_before_join && !settings.process.snapshots {
+            let what = "this process has joined without them: subscribe before join, or set process.snapshots";
+            return unsupported("Subscribe::snapshots", what.to_owned());
         }
         let begins = if is_before_join { settings.process.start } else { Start::Live };
         if let Some(start) = self.start.filter(|start| *start != begins) {
@@ -152,7 +153,8 @@ impl Subscribe {
         };
         let ring_bytes = settings.threads.subscription_ring_bytes;
         let ring_bytes = if filter.is_some() { ring_bytes } else { ring_bytes.min(EVENTS_RING_BYTES) };
-        Ok(Chosen { filter, keeps_all, events: self.events, requests: self.requests, ring_bytes })
+        let Self { events, snapshots, requests, .. } = *self;
+        Ok(Chosen { filter, keeps_all, events, snapshots, requests, ring_bytes })
     }
 }
 
@@ -171,6 +173,8 @@ pub(crate) struct Chosen {
     pub(crate) keeps_all: bool,
     /// Whether it gets events that have no place among the messages.
     pub(crate) events: bool,
+    /// Whether it gets requests for snapshots, and snapshots.
+    pub(crate) snapshots: bool,
     /// Whether it gets requests of other processes.
     pub(crate) requests: bool,
     pub(crate) ring_bytes: usize,

@@ -22,10 +22,13 @@ mod agent;
 mod agents;
 mod calls;
 pub(crate) mod claim;
+mod client;
 pub(crate) mod closing;
 pub(crate) mod commands;
 mod control;
 mod direct;
+mod duty;
+mod elsewhere;
 mod end;
 mod frames;
 mod handles;
@@ -46,38 +49,44 @@ pub use publication::{NotAcknowledged, Publication};
 pub use subscription::Subscription;
 
 use crate::admin::server::{self, Control};
+use crate::client_node::ClientNode;
 use crate::close::CloseReport;
 use crate::config::{Role, Settings, group_of};
 use crate::counters::CountersFile;
 use crate::deadline::{Canceller, Deadline};
 use crate::directory::SOCKET_SUFFIX;
 use crate::inline::InlineNode;
+use crate::locks::commands::Route;
 use crate::locks::state::Wait;
 use crate::locks::{Election, Guard, LockError, LockRequest, Locks};
-use crate::mailbox::{Receiver, mailbox};
+use crate::mailbox::{Receiver, Sender, mailbox};
 use crate::node_error::Error;
 use crate::request::{Call, Outbound, Reply, RequestError};
 use crate::subscribe::Subscribe;
-use agents::{Agents, Place};
+use agents::{Agents, Bells, Place};
 use bourdon_port::{Port, Waker};
-use bourdon_protocol::{DirectMessage, Refusal, To, View};
+use bourdon_protocol::{CoordinationRefusal, DirectMessage, Refusal, To, View};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::Flag;
-use bourdon_wire::TopicName;
-use calls::Caller;
+use bourdon_wire::{Epoch, InstanceId, Rank, TopicName};
+use calls::{Caller, KINDS};
+use client::{ClientEnds, ClientSeat};
 use closing::Stop;
 use commands::{COMMANDS_MAX, Command, Commands};
 use control::Vacancy;
-use direct::MESSAGES_MAX;
+use direct::{MESSAGES_MAX, Post};
+use duty::Duty;
 use end::{End, WhyClosed, lock};
 use hosted::{Ending, Ends, Hosted};
+use publication::Limits;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, sync_channel};
 use std::sync::{Arc, Mutex};
 
-/// A member or observer with threads of its own. Any thread may call it; shared in an `Arc`, by several at once.
+/// A member, observer or client with threads of its own. Any thread may call it; shared in an `Arc`, by several at
+/// once.
 ///
 /// It is opened, then joined: a [`Subscription`] that is made in between misses nothing. A node that is dropped goes on
 /// for `threads.drop_timeout_ns` at most, while a message that it accepted may be lost with it; [`Node::close`]
@@ -108,7 +117,10 @@ pub struct Node {
     /// The group has ended.
     ended: Flag,
     admin: Option<Control>,
-    counters: CountersFile,
+    /// None of a client.
+    counters: Option<CountersFile>,
+    /// The client by which an observer publishes, from its first publication on.
+    publisher: Mutex<Option<Box<Node>>>,
     commands: Commands,
     locks: Locks,
     messages: Mutex<Receiver<DirectMessage>>,
@@ -135,20 +147,20 @@ pub struct Info {
     pub fallback: Option<String>,
     /// What the kernel granted as a receive buffer, in its own accounting (twice what is asked).
     pub receive_buffer_bytes: usize,
-    /// Its counters file.
+    /// Its counters file; empty at a client, which has none.
     pub counters_path: PathBuf,
-    /// Its admin socket.
+    /// Its admin socket; empty at a client.
     pub socket_path: PathBuf,
 }
 
 impl Info {
-    fn of(node: &InlineNode, counters: &CountersFile) -> Self {
+    fn of(port: &impl Port, fallback: Option<&str>, counters: Option<&CountersFile>) -> Self {
         Self {
-            local_address: node.local_address(),
-            io: node.io().to_owned(),
-            fallback: node.fallback().map(str::to_owned),
-            receive_buffer_bytes: node.engine.port().limits().receive_buffer_bytes,
-            counters_path: counters.path(),
+            local_address: port.local_address(),
+            io: port.io().to_owned(),
+            fallback: fallback.map(str::to_owned),
+            receive_buffer_bytes: port.limits().receive_buffer_bytes,
+            counters_path: counters.map(CountersFile::path).unwrap_or_default(),
             socket_path: PathBuf::new(),
         }
     }
@@ -156,10 +168,18 @@ impl Info {
 
 /// What the application hands to its group.
 struct Group {
-    /// The group itself until it is joined, and its seat at the control thread.
-    opened: Option<(Box<Hosted>, Vacancy)>,
+    /// What the agent is to run, until it is joined.
+    opened: Option<Opened>,
     /// Publications made so far.
     publications: usize,
+}
+
+/// What the data agent is to run.
+enum Opened {
+    /// A process of the group, and its seat at the control thread.
+    Process(Box<Hosted>, Vacancy),
+    /// A client of it.
+    Client(Box<ClientSeat>),
 }
 
 impl std::fmt::Debug for Group {
@@ -206,26 +226,24 @@ impl Node {
     }
 
     fn open_at(place: Place, settings: &Settings) -> Result<Self, Error> {
+        if settings.process.role == Role::Client {
+            let canceller = Canceller::new().map_err(io("making an eventfd"))?;
+            return Self::open_client(place, settings, canceller);
+        }
         let (mut inside, outside) = ends()?;
         let mut node = InlineNode::join_beside(settings)?;
         held_up::write(&mut inside.held_up, node.engine.process().unavailable());
         let (file, counters) = node.create_counters(settings)?;
         let (cells, bells, waker) = (counters.reader(), place.bells().clone(), node.engine.port().waker());
-        let info = Info::of(&node, &file);
-        let ring = || {
-            let (mut bell, doorbell) = (bells.work.clone(), waker.clone());
-            move || {
-                if bell.must_ring() {
-                    doorbell.wake();
-                }
-            }
-        };
+        let info = Info::of(node.engine.port(), node.fallback(), Some(&file));
+        let ring = || ring(&bells, &waker);
         let (commands, commands_in) = mailbox(COMMANDS_MAX, ring());
         let (stop, ended, (outcome_in, outcome)) = (Stop::default(), Flag::new(), sync_channel(1));
         let ending = (ended.clone(), outcome_in.clone());
         let (control, route, vacancy) = place.control().prepare(&node, ring(), ending);
         let canceller = Canceller::new().map_err(io("making an eventfd"))?;
-        let caller = Caller::new(&node, commands.clone(), outside.news_waker.clone(), canceller.clone());
+        let limits = KINDS.map(|kind| node.engine.process().direct_limit_bytes(kind));
+        let caller = Caller::new(commands.clone(), limits, outside.news_waker.clone(), canceller.clone());
         node.share_calls(ring());
         let wakers = vec![outside.news_waker.clone(), place.control().waker().clone()];
         let closed = WhyClosed::default();
@@ -244,11 +262,12 @@ impl Node {
             settings: Box::new(settings.clone()),
             info,
             stop,
-            group: Mutex::new(Group { opened: Some((Box::new(hosted), vacancy)), publications: 0 }),
+            group: Mutex::new(Group { opened: Some(Opened::Process(Box::new(hosted), vacancy)), publications: 0 }),
             outcome: Mutex::new(Some(outcome)),
             ended,
             admin: None,
-            counters: file,
+            counters: Some(file),
+            publisher: Mutex::new(None),
             commands,
             locks: Locks::new(route, Some(agent.canceller.clone())),
             messages: Mutex::new(outside.messages),
@@ -262,6 +281,48 @@ impl Node {
         Ok(node)
     }
 
+    /// A client has no counters file and no admin socket, and leaves the control thread alone.
+    fn open_client(place: Place, settings: &Settings, canceller: Canceller) -> Result<Self, Error> {
+        let mut client = ClientNode::open(settings)?;
+        let (bells, waker) = (place.bells().clone(), client.waker());
+        let info = Info::of(client.port(), client.fallback(), None);
+        let (mut held_up, held_up_by) = held_up::cells();
+        held_up::write(&mut held_up, client.unavailable());
+        let (commands, commands_in) = mailbox(COMMANDS_MAX, ring(&bells, &waker));
+        let (news_waker, messages_in, messages) = news()?;
+        client.share_calls(ring(&bells, &waker));
+        let limits = KINDS.map(|kind| client.direct_limit_bytes(kind));
+        let caller = Caller::new(commands.clone(), limits, news_waker.clone(), canceller.clone());
+        let (stop, ended, (outcome_in, outcome)) = (Stop::default(), Flag::new(), sync_channel(1));
+        let closed = WhyClosed::default();
+        let wakers = vec![news_waker.clone()];
+        let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), closed.clone(), wakers, outcome_in) };
+        let ends = ClientEnds { commands: commands_in, post: Post::new(messages_in), held_up };
+        let seat = Box::new(ClientSeat::new(client, settings, ends, ending));
+        let (work, room) = (bells.work, bells.room);
+        let (members, sequencer) = (Vec::new(), Rank(0));
+        let outside = View { epoch: Epoch(0), members, sequencer, instance: InstanceId::NONE, birth: 0 };
+        Ok(Self {
+            settings: Box::new(settings.clone()),
+            info,
+            stop,
+            group: Mutex::new(Group { opened: Some(Opened::Client(seat)), publications: 0 }),
+            outcome: Mutex::new(Some(outcome)),
+            ended,
+            admin: None,
+            counters: None,
+            publisher: Mutex::new(None),
+            commands,
+            locks: Locks::new(Route::Nowhere, None),
+            messages: Mutex::new(messages),
+            view: Arc::new(Mutex::new(outside)),
+            news_waker,
+            caller,
+            agent: handles::Agent { work, room, waker, held_up_by, canceller, closed },
+            place,
+        })
+    }
+
     /// Starts the group: it is formed or joined from now on, and delivery begins. Every [`Subscription`] that was made
     /// before misses nothing. Of a node that is joined already, this does nothing.
     ///
@@ -273,10 +334,16 @@ impl Node {
         if !self.place.is_running() {
             return Err(Error::ThreadsGone);
         }
-        let Some((mut hosted, vacancy)) = group.opened.take() else { return Ok(()) };
-        let plane = hosted.begin();
-        self.place.control().take_over(&self.settings, plane, vacancy);
-        self.place.run(hosted, self.ended.clone());
+        let duty = match group.opened.take() {
+            None => return Ok(()),
+            Some(Opened::Process(mut hosted, vacancy)) => {
+                let plane = hosted.begin();
+                self.place.control().take_over(&self.settings, plane, vacancy);
+                Duty::Group(hosted)
+            }
+            Some(Opened::Client(client)) => Duty::Client(client),
+        };
+        self.place.run(duty, self.ended.clone());
         Ok(())
     }
 
@@ -286,27 +353,36 @@ impl Node {
     ///
     /// # Errors
     /// If a pattern is none, the process can't begin where it was asked to, there is no memory for the ring
-    /// (`threads.subscription_ring_bytes`), or the node has ended.
+    /// (`threads.subscription_ring_bytes`), the node has ended, or it is a client, to which nothing is delivered.
     pub fn subscribe(&self, subscribe: impl Into<Subscribe>) -> Result<Subscription, Error> {
         let subscribe = subscribe.into();
+        if self.is_client() {
+            let what = "nothing is delivered to a client: choose \"observer\"".to_owned();
+            return Err(Error::Unsupported { setting: "process.role", what });
+        }
         let mut group = lock(&self.group);
         self.check_open()?;
         self.settings.check_ring_memory(0, 1)?;
         let chosen = subscribe.chosen(&self.settings, group.opened.is_some())?;
         let (outlet, inlet) = outlet::ends(chosen).map_err(io("making an eventfd"))?;
         match &mut group.opened {
-            Some((hosted, _)) => hosted.add_outlet(outlet),
-            None => self.commands.send(Command::Subscribe(Box::new(outlet))),
+            Some(Opened::Process(hosted, _)) => hosted.add_outlet(outlet),
+            _ => self.commands.send(Command::Subscribe(Box::new(outlet))),
         }
         Ok(Subscription::new(inlet, self.agent.clone()))
     }
 
-    /// Makes a publication. At an observer it refuses every message with
-    /// [`Refusal::Role`](crate::Refusal::Role).
+    /// Makes a publication. A client publishes through a member, and so does an observer: its first publication opens
+    /// a client beside it, with a port of its own on the same data agent. Its messages are not more than a datagram
+    /// long, and carry only a topic.
     ///
     /// # Errors
-    /// If there is no memory for its ring (`threads.publication_ring_bytes`), or the node has ended.
+    /// If there is no memory for its ring (`threads.publication_ring_bytes`), or the node has ended; at an observer, as
+    /// [`Node::open`].
     pub fn publication(&self) -> Result<Publication, Error> {
+        if self.settings.process.role == Role::Observer {
+            return self.published_by_client();
+        }
         let mut group = lock(&self.group);
         self.check_open()?;
         self.settings.check_ring_memory(1, 0)?;
@@ -314,12 +390,38 @@ impl Node {
         let (intake, end) = intake::ends(group.publications, ring_bytes).map_err(io("making an eventfd"))?;
         group.publications += 1;
         match &mut group.opened {
-            Some((hosted, _)) => hosted.add_intake(intake),
+            Some(Opened::Process(hosted, _)) => hosted.add_intake(intake),
+            Some(Opened::Client(client)) => client.add_intake(intake),
             None => self.commands.send(Command::Publish(Box::new(intake))),
         }
-        let is_member = self.settings.process.role == Role::Member;
-        let limit_bytes = is_member.then_some(self.settings.limits.max_message_bytes);
-        Ok(Publication::new(end, self.agent.clone(), limit_bytes))
+        let is_client = self.is_client();
+        let limits = &self.settings.limits;
+        let message_bytes =
+            if is_client { ClientNode::max_message_bytes(limits.mtu_bytes) } else { limits.max_message_bytes };
+        Ok(Publication::new(end, self.agent.clone(), Limits { message_bytes, is_client }))
+    }
+
+    /// A publication of the client beside this observer.
+    fn published_by_client(&self) -> Result<Publication, Error> {
+        self.check_open()?;
+        let mut publisher = lock(&self.publisher);
+        if publisher.is_none() {
+            let mut settings = self.settings.clone();
+            settings.process.role = Role::Client;
+            let client = Self::open_client(self.place.beside(), &settings, self.canceller())?;
+            client.join()?;
+            *publisher = Some(Box::new(client));
+        }
+        publisher.as_ref().expect("it was opened").publication()
+    }
+
+    fn is_client(&self) -> bool {
+        self.settings.process.role == Role::Client
+    }
+
+    /// Locks and elections are for members.
+    fn check_locks(&self) -> Result<(), LockError> {
+        if self.is_client() { Err(LockError::Refused(CoordinationRefusal::Outside)) } else { Ok(()) }
     }
 
     fn check_open(&self) -> Result<(), Error> {
@@ -330,9 +432,10 @@ impl Node {
     fn start_admin(&mut self, prepared: server::Prepared, cells: cells::Reader) -> Result<(), Error> {
         let (commands, waker, stop) = (self.commands.clone(), self.agent.waker.clone(), self.stop.clone());
         let agent = server::AgentHandle { commands, waker, stop };
-        let (directory, name) = (self.counters.directory(), format!("{}{SOCKET_SUFFIX}", self.counters.stem()));
+        let Some(counters) = &self.counters else { return Ok(()) };
+        let (directory, name) = (counters.directory(), format!("{}{SOCKET_SUFFIX}", counters.stem()));
         directory.check_socket(&name)?;
-        let admin = prepared.start(&self.counters, cells, agent, self.locks.clone()).map_err(|source| Error::File {
+        let admin = prepared.start(counters, cells, agent, self.locks.clone()).map_err(|source| Error::File {
             what: "the admin socket",
             path: directory.path().join(&name),
             source,
@@ -343,6 +446,9 @@ impl Node {
     }
 
     fn command(&self, command: Command) -> Result<(), Refusal> {
+        if self.is_client() {
+            return Err(Refusal::Role);
+        }
         if !self.is_running() {
             return Err(Refusal::Closed);
         }
@@ -354,8 +460,8 @@ impl Node {
     /// what was before and after.
     ///
     /// # Errors
-    /// [`Refusal::Queue`] if 256 commands wait already, [`Refusal::Closed`] if the node has ended. The event
-    /// [`SyncRefused`](crate::Event::SyncRefused) reports any other refusal.
+    /// [`Refusal::Role`] at a client, [`Refusal::Queue`] if 256 commands wait already, [`Refusal::Closed`] if the node
+    /// has ended. The event [`SyncRefused`](crate::Event::SyncRefused) reports any other refusal.
     pub fn sync(&self, payload: Option<&[u8]>) -> Result<(), Refusal> {
         self.command(Command::Sync(payload.map(Box::from)))
     }
@@ -369,7 +475,8 @@ impl Node {
         self.command(Command::Leave)
     }
 
-    /// The view that this process is in, or follows; before the first, an empty one of epoch 0. It may be newer than
+    /// The view that this process is in, or follows; before the first, and at a client, an
+    /// empty one of epoch 0. It may be newer than
     /// the last [`Event::View`](crate::Event::View) that a subscription has read.
     pub fn view(&self) -> View {
         lock(&self.view).clone()
@@ -442,6 +549,7 @@ impl Node {
     /// [`LockError::Busy`] if it was not granted in time; [`LockError::Refused`] with what the group lacked all the
     /// time; [`LockError::Lost`] if the node ended, was removed or reaches no majority.
     pub fn lock(&self, name: &str, deadline: impl Into<Deadline>) -> Result<Guard, LockError> {
+        self.check_locks()?;
         self.locks.lock(name, deadline.into())
     }
 
@@ -450,6 +558,7 @@ impl Node {
     /// # Errors
     /// If the name is not valid.
     pub fn request_lock(&self, name: &str) -> Result<LockRequest, LockError> {
+        self.check_locks()?;
         Ok(self.locks.request(TopicName::new(name)?, Wait::Forever, None))
     }
 
@@ -459,6 +568,7 @@ impl Node {
     /// # Errors
     /// If the name is not valid.
     pub fn election(&self, name: &str) -> Result<Election, LockError> {
+        self.check_locks()?;
         Ok(self.locks.election(TopicName::new(name)?, None))
     }
 
@@ -501,15 +611,26 @@ impl Node {
         if self.place.control().is_current() {
             self.stop.begin_in_callback();
         }
-        self.stop.close(deadline.into());
-        self.end()
+        let deadline = deadline.into();
+        let publisher = lock(&self.publisher).take();
+        let published = publisher.map(|publisher| publisher.close(deadline)).transpose();
+        self.stop.close(deadline);
+        let mut report = self.end()?;
+        if let Some(CloseReport { unacknowledged, dropped, .. }) = published? {
+            (report.unacknowledged, report.dropped) = (unacknowledged, dropped);
+        }
+        Ok(report)
     }
 
     fn end(&mut self) -> Result<CloseReport, Error> {
         let Some(outcomes) = lock(&self.outcome).take() else { return Ok(CloseReport::default()) };
-        if let Some((hosted, vacancy)) = lock(&self.group).opened.take() {
-            drop(vacancy);
-            hosted.discard();
+        match lock(&self.group).opened.take() {
+            None => {}
+            Some(Opened::Process(hosted, vacancy)) => {
+                drop(vacancy);
+                hosted.discard();
+            }
+            Some(Opened::Client(client)) => client.finish(),
         }
         if self.place.control().is_current() {
             self.stop.begin_in_callback();
@@ -550,12 +671,28 @@ fn io(doing: &'static str) -> impl FnOnce(std::io::Error) -> Error {
     move |source| Error::Io { doing, source }
 }
 
+/// Announces work to a data agent.
+fn ring(bells: &Bells, waker: &Waker) -> impl FnMut() + Send + use<> {
+    let (mut bell, doorbell) = (bells.work.clone(), waker.clone());
+    move || {
+        if bell.must_ring() {
+            doorbell.wake();
+        }
+    }
+}
+
+/// The way of direct messages to the application, and what is rung for them.
+fn news() -> Result<(Waker, Sender<DirectMessage>, Receiver<DirectMessage>), Error> {
+    let waker = Waker::new().map_err(io("making an eventfd"))?;
+    let ringer = waker.clone();
+    let (messages_in, messages) = mailbox(MESSAGES_MAX, move || ringer.wake());
+    Ok((waker, messages_in, messages))
+}
+
 /// Makes a group's mailboxes.
 fn ends() -> Result<(Ends, Outside), Error> {
     let (held_up, held_up_by) = held_up::cells();
-    let news_waker = Waker::new().map_err(io("making an eventfd"))?;
-    let ringer = news_waker.clone();
-    let (messages_in, messages) = mailbox(MESSAGES_MAX, move || ringer.wake());
+    let (news_waker, messages_in, messages) = news()?;
     let seats = server::prepare().map_err(io("preparing the admin socket"))?;
     let inside = Ends { held_up, listener: seats.listener, replies: seats.replies, messages: messages_in };
     Ok((inside, Outside { held_up_by, messages, news_waker, admin: seats.control }))

@@ -149,7 +149,7 @@ fn mesh(settings: &Settings, idle: Idle) -> Result<TcpOptions, PortError> {
     let (network, rank) = (&settings.network, usize::from(settings.process.rank));
     let (own, dial) = match settings.process.role {
         Role::Member => (network.peers.get(rank).copied(), &network.peers[..rank.min(network.peers.len())]),
-        Role::Observer => (None, &network.peers[..]),
+        Role::Observer | Role::Client => (None, &network.peers[..]),
     };
     let listen = match (network.listen, own) {
         (Some(address), Some(_)) | (None, Some(address)) => address,

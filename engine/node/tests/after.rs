@@ -2,9 +2,9 @@
 //! in that order, whatever arrives first.
 
 use crate::common::{TOPIC, World, fresh_address, until};
-use bourdon::id::MessageName;
+use bourdon::id::{GroupId, MessageName};
 use bourdon::settings::{ChannelSettings, Order, Reliability};
-use bourdon::{Channels, Refusal, Settings};
+use bourdon::{Channels, Delivery, Message, Node, Publication, Refusal, Settings, Subscribe, Subscription};
 
 /// Channel, and the number that is the payload.
 type Got = (String, u64);
@@ -144,7 +144,7 @@ fn a_channel_that_is_not_joined_is_not_waited_for() {
     });
     let group = first.for_channel("orders").expect("there is one").group.name;
     let name = MessageName::new(
-        bourdon::id::GroupId::of(&group),
+        GroupId::of(&group),
         (bourdon::id::InstanceId(1), bourdon::id::Epoch(1)),
         (bourdon::id::Rank(0), bourdon::id::Incarnation(1)),
         bourdon::id::Sequence(9),
@@ -157,4 +157,95 @@ fn a_channel_that_is_not_joined_is_not_waited_for() {
         parties.iter_mut().for_each(Party::poll);
         parties.iter().all(|party| party.count("fills") == 1)
     });
+}
+
+/// A group and its channel `fills` at one process, on threads.
+struct Threads {
+    nodes: Vec<(Node, Publication, Subscription)>,
+    /// The orders and fills that were read, and how many fills came before their orders.
+    orders: Vec<bool>,
+    fills: u64,
+    early: u64,
+    names: Vec<MessageName>,
+}
+
+impl Threads {
+    fn start(settings: &Settings) -> Self {
+        let one = |node: Node| {
+            let publication = node.publication().expect("there is memory");
+            let subscription = node.subscribe(Subscribe::all()).expect("there is memory");
+            node.join().expect("it starts");
+            (node, publication, subscription)
+        };
+        let group = one(Node::open(settings).expect("it opens"));
+        let fills = one(group.0.channel("fills").expect("it opens"));
+        Self { nodes: vec![group, fills], orders: Vec::new(), fills: 0, early: 0, names: Vec::new() }
+    }
+
+    /// Reads some fills first, and then what is there of the orders: none of those fills may miss its order.
+    fn poll(&mut self, group: GroupId) {
+        let mut numbers = Vec::new();
+        self.nodes[1].2.poll(4, |delivery| numbers.extend(delivery.message().map(number))).expect("it runs");
+        let (orders, names) = (&mut self.orders, &mut self.names);
+        let mut note = |delivery: Delivery<'_>| {
+            let Some(message) = delivery.message() else { return };
+            let number = number(message) as usize;
+            orders.resize(orders.len().max(number + 1), false);
+            orders[number] = true;
+            names.push(message.message_name(group));
+        };
+        while self.nodes[0].2.poll(64, &mut note).expect("it runs") > 0 {}
+        self.fills += numbers.len() as u64;
+        let is_early = |number: &&u64| self.orders.get(**number as usize) != Some(&true);
+        self.early += numbers.iter().filter(is_early).count() as u64;
+    }
+}
+
+fn number(message: &Message<'_>) -> u64 {
+    u64::from_le_bytes(message.payload.try_into().expect("a number"))
+}
+
+/// As `exchange`, on threads: the group and its channel on one data agent or on two. Returns how many fills were read
+/// before their orders, at the process that loses many of the orders.
+fn exchange_on_threads(data_agents: usize, count: u64, is_tied: bool) -> u64 {
+    let world = World::new(3);
+    let mut fills = ChannelSettings::new("fills", fresh_address());
+    fills.order = Some(Order::Fifo); // no second hop, in which the orders could be repaired
+    let mut hosts: Vec<Threads> = (0..3)
+        .map(|rank| {
+            let mut settings = world.member(rank);
+            (settings.threads.data_agents, settings.channels) = (data_agents, vec![fills.clone()]);
+            settings.faults.drop_percent = if rank == 2 { 20.0 } else { 0.0 };
+            Threads::start(&settings)
+        })
+        .collect();
+    let group = GroupId::of(&world.member(0).group.name);
+    let (mut next, mut filled) = (0u64, 0u64);
+    until("all orders and fills", || {
+        if next < count {
+            next += u64::from(hosts[0].nodes[0].1.try_publish(&TOPIC, &next.to_le_bytes()).is_ok());
+        }
+        while let Some(name) = hosts[1].names.get(filled as usize).copied() {
+            let topic = if is_tied { TOPIC.after(name) } else { TOPIC };
+            if hosts[1].nodes[1].1.try_publish(&topic, &filled.to_le_bytes()).is_err() {
+                break;
+            }
+            filled += 1;
+        }
+        hosts.iter_mut().for_each(|host| host.poll(group));
+        hosts.iter().all(|host| host.fills == count && host.orders.len() as u64 == count)
+    });
+    hosts[2].early
+}
+
+#[test]
+fn on_threads_no_fill_is_read_before_its_order() {
+    for data_agents in [1, 2] {
+        assert_eq!(exchange_on_threads(data_agents, 300, true), 0, "{data_agents} data agents");
+    }
+}
+
+#[test]
+fn on_threads_without_the_name_some_are() {
+    assert!((0..20).any(|turn| exchange_on_threads(1 + turn % 2, 300, false) != 0));
 }

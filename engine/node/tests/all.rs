@@ -16,6 +16,8 @@ mod mesh;
 mod order_book;
 mod places;
 mod requests;
+mod roles;
+mod snapshots;
 #[cfg(feature = "tokio")]
 mod stream;
 mod subscriptions;

@@ -3,8 +3,8 @@
 use crate::common::{PATIENCE, TOPIC, World, events, free_addresses, next_event, start, until};
 use bourdon::error::RequestError;
 use bourdon::id::Rank;
-use bourdon::settings::{IdleStrategy, Transport};
-use bourdon::{Call, ClientNode, DirectMessage, InlineNode, Refusal, To};
+use bourdon::settings::{IdleStrategy, Role, Transport};
+use bourdon::{Call, DirectMessage, InlineNode, Node, Refusal, To};
 
 /// Members that have formed.
 fn formed(world: &World) -> Vec<InlineNode> {
@@ -40,49 +40,55 @@ fn members_observers_and_clients_reach_each_other_over_tcp() {
 fn reach_each_other(world: &World) {
     let mut nodes = formed(world);
     nodes.push(InlineNode::join(&world.observer()).expect("it joins"));
-    let mut client = ClientNode::open(&world.member(0)).expect("it opens");
-    let mut all = |done: &mut dyn FnMut(&mut Vec<InlineNode>, &mut ClientNode) -> bool| {
+    let mut settings = world.member(0);
+    settings.process.role = Role::Client;
+    let client = Node::open(&settings).expect("it opens");
+    client.join().expect("it begins");
+    let mut all = |done: &mut dyn FnMut(&mut Vec<InlineNode>) -> bool| {
         until("a direct message", || {
             poll_all(&mut nodes);
-            client.poll().expect("the port works");
-            done(&mut nodes, &mut client)
+            done(&mut nodes)
         });
     };
-    all(&mut |nodes, client| nodes[2].is_formed() && client.members().len() == 2);
+    all(&mut |nodes| nodes[2].is_formed());
     // The client asks the member, which answers to the address in the question.
     let mut asked = None;
-    all(&mut |_, client| {
-        asked = client.try_send(To::Rank(Rank(1)), b"question").ok();
-        asked.is_some()
+    all(&mut |_| {
+        let call = asked.get_or_insert_with(|| client.try_send(To::Rank(Rank(1)), b"question").expect("there is room"));
+        match call.try_reply() {
+            Some(Err(RequestError::Refused(Refusal::Unheard(_)))) => asked = None, // not yet
+            Some(outcome) => return outcome.expect("it was taken").from() == Some(Rank(1)),
+            None => {}
+        }
+        false
     });
     let mut question = None;
-    all(&mut |nodes, _| {
+    all(&mut |nodes| {
         question = question.take().or(nodes[1].poll_direct());
         question.is_some()
     });
     let question = question.expect("it came");
     assert_eq!((question.from, question.broadcast, &question.payload[..]), (Rank::CLIENT, false, &b"question"[..]));
     let mut answer = None;
-    all(&mut |nodes, _| {
+    all(&mut |nodes| {
         answer = nodes[1].try_send(To::Address(question.address), b"answer").ok();
         answer.is_some()
     });
-    all(&mut |_, client| client.poll_direct().is_some_and(|message| message.payload == b"answer"));
-    all(&mut |_, _| taken_by(&mut answer) == Some(Rank::CLIENT));
-    all(&mut |_, _| taken_by(&mut asked) == Some(Rank(1)));
+    all(&mut |_| client.poll_direct().is_some_and(|message| message.payload == b"answer"));
+    all(&mut |_| taken_by(&mut answer) == Some(Rank::CLIENT));
     // The observer asks any member: exactly one takes it.
     let mut job = None;
-    all(&mut |nodes, _| {
+    all(&mut |nodes| {
         job = nodes[2].try_send(To::Nearest, b"job").ok();
         job.is_some()
     });
     let mut by = None;
-    all(&mut |_, _| {
+    all(&mut |_| {
         by = taken_by(&mut job);
         by.is_some()
     });
     let mut taken = Vec::new();
-    all(&mut |nodes, _| {
+    all(&mut |nodes| {
         (0..2).for_each(|rank| taken.extend(received(&mut nodes[rank]).into_iter().map(|_| Rank(rank as u16))));
         !taken.is_empty()
     });

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 type Outcome = Result<Reply, RequestError>;
 
+fn inline(world: &World, rank: u16, subscribe: Subscribe) -> InlineNode {
+    Node::builder().with(|settings| *settings = world.member(rank)).inline(subscribe).expect("it joins")
+}
+
 /// Two inline members that have formed, of which the second takes requests.
 fn formed(world: &World) -> [InlineNode; 2] {
-    let mut nodes = [0, 1].map(|rank| {
-        let mut settings = world.member(rank);
-        settings.process.requests = rank == 1;
-        InlineNode::join(&settings).expect("it joins")
-    });
+    let mut nodes = [inline(world, 0, Subscribe::all()), inline(world, 1, Subscribe::all().requests())];
     until("the group to form", || {
         for node in &mut nodes {
             node.poll(64, |_| {}).expect("the port works");
@@ -165,9 +165,7 @@ fn a_late_reply_is_none_to_the_next_request() {
 #[test]
 fn threaded_nodes_ask_inline_nodes_and_inline_nodes_threaded_ones() {
     let world = World::new(2);
-    let mut settings = world.member(0);
-    settings.process.requests = true;
-    let mut inline = InlineNode::join(&settings).expect("it joins");
+    let mut inline = inline(&world, 0, Subscribe::all().requests());
     let (threaded, subscription) = start(&world, 1);
     until("the group to form", || {
         inline.poll(64, |_| {}).expect("the port works");

@@ -109,7 +109,6 @@ fn what_a_subscription_cannot_have_is_refused_with_the_reason() {
         let text = refused(Subscribe::to("news").and(pattern));
         assert!(text.contains(&format!("{pattern:?}")) && text.contains(rule), "{text}");
     }
-    assert!(refused(Subscribe::all().snapshots()).contains("not supported here"));
     assert!(refused(Subscribe::all().overrun(Overrun::Replay)).contains("archive"));
     let text = refused(Subscribe::all().from(Start::Oldest));
     assert!(text.contains("this process begins Live, not Oldest") && text.contains("process.start"), "{text}");
@@ -121,6 +120,8 @@ fn what_a_subscription_cannot_have_is_refused_with_the_reason() {
     assert!(text.contains("flow.mode"), "{text}");
     observer.join().expect("it joins");
     observer.subscribe(Subscribe::all().from(Start::Oldest)).map(drop).expect_err("it has begun");
+    let text = observer.subscribe(Subscribe::all().snapshots()).map(drop).expect_err("it has joined").to_string();
+    assert!(text.contains("process.snapshots"), "{text}");
     settings.flow.mode = Flow::Gating;
     let gating = Node::open(&settings).expect("it opens");
     gating.subscribe(Subscribe::all().overrun(Overrun::Hold)).expect("it gates");

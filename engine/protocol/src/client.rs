@@ -176,6 +176,14 @@ impl Client {
         self.publisher.has_room()
     }
 
+    /// Why no member takes messages now, as far as is known.
+    pub fn unavailable(&self, now: Instant) -> Option<Refusal> {
+        self.publisher.unavailable(now)
+    }
+
+    /// The most messages under way.
+    pub const WINDOW: usize = publisher::WINDOW;
+
     /// Whether members have taken everything published.
     pub fn is_idle(&self) -> bool {
         self.publisher.is_idle()

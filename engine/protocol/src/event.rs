@@ -151,12 +151,6 @@ pub enum Event {
         /// Whether it completes a barrier that this process requested.
         asked: bool,
     },
-    /// A process joins: give it the application's state, as it is between two deliveries, with
-    /// [`Process::give_snapshot`](crate::Process::give_snapshot).
-    SnapshotWanted,
-    /// The application's state at another member has come: take it with
-    /// [`Process::take_snapshot`](crate::Process::take_snapshot); what follows it is delivered afterwards.
-    SnapshotReady,
     /// The snapshot is longer than `max_snapshot_bytes` here or at its donor: this process can't join.
     SnapshotTooLarge {
         /// Its length; 0 if only the donor knows it.
@@ -250,14 +244,12 @@ impl Event {
             | Self::Gap { .. }
             | Self::Retracted { .. }
             | Self::Synced { .. }
-            | Self::SnapshotReady
             | Self::Superseded { .. }
             | Self::NewInstance { .. } => true,
             Self::Suspected(..)
             | Self::Trusted(_)
             | Self::NoMajority
             | Self::Majority
-            | Self::SnapshotWanted
             | Self::SnapshotTooLarge { .. }
             | Self::IdentityConflict(_)
             | Self::RankClaimed(_)

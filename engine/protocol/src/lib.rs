@@ -14,10 +14,9 @@
 //! 2. *What is due to the application*: [`Process::deliver`] until it returns 0, or [`Process::deliver_after`] where
 //!    messages may depend on another group. It stops where an event has its place between the messages
 //!    ([`Event::is_ordered`]), and goes on once that event was fetched. After each call the owner fetches
-//!    [`Process::poll_event`] until it is empty; then
-//!    [`Process::poll_coordination`], [`Process::poll_direct`], [`Process::poll_outcome`]. [`Event::SnapshotWanted`] is
-//!    answered by [`Process::give_snapshot`]; after [`Event::SnapshotReady`] nothing is delivered before
-//!    [`Process::take_snapshot`].
+//!    [`Process::poll_event`] until it is empty; then [`Process::take_snapshot`], before which nothing is delivered if
+//!    a snapshot has come, and [`Process::begin_snapshot`], which [`Process::finish_snapshot`] completes in any later
+//!    round; then [`Process::poll_coordination`], [`Process::poll_direct`], [`Process::poll_outcome`].
 //! 3. *Time*: [`Process::on_timer`] if [`Process::next_deadline`] has passed. Once all of a decided epoch has been
 //!    delivered, that deadline is due, and this call enters the view that comes next.
 //! 4. *What the application asks*, each granted or refused at once: [`Process::try_publish`], [`Process::try_claim`],
@@ -64,6 +63,7 @@ pub use control::coordination::{
 };
 pub use control::coordinator::{Coordinator, FromCoordinator, ToCoordinator};
 pub use control::mutex::replicated::Grant;
+pub use control::state_transfer::{SnapshotAnswer, SnapshotTicket};
 pub use control::{ControlPlane, FromControl, ToControl};
 pub use counters::{Counter, Counters};
 pub use data::after::Satisfied;

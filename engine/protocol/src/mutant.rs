@@ -113,6 +113,8 @@ pub enum Mutant {
     MarkerIgnored,
     /// A snapshot gives a position beyond what it holds.
     SnapshotAhead,
+    /// A snapshot gets the position at which the application answers, not the one at which it was asked.
+    PositionAtAnswer,
     /// A replicated lock is granted as soon as the request is in order.
     GrantBeforeUniform,
     /// The coordinator of a new view grants before all members have reported what they hold.
@@ -164,7 +166,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that the simulator plants. Those that only the model shows are not among them.
-    pub const ALL: [Self; 73] = [
+    pub const ALL: [Self; 74] = [
         Self::PromiseBeforeWedged,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
@@ -221,6 +223,7 @@ impl Mutant {
         Self::LateUnflagged,
         Self::MarkerIgnored,
         Self::SnapshotAhead,
+        Self::PositionAtAnswer,
         Self::GrantBeforeUniform,
         Self::GrantBeforeAnnounced,
         Self::TwoTokens,
@@ -300,6 +303,7 @@ impl Mutant {
             Self::LateUnflagged => "late-unflagged",
             Self::MarkerIgnored => "marker-ignored",
             Self::SnapshotAhead => "snapshot-ahead",
+            Self::PositionAtAnswer => "position-at-answer",
             Self::OtherInstanceBelieved => "other-instance-believed",
             Self::GateNeverEnds => "gate-never-ends",
             Self::GateOutlivesRestart => "gate-outlives-restart",

@@ -358,4 +358,10 @@ impl Process {
     pub fn has_events(&self) -> bool {
         self.cx.events() > 0
     }
+
+    /// Whether a snapshot is to be taken or begun, once no event waits.
+    #[inline]
+    pub fn has_snapshot(&self) -> bool {
+        self.transfer.is_due()
+    }
 }

@@ -76,10 +76,10 @@ fn answered(bench: &mut Bench) -> usize {
         bytes.len().div_ceil(segment_bytes)
     });
     bench.process.deliver(bench.now, usize::MAX, |_| {});
-    while let Some(event) = bench.process.poll_event() {
-        if event == bourdon_protocol::Event::SnapshotWanted {
-            bench.process.give_snapshot(bench.now, &[3; 100_000]).unwrap();
-        }
+    while bench.process.poll_event().is_some() {}
+    if let Some(ticket) = bench.process.begin_snapshot(bench.now) {
+        let state = bourdon_protocol::SnapshotAnswer::State(vec![3; 100_000]);
+        bench.process.finish_snapshot(bench.now, ticket, state);
     }
     bytes_out
 }

@@ -216,8 +216,7 @@ fn a_member_to_be_goes_through_every_view() {
     hidden.set(false);
     world.net.run(3000 * MS);
     assert!(world.net.agree(&[2, 3, 4], 3), "{:?}", world.net.processes[4].events);
-    let snapshots = world.net.processes[4].events.iter().filter(|event| **event == Event::SnapshotReady).count();
-    assert_eq!(snapshots, 1, "{:?}", world.net.processes[4].events);
+    assert_eq!(world.net.processes[4].snapshots, 1, "{:?}", world.net.processes[4].events);
 }
 
 /// The proposer's decision reaches an observer only; then the proposer and the leaver crash.

@@ -3,7 +3,9 @@
 
 use crate::common::net::address;
 use crate::common::{GROUP, MTU};
-use bourdon_protocol::{Config, Counter, Destination, Event, Mutant, Outgoing, Process, Role, Standing, Start};
+use bourdon_protocol::{
+    Config, Counter, Destination, Event, Mutant, Outgoing, Process, Role, SnapshotAnswer, Standing, Start,
+};
 use bourdon_wire::{ClientId, Datagram, Incarnation, InstanceId, Instant, Kind, Rank, TopicId};
 
 const SECOND: u64 = 1_000_000_000;
@@ -111,10 +113,11 @@ impl World {
                     delivered.push((delivery.instance, delivery.sender.0, delivery.sequence.0));
                 });
                 while let Some(event) = one.process.poll_event() {
-                    if event == Event::SnapshotWanted {
-                        one.process.give_snapshot(now, &[]).unwrap();
-                    }
                     one.events.push(event);
+                }
+                let _ = one.process.take_snapshot();
+                if let Some(ticket) = one.process.begin_snapshot(now) {
+                    one.process.finish_snapshot(now, ticket, SnapshotAnswer::State(Vec::new()));
                 }
                 if count == 0 {
                     break;

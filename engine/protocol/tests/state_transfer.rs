@@ -22,7 +22,11 @@ fn group() -> Net {
 
 /// Brings the third back while the other members go on.
 fn bring_back(net: &mut Net, ms: u64) {
-    net.start(2, 2);
+    bring_back_as(net, 2, ms);
+}
+
+fn bring_back_as(net: &mut Net, index: usize, ms: u64) {
+    net.start(index, 2);
     for i in 0..ms {
         if i < ms / 2 {
             net.publish(0, &i.to_le_bytes()).ok();
@@ -145,6 +149,69 @@ fn a_joiner_that_is_refused_asks_another() {
     net.run(2000 * MS);
     assert!(asked.get().count_ones() >= 2, "{:b}", asked.get());
     assert!(net.agree(&[0, 1, 2, 3], 4), "{:?}", net.processes[3].events);
+}
+
+#[test]
+fn a_state_that_is_given_late_is_the_one_at_the_place_where_it_was_asked_for() {
+    let mut net = group();
+    net.processes.iter_mut().for_each(|one| one.answers_after_ns = 7 * MS);
+    bring_back(&mut net, 1000);
+    assert_eq!(net.processes[2].snapshots, 1);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.processes[2].events);
+    let states = [0, 1, 2].map(|index: usize| &net.processes[index].state);
+    assert!(states[0] == states[1] && states[1] == states[2], "lengths: {:?}", states.map(Vec::len));
+}
+
+#[test]
+fn an_application_that_takes_seconds_is_waited_for() {
+    let mut net = group();
+    net.processes.iter_mut().for_each(|one| one.answers_after_ns = 3_000 * MS);
+    net.start(2, 2);
+    for i in 0..400u64 {
+        net.publish(0, &i.to_le_bytes()).unwrap();
+        net.run(10 * MS);
+    }
+    assert_eq!(net.processes[2].snapshots, 1);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.processes[2].events);
+}
+
+#[test]
+fn a_state_of_a_view_that_is_over_is_not_taken() {
+    let mut net = Net::new(4, 0, |_| {});
+    net.run(100 * MS);
+    net.publish(0, b"x").unwrap();
+    net.kill(3);
+    net.run(300 * MS);
+    net.processes.iter_mut().for_each(|one| one.answers_after_ns = 500 * MS);
+    net.start(3, 2);
+    while net.processes[..3].iter().all(|one| one.asked.is_empty()) {
+        net.run(MS);
+    }
+    let donor = net.processes.iter().position(|one| !one.asked.is_empty()).unwrap();
+    let (gone, rest) = if donor == 2 { (1, [0, 2, 3]) } else { (2, [0, 1, 3]) };
+    net.kill(gone);
+    for i in 0..4000u64 {
+        net.publish(0, &i.to_le_bytes()).ok();
+        net.run(MS);
+    }
+    assert_eq!(net.processes[3].snapshots, 1);
+    assert!(net.agree(&rest, 3), "{:?}", net.processes[3].events);
+    let states = rest.map(|index| &net.processes[index].state);
+    assert!(states[0] == states[1] && states[1] == states[2], "lengths: {:?}", states.map(Vec::len));
+}
+
+#[test]
+fn a_joiner_takes_another_donor_if_an_application_gives_no_state() {
+    let mut net = Net::new(4, 0, |_| {});
+    net.run(100 * MS);
+    net.publish(0, b"x").unwrap();
+    net.kill(3);
+    net.run(300 * MS);
+    net.processes[1].declines = true;
+    net.processes[2].declines = true;
+    bring_back_as(&mut net, 3, 2000);
+    assert!(net.agree(&[0, 1, 2, 3], 4), "{:?}", net.processes[3].events);
+    assert_eq!(net.processes[3].state, net.processes[0].state);
 }
 
 #[test]

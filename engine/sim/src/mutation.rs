@@ -51,7 +51,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::RelayForgets => &["relay"],
         Mutant::ClockUncorrected | Mutant::LateUnflagged => &["realtime"],
         Mutant::MarkerIgnored => &["barrier"],
-        Mutant::SnapshotAhead => &["snapshot", "agreement", "fifo", "total"],
+        Mutant::SnapshotAhead | Mutant::PositionAtAnswer => &["snapshot", "agreement", "fifo", "total"],
         Mutant::GrantBeforeUniform | Mutant::GrantBeforeReported => &["mutex", "uniform-grant"],
         Mutant::GrantBeforeAnnounced | Mutant::TwoTokens | Mutant::ReplyInside | Mutant::ReplyNotAwaited => &["mutex"],
         // Messages of another view are out of their order, so they may be lost as well as believed.

@@ -13,7 +13,9 @@ use crate::network::{Packet, hits};
 use crate::plan::{GROUP, Plan};
 use crate::violation::Violation;
 use bourdon_protocol::control::detector::Judgement;
-use bourdon_protocol::{Client, ClientEvent, Counter, Destination, Outgoing, Process, Refusal, Start};
+use bourdon_protocol::{
+    Client, ClientEvent, Counter, Destination, Outgoing, Process, Refusal, SnapshotAnswer, SnapshotTicket, Start,
+};
 use bourdon_wire::{
     Address, ChannelId, ClientId, Datagram, Instant, MTU_DEFAULT_BYTES, NAME_MAX_BYTES, TopicId, TopicName,
 };
@@ -24,6 +26,14 @@ use std::collections::VecDeque;
 const CLAIM_PART: usize = 2;
 /// The channel of the members' streams; requests and steps of ballots have another.
 const STREAM_CHANNEL: ChannelId = ChannelId(0);
+
+/// What an application will answer when it was asked for its state.
+#[derive(Debug)]
+pub(crate) struct SnapshotDue {
+    pub(crate) due_ns: u64,
+    pub(crate) ticket: SnapshotTicket,
+    pub(crate) answer: SnapshotAnswer,
+}
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -46,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) syncs: VecDeque<bool>,
     /// Barriers asked for in this incarnation and not complete.
     pub(crate) asked: u64,
+    /// The state that its application will give.
+    pub(crate) snapshots: Vec<SnapshotDue>,
     /// The deliveries to its application.
     pub(crate) lineage: usize,
     /// It left for good, or was asked to.
@@ -97,6 +109,7 @@ impl Node {
             wanted: 0,
             syncs: VecDeque::new(),
             asked: 0,
+            snapshots: Vec::new(),
             lineage: 0,
             left: false,
             judgement: Judgement::default(),
@@ -115,6 +128,7 @@ impl Node {
     /// Its process is gone, and all that waited for it.
     pub(crate) fn crash(&mut self) -> Option<Process> {
         self.socket.clear();
+        self.snapshots.clear();
         (self.socket_bytes, self.wakes_at_ns, self.paused_until_ns, self.asked) = (0, u64::MAX, 0, 0);
         (self.has_moved, self.control, self.judgement) = (false, None, Judgement::default());
         self.locker.iter_mut().for_each(Locker::crash);

@@ -6,7 +6,8 @@
 //!
 //! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications,
 //! `trouble.rs` applies the plan's events to them, `locks.rs` has them request locks, `hand_over.rs` runs coordinators
-//! beside them, and `ending.rs` judges the result once the faults are frozen.
+//! beside them, `snapshots.rs` moves the applications' state, and `ending.rs` judges the result once the faults are
+//! frozen.
 
 mod duel;
 mod ending;
@@ -15,6 +16,7 @@ mod hand_over;
 mod lock_steps;
 mod locks;
 mod replay;
+mod snapshots;
 mod steps;
 mod trouble;
 
@@ -144,6 +146,8 @@ struct World<'p> {
     network: Network,
     duels: Option<duel::Duels>,
     hand_over: Option<hand_over::HandOver>,
+    /// When applications give their state.
+    snapshot_rng: Rng,
     arrivals: Vec<Arrival>,
     history: History,
     /// Of this generation; those of the earlier ones are in `past`.
@@ -194,6 +198,7 @@ impl<'p> World<'p> {
             recorder: plan.replay.map(|replay| replay::Recorder::new(replay, seed)),
             duels: plan.duels.then(|| duel::Duels::new(plan)),
             hand_over: plan.hand_over.map(|hand_over| hand_over::HandOver::new(hand_over, seed)),
+            snapshot_rng: Rng::with_seed(seed ^ 0x5a9),
             network: Network::new(plan, ends, seed),
             arrivals: Vec::new(),
             history: History::new(plan.members),

@@ -5,7 +5,7 @@
 
 use crate::exit::Failure;
 use bourdon::Settings;
-use bourdon::settings::{Role, Transport};
+use bourdon::settings::{IdleStrategy, Role, Transport};
 use std::fmt::Display;
 use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -89,6 +89,15 @@ impl Where {
         settings.network.sources.clone_from(&self.source);
         Ok((settings, false))
     }
+}
+
+/// These settings for a client: it shares the host with the member whose configuration it may have, and leaves it its
+/// cores.
+pub(crate) fn of_client(mut settings: Settings) -> Settings {
+    settings.process.role = Role::Client;
+    let threads = &mut settings.threads;
+    (threads.core, threads.data_agents, threads.idle) = (None, 1, IdleStrategy::Park);
+    settings
 }
 
 /// An error of a command that has options instead of a configuration: the library names keys, the user has options.

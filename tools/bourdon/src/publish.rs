@@ -1,15 +1,16 @@
 //! `bourdon publish`: sends lines or frames of stdin to a group as a client of one of its members. Each message carries
 //! its topic's name, so that subscribers can choose by patterns.
 //!
-//! Reading stdin blocks, and a blocked client can't retransmit a lost request. So a thread reads messages, passes them
-//! over a bounded queue, and wakes the thread that runs the protocol.
+//! Reading stdin blocks, and a command that finds no group reports it though nothing comes. So a thread reads messages
+//! and passes them over a bounded queue.
 
 use crate::exit::Failure;
-use crate::place::{Messages, Place, unheard};
+use crate::place::{Messages, Place, of_client, unheard};
 use crate::wait::{Wait, why};
+use bourdon::error::NotAcknowledged;
 use bourdon::id::TopicName;
-use bourdon::{ClientEvent, ClientNode, GroupState};
-use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use bourdon::{Node, Publication, Refusal, Settings, Topic};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 /// Messages read ahead: enough for the client's window, few enough to notice a stop soon.
@@ -18,6 +19,10 @@ const READ_AHEAD: usize = 256;
 const LOOK_S: u64 = 5;
 /// The longest sleep, so that a member's silence is noticed.
 const SLEEP: Duration = Duration::from_millis(100);
+/// No datagram is longer; what a client can publish is checked when a message is published.
+const MESSAGE_MAX_BYTES: usize = 1 << 16;
+/// Messages of a client under way; a greater limit is the member's, of clients.
+const CLIENT_WINDOW: usize = 32;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,79 +36,137 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (settings, _) = args.place.at.settings()?;
-    let mut node = ClientNode::open(&settings).map_err(|why| args.place.at.unusable(why))?;
-    if let Some(why) = node.fallback() {
+    let settings = of_client(args.place.at.settings()?.0);
+    let node = Node::open(&settings).map_err(|why| args.place.at.unusable(why))?;
+    if let Some(why) = &node.info().fallback {
         eprintln!("bourdon: {why}");
     }
-    let (mut published, mut bytes) = (0u64, 0u64);
-    let mut input = Some(read_stdin(&args, &node));
-    let (mut failed, mut wait) = (None, Wait::default());
-    while input.is_some() || !node.is_idle() {
-        let mut took = false;
-        while node.has_room()
-            && let Some(messages) = &input
-        {
-            match messages.try_recv() {
-                Ok(Ok(payload)) => {
-                    node.publish_named(&args.topic, &payload);
-                    (took, published, bytes) = (true, published + 1, bytes + payload.len() as u64);
-                }
-                Ok(Err(failure)) => (failed, input) = (Some(failure), None),
-                Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => input = None,
+    let publication = node.publication().map_err(Failure::unusable)?;
+    node.join().map_err(Failure::broken)?;
+    let topic = Topic::new(args.topic.as_str()).map_err(Failure::unusable)?;
+    let mut publisher = Publisher {
+        settings: &settings,
+        what: if args.place.frames { "frame" } else { "line" },
+        publication,
+        since: Instant::now(),
+        checked: 0,
+        is_heard: false,
+        wait: Wait::default(),
+    };
+    let (input, mut failed, mut bytes) = (read_stdin(&args), None, 0);
+    loop {
+        match input.recv_timeout(SLEEP) {
+            Ok(Ok(payload)) => {
+                publisher.publish(&topic, &payload)?;
+                bytes += payload.len() as u64;
             }
-        }
-        node.poll().map_err(Failure::broken)?;
-        let gone = |what: &str| Failure::broken(format!("{what}; of {published} messages sent, not all were taken"));
-        let event = node.poll_event();
-        let waits = !node.is_idle() && !matches!(event, Some(ClientEvent::Taken(_)));
-        if let Some(seconds) = wait.report(Instant::now(), waits) {
-            eprintln!("bourdon: no message has been taken for {seconds} s: {}", why(node.group_state()));
-        }
-        match event {
-            Some(ClientEvent::NoAnswer) => {
-                let is_formed = node.group_state() == GroupState::Formed;
-                let what = if is_formed { "the member no longer answers".to_owned() } else { why(node.group_state()) };
-                return Err(gone(&what));
-            }
-            Some(event @ ClientEvent::TooManyClients) => return Err(gone(&event.to_string())),
-            Some(event @ ClientEvent::TooLarge(_)) => return Err(Failure::unusable(event)),
-            _ => {}
-        }
-        if node.unheard_for().is_some_and(|waited| waited >= Duration::from_secs(LOOK_S)) {
-            return Err(unheard(&settings, LOOK_S));
-        }
-        if !took {
-            node.wait(SLEEP).map_err(Failure::broken)?;
+            Ok(Err(failure)) => failed = Some(failure),
+            Err(RecvTimeoutError::Timeout) => publisher.check()?,
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
+    publisher.finish()?;
     if args.json {
-        let (group, topic) = (&args.place.at.group, args.topic.as_str());
+        let (group, topic, messages) = (&args.place.at.group, args.topic.as_str(), publisher.publication.published());
         let report = serde_json::json!({
-            "group": group, "topic": topic, "messages": published, "bytes": bytes, "io": node.io(),
+            "group": group, "topic": topic, "messages": messages, "bytes": bytes, "io": node.info().io,
         });
         println!("{report}");
     }
     failed.map_or(Ok(()), Err)
 }
 
+/// The publication, and what is known of the group's members.
+struct Publisher<'a> {
+    settings: &'a Settings,
+    /// What a message of stdin is.
+    what: &'static str,
+    publication: Publication,
+    /// When it began to look for a member.
+    since: Instant,
+    /// All messages up to this number are known to be taken.
+    checked: u64,
+    /// A member was heard.
+    is_heard: bool,
+    wait: Wait,
+}
+
+impl Publisher<'_> {
+    /// Publishes a message, and waits as long as no member takes it.
+    fn publish(&mut self, topic: &Topic, payload: &[u8]) -> Result<(), Failure> {
+        loop {
+            match self.publication.publish(topic, payload, SLEEP) {
+                Ok(_) => return Ok(()),
+                Err(Refusal::TooLarge { limit_bytes }) => {
+                    return Err(Failure::unusable(format!(
+                        "{} {} is longer than {limit_bytes} bytes, the most a client can publish: split it, or \
+                             publish from a member",
+                        self.what,
+                        self.publication.published() + 1
+                    )));
+                }
+                Err(refusal) if refusal.is_transient() => self.check()?,
+                Err(refusal) => return Err(Failure::broken(refusal)),
+            }
+        }
+    }
+
+    /// Waits until the group has taken everything.
+    fn finish(&mut self) -> Result<(), Failure> {
+        while self.checked < self.publication.published() {
+            // What it returns is looked at below, a message at a time.
+            let _ = self.publication.wait_acknowledged(self.publication.published(), SLEEP);
+            self.check()?;
+        }
+        Ok(())
+    }
+
+    /// Whether it may go on, and reports what it waits for.
+    fn check(&mut self) -> Result<(), Failure> {
+        let before = self.checked;
+        while self.checked < self.publication.acknowledged() {
+            self.checked += 1;
+            if let Err(NotAcknowledged::Dropped { number }) =
+                self.publication.wait_acknowledged(self.checked, Duration::ZERO)
+            {
+                return Err(Failure::unusable(format!(
+                    "message {number} is longer than the group's max_message_bytes"
+                )));
+            }
+        }
+        let (refusal, published) = (self.publication.held_up_by(), self.publication.published());
+        let is_unheard = refusal == Some(Refusal::NoReceiver);
+        let gone = |what: &str| Failure::broken(format!("{what}; of {published} messages sent, not all were taken"));
+        match refusal {
+            Some(Refusal::NoReceiver) if self.is_heard => return Err(gone("the member no longer answers")),
+            Some(Refusal::TooMany { limit }) if limit > CLIENT_WINDOW => {
+                return Err(gone("the member serves as many clients as it can: try later"));
+            }
+            _ => self.is_heard |= !is_unheard,
+        }
+        if is_unheard && self.since.elapsed() >= Duration::from_secs(LOOK_S) {
+            return Err(unheard(self.settings, LOOK_S));
+        }
+        let waits = !is_unheard && self.checked == before && (published > self.checked || refusal.is_some());
+        if let Some(seconds) = self.wait.report(Instant::now(), waits) {
+            eprintln!("bourdon: no message has been taken for {seconds} s: {}", why(refusal));
+        }
+        Ok(())
+    }
+}
+
 /// The messages of stdin, and an error at the end if reading failed.
-fn read_stdin(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>> {
+fn read_stdin(args: &Args) -> Receiver<Result<Vec<u8>, Failure>> {
     let (sender, receiver) = sync_channel(READ_AHEAD);
-    let max_bytes = node.max_message_bytes() - args.topic.wire_bytes();
-    let (frames, waker) = (args.place.frames, node.waker());
+    let frames = args.place.frames;
     std::thread::spawn(move || {
-        let mut messages = Messages::new(std::io::stdin().lock(), frames, max_bytes);
+        let mut messages = Messages::new(std::io::stdin().lock(), frames, MESSAGE_MAX_BYTES);
         while let Some(message) = messages.next().transpose() {
             let is_last = message.is_err();
             if sender.send(message).is_err() || is_last {
                 break;
             }
-            waker.wake();
         }
-        drop(sender);
-        waker.wake();
     });
     receiver
 }

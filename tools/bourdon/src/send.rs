@@ -6,10 +6,11 @@
 //! first is in flight.
 
 use crate::exit::{Failure, print};
-use crate::place::{Messages, Where, unheard};
+use crate::place::{Messages, Where, of_client, unheard};
 use bourdon::error::RequestError;
 use bourdon::id::{Address, Rank};
-use bourdon::{Call, ClientNode, DirectMessage, Refusal, Reply, Settings, To};
+use bourdon::{Call, DirectMessage, Node, Publication, Refusal, Reply, Settings, To, Waker};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
@@ -19,8 +20,14 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_secs(5);
 /// How long to listen on after the first member, so that all reachable members are known.
 const GATHER: Duration = Duration::from_millis(150);
+/// Between two looks for members.
+const PAUSE: Duration = Duration::from_millis(5);
 /// The longest sleep.
-const SLEEP: Duration = Duration::from_millis(100);
+const SLEEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// How long to wait at the end until what was sent last has left.
+const CLOSE: Duration = Duration::from_secs(1);
+/// Messages under way at once: as many as are sent at once.
+const UNDER_WAY_MAX: usize = 32;
 /// No datagram is longer; the group's own limit is checked when a line is sent.
 const LINE_MAX_BYTES: usize = 1 << 16;
 /// Messages read ahead.
@@ -57,18 +64,25 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    let (settings, _) = args.at.settings()?;
-    let mut node = ClientNode::open(&settings).map_err(|why| args.at.unusable(why))?;
-    if let Some(why) = node.fallback() {
+    let settings = of_client(args.at.settings()?.0);
+    let node = Node::open(&settings).map_err(|why| args.at.unusable(why))?;
+    if let Some(why) = &node.info().fallback {
         eprintln!("bourdon: {why}");
     }
+    let group = node.publication().map_err(Failure::unusable)?;
+    node.join().map_err(Failure::broken)?;
+    let began = Instant::now();
     if !args.all_hosts {
-        find_members(&args, &settings, &mut node)?;
+        find_members(&settings, &group, began)?;
     }
-    let input = messages(&args, &node);
-    let mut sender = Sender { args: &args, node, next: None, sent: 0, calls: Vec::new(), failed: 0 };
+    let has_read = Waker::new().map_err(Failure::broken)?;
+    let input = messages(&args, &has_read);
+    let is_heard = args.all_hosts;
+    let mut sender = Sender { args: &args, node, began, next: None, sent: 0, calls: Vec::new(), is_heard, failed: 0 };
     let mut is_open = true;
     while is_open || sender.next.is_some() || !sender.calls.is_empty() {
+        sender.node.clear_news();
+        has_read.clear();
         let mut took = false;
         loop {
             if sender.next.is_none() {
@@ -86,72 +100,70 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             }
             took = true;
         }
-        sender.node.poll().map_err(Failure::broken)?;
         took |= sender.report_all()?;
         while let Some(message) = sender.node.poll_direct() {
             eprintln!("bourdon: {}", received(&message));
         }
+        if !sender.node.is_running() {
+            return Err(Failure::broken("the node has ended"));
+        }
         if !took {
-            sender.node.wait(SLEEP).map_err(Failure::broken)?;
+            let news = sender.node.news_fd();
+            let mut fds = [PollFd::new(&news, PollFlags::IN), PollFd::new(&has_read, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&SLEEP)); // interrupted or not: it looks again
         }
     }
-    sender.node.poll().map_err(Failure::broken)?; // what was sent last leaves
-    match sender.failed {
+    let failed = sender.failed;
+    sender.node.close(CLOSE).map_err(Failure::broken)?; // what was sent last leaves
+    match failed {
         0 => Ok(()),
         failed => Err(Failure::broken(format!("{failed} messages were not taken"))),
     }
 }
 
-/// Listens until the members that the messages are for have been heard.
-fn find_members(args: &Args, settings: &Settings, node: &mut ClientNode) -> Result<(), Failure> {
-    let began = Instant::now();
-    let mut heard_at = None;
-    let wanted: Vec<u16> = args.to.iter().chain(&args.among).copied().collect();
-    loop {
-        node.poll().map_err(Failure::broken)?;
-        let members = node.members();
-        let has = |rank: &u16| members.contains(&Rank(*rank));
-        if heard_at.is_none() && !members.is_empty() {
-            heard_at = Some(Instant::now());
-        }
-        let gathered = heard_at.is_some_and(|at| at.elapsed() >= GATHER);
-        let complete = if wanted.is_empty() { gathered } else { wanted.iter().all(has) };
-        if complete || (gathered && args.any && wanted.iter().any(has)) {
-            return Ok(());
-        }
+/// Waits until a member has been heard, and for the others that are reachable.
+fn find_members(settings: &Settings, group: &Publication, began: Instant) -> Result<(), Failure> {
+    while group.held_up_by() == Some(Refusal::NoReceiver) {
         if began.elapsed() >= LOOK {
-            if members.is_empty() {
-                return Err(unheard(settings, LOOK.as_secs()));
-            }
-            let ranks = |ranks: &[u16]| ranks.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-            let there: Vec<u16> = members.iter().map(|rank| rank.0).collect();
-            return Err(Failure::unusable(format!(
-                "member {} was not heard within {} s, only {}: list the members with `bourdon view`",
-                ranks(&wanted),
-                LOOK.as_secs(),
-                ranks(&there)
-            )));
+            return Err(unheard(settings, LOOK.as_secs()));
         }
-        node.wait(SLEEP).map_err(Failure::broken)?;
+        std::thread::sleep(PAUSE);
     }
+    std::thread::sleep(GATHER);
+    Ok(())
+}
+
+/// A message that is under way.
+struct Sent {
+    /// People count from one.
+    number: u64,
+    payload: Vec<u8>,
+    call: Call,
 }
 
 struct Sender<'a> {
     args: &'a Args,
-    node: ClientNode,
+    node: Node,
+    /// When it began to look for members.
+    began: Instant,
     /// Messages that were read and not sent yet.
     next: Option<Vec<u8>>,
     /// How many were sent.
     sent: u64,
-    /// Those that are under way, with their numbers: people count from one.
-    calls: Vec<(u64, Call)>,
+    calls: Vec<Sent>,
+    /// A process that a message may go to was heard.
+    is_heard: bool,
     failed: u64,
 }
 
 impl Sender<'_> {
     /// Sends the next message, if it can be now.
     fn send(&mut self) -> Result<bool, Failure> {
-        let Some(payload) = &self.next else { return Ok(false) };
+        // Until the first is taken, the others wait: their receivers may be unheard yet.
+        if self.calls.len() >= if self.is_heard { UNDER_WAY_MAX } else { 1 } {
+            return Ok(false);
+        }
+        let Some(payload) = self.next.take() else { return Ok(false) };
         let among: Vec<Rank> = self.args.among.iter().copied().map(Rank).collect();
         let to = match self.args.to {
             _ if self.args.all_hosts => To::All,
@@ -159,53 +171,41 @@ impl Sender<'_> {
             None if among.is_empty() => To::Nearest,
             None => To::Among(&among),
         };
-        match self.node.try_send(to, payload) {
-            Ok(call) => {
-                self.sent += 1;
-                self.calls.push((self.sent, call));
-            }
-            Err(Refusal::TooMany { .. }) => return Ok(false),
-            Err(Refusal::NoReceiver | Refusal::Unheard(_)) => {
-                return Err(Failure::broken("the members that it may go to are no longer heard: see `bourdon view`"));
-            }
-            Err(Refusal::TooLarge { limit_bytes }) => {
-                return Err(Failure::unusable(format!(
-                    "a direct message is at most {limit_bytes} bytes long, what one datagram has room for: split it, \
-                         publish it, or raise limits.mtu_bytes"
-                )));
-            }
-            Err(refusal) => return Err(Failure::unusable(refusal)),
-        }
-        self.next = None;
+        let call = self.node.try_send(to, &payload).map_err(|refusal| Failure::unusable(text_of(refusal)))?;
+        self.sent += 1;
+        self.calls.push(Sent { number: self.sent, payload, call });
         Ok(true)
     }
 
     /// Reports the calls that have ended. Returns whether there were any.
     fn report_all(&mut self) -> Result<bool, Failure> {
         let mut ended = Vec::new();
-        self.calls.retain_mut(|(number, call)| {
-            let outcome = call.try_reply();
-            let is_under_way = outcome.is_none();
-            ended.extend(outcome.map(|outcome| (*number, outcome)));
-            is_under_way
-        });
+        for mut sent in std::mem::take(&mut self.calls) {
+            match sent.call.try_reply() {
+                Some(outcome) => ended.push((sent, outcome)),
+                None => self.calls.push(sent),
+            }
+        }
         let any = !ended.is_empty();
-        for (number, outcome) in ended {
-            self.report(number, outcome)?;
+        for (sent, outcome) in ended {
+            self.report(sent, outcome)?;
         }
         Ok(any)
     }
 
-    fn report(&mut self, number: u64, outcome: Result<Reply, RequestError>) -> Result<(), Failure> {
-        let failure = match outcome {
-            Ok(reply) => return self.print(&taken(number, &reply), &taken_object(number, &reply)),
-            Err(failure) => failure,
+    fn report(&mut self, sent: Sent, outcome: Result<Reply, RequestError>) -> Result<(), Failure> {
+        let number = sent.number;
+        let (why, attempts) = match outcome {
+            Ok(reply) => {
+                self.is_heard = true;
+                return self.print(&taken(number, &reply), &taken_object(number, &reply));
+            }
+            Err(RequestError::Refused(Refusal::NoReceiver | Refusal::Unheard(_))) => return self.is_unheard(sent),
+            Err(RequestError::Refused(refusal)) => return Err(Failure::unusable(text_of(refusal))),
+            Err(RequestError::Unanswered { why: Some(why), attempts, .. }) => (why.to_string(), attempts),
+            Err(failure) => (failure.to_string(), 0),
         };
-        let (why, attempts) = match failure {
-            RequestError::Unanswered { why: Some(why), attempts, .. } => (why.to_string(), attempts),
-            failure => (failure.to_string(), 0),
-        };
-        self.failed += 1;
+        (self.is_heard, self.failed) = (true, self.failed + 1);
         let text = format!("message {number} was not taken: {why}");
         eprintln!("bourdon: {text}");
         if !self.args.json {
@@ -217,8 +217,37 @@ impl Sender<'_> {
         self.print(&text, &object)
     }
 
+    /// None of the members that a message may go to has been heard: it is sent again, for a while.
+    fn is_unheard(&mut self, sent: Sent) -> Result<(), Failure> {
+        if self.is_heard {
+            return Err(Failure::broken("the members that it may go to are no longer heard: see `bourdon view`"));
+        }
+        if self.began.elapsed() >= LOOK {
+            let wanted: Vec<String> = self.args.to.iter().chain(&self.args.among).map(u16::to_string).collect();
+            return Err(Failure::unusable(format!(
+                "member {} was not heard within {} s: list the members with `bourdon view`",
+                wanted.join(", "),
+                LOOK.as_secs()
+            )));
+        }
+        (self.next, self.sent) = (Some(sent.payload), self.sent - 1);
+        std::thread::sleep(PAUSE);
+        Ok(())
+    }
+
     fn print(&self, text: &str, object: &Value) -> Result<(), Failure> {
         print(&if self.args.json { format!("{object}\n") } else { format!("{text}\n") })
+    }
+}
+
+/// Why a message is refused, as people read it.
+fn text_of(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::TooLarge { limit_bytes } => format!(
+            "a direct message is at most {limit_bytes} bytes long, what one datagram has room for: split it, publish \
+                 it, or raise limits.mtu_bytes"
+        ),
+        refusal => refusal.to_string(),
     }
 }
 
@@ -244,13 +273,13 @@ fn taken_object(number: u64, reply: &Reply) -> Value {
 }
 
 /// The message given, or the lines of stdin as they come.
-fn messages(args: &Args, node: &ClientNode) -> Receiver<Result<Vec<u8>, Failure>> {
+fn messages(args: &Args, has_read: &Waker) -> Receiver<Result<Vec<u8>, Failure>> {
     let (sender, receiver) = sync_channel(READ_AHEAD);
     if let Some(message) = &args.message {
         let _ = sender.send(Ok(message.clone().into_bytes()));
         return receiver;
     }
-    let waker = node.waker();
+    let waker = has_read.clone();
     std::thread::spawn(move || {
         let mut lines = Messages::new(std::io::stdin().lock(), false, LINE_MAX_BYTES);
         while let Some(line) = lines.next().transpose() {

@@ -3,7 +3,7 @@
 //! A command that prints nothing looks as if it hung. So a wait is reported on stderr after a time in which a command
 //! usually ends, and then at intervals.
 
-use bourdon::GroupState;
+use bourdon::Refusal;
 use std::time::{Duration, Instant};
 
 /// No usual wait is longer: a view change takes less.
@@ -35,11 +35,19 @@ impl Wait {
 }
 
 /// Why the group takes no message.
-pub(crate) fn why(state: GroupState) -> String {
-    match state {
-        GroupState::Formed => format!("{state}, and its member takes no message now"),
-        _ => state.to_string(),
-    }
+pub(crate) fn why(refusal: Option<Refusal>) -> String {
+    let why = match refusal {
+        Some(Refusal::NoReceiver) => "no member has been heard: check that one runs, and the group's name and address",
+        Some(Refusal::Forming { .. }) => {
+            "the group is still forming: its members wait for each other, as `bourdon view` shows; start them all"
+        }
+        Some(Refusal::NoMajority { .. }) => {
+            "the member heard last reaches no majority of its view: restore the others, or stop all members and start \
+                 the group again"
+        }
+        _ => "the group has formed, and its member takes no message now",
+    };
+    why.to_owned()
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use crate::common::{Running, World, bourdon, fails, next, output, run, signal, subscribe};
 use bourdon::id::TopicId;
-use bourdon::{ClientNode, Settings};
+use bourdon::settings::Role;
+use bourdon::{Deadline, Node, Settings, Topic};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::process::ChildStdout;
-use std::time::Duration;
 
 /// Publishes lines, and returns once a majority has them.
 fn publish(place: &[&str], topic: &str, lines: &str) {
@@ -82,13 +82,15 @@ fn a_message_without_a_name_goes_by_its_id_and_patterns_report_what_they_cannot_
     let mut exact = quiet(&["prices", "md.es", "--config", &config, "--count", "1", "--json"]);
     let (mut wild, mut talk) = subscribe(&["prices", "md.*", "--config", &config, "--count", "1"]);
     // An application that publishes by id.
-    let settings = Settings::load(config.as_ref()).expect("it is good");
-    let mut client = ClientNode::open(&settings).expect("it opens");
-    client.publish(TopicId::of("md.es"), b"nameless");
-    while !client.is_idle() {
-        client.poll().expect("the port works");
-        client.wait(Duration::from_millis(10)).expect("the port works");
-    }
+    let mut settings = Settings::load(config.as_ref()).expect("it is good");
+    settings.process.role = Role::Client;
+    let client = Node::open(&settings).expect("it opens");
+    let mut publication = client.publication().expect("there is room");
+    client.join().expect("it begins");
+    let number = publication
+        .publish(&Topic::of_id(TopicId::of("md.es")), b"nameless", Deadline::NEVER)
+        .expect("a member takes it");
+    publication.wait_acknowledged(number, Deadline::NEVER).expect("it is taken");
     publish(&["prices", "--config", &config], "md.nq", "named\n");
     let row: Value = serde_json::from_slice(&output(&mut exact)).expect("one object");
     assert_eq!((&row["payload"], &row["topic"]), (&json!("nameless"), &json!("md.es")));

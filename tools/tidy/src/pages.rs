@@ -108,8 +108,8 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|word| word.contains('_'))
 }
 
-/// Links that lead to no file, in pages and in comments. A page among sources is part of rustdoc, which checks that its
-/// items are there.
+/// Links that lead to no file, in pages and in comments. A page among sources is part of rustdoc, which checks its
+/// links to items.
 pub fn links(tree: &Tree) -> Vec<String> {
     tree.files.iter().flat_map(|file| links_in(tree, file)).collect()
 }

@@ -16,7 +16,7 @@ mod questions;
 
 use bourdon::id::{Rank, TopicId};
 use bourdon::settings::{IdleStrategy, Role};
-use bourdon::{Event, InlineNode, Settings, Topic};
+use bourdon::{Delivery, InlineNode, Settings, Topic};
 use bourdon_wire::records::Heartbeat;
 use bourdon_wire::{Datagram, GroupId, Kind};
 use questions::{KINDS, Target};
@@ -71,11 +71,13 @@ fn settings(address: SocketAddr, rank: Option<u16>, directory: &std::path::Path)
 /// Lets every node do what it has to; a node that is asked for its state gives 100 KB.
 fn poll(nodes: &mut [InlineNode]) -> Result<(), Box<dyn Error>> {
     for node in nodes {
-        let mut is_wanted = false;
-        node.poll(usize::MAX, |delivery| is_wanted |= delivery.event() == Some(Event::SnapshotWanted))?;
-        if is_wanted {
-            node.give_snapshot(&[7; 100_000])?;
-        }
+        let mut request = None;
+        node.poll(usize::MAX, |delivery| {
+            if let Delivery::SnapshotRequest(asked) = delivery {
+                request = Some(asked);
+            }
+        })?;
+        request.map_or(Ok(()), |request| request.give(&[7; 100_000]))?;
     }
     Ok(())
 }

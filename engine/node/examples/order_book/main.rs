@@ -105,28 +105,28 @@ fn replicate(number: &str, address: &str, count: &str, file: Option<&str>) -> Ou
                 Err(refusal) => return Err(refusal.into()),
             }
         }
-        let mut news = Vec::new();
+        let mut failure = Ok(());
         let worked = node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Message(message) => {
                 if let Some(event) = Event::from_bytes(message.payload) {
                     book.apply(event); // here is the place to act outside: the event is uniform
                 }
             }
-            delivery => news.extend(delivery.event()),
-        })?;
-        for event in news {
-            match event {
-                // The state as it is now, between two deliveries, goes to the joiner.
-                bourdon::Event::SnapshotWanted => node.give_snapshot(&book.to_bytes())?,
-                // It replaces whatever this process had; the next delivery follows on it.
-                bourdon::Event::SnapshotReady => {
-                    let state = node.take_snapshot().unwrap_or_default();
-                    book = Book::from_bytes(&state).ok_or("the snapshot is no book")?;
+            // The state as it is now, between two deliveries, goes to the joiner.
+            Delivery::SnapshotRequest(request) => {
+                failure = request.give(&book.to_bytes()).map_err(|why| why.to_string())
+            }
+            // It replaces whatever this process had; the next delivery follows on it.
+            Delivery::Snapshot(state) => match Book::from_bytes(state.bytes()) {
+                Some(restored) => {
+                    book = restored;
                     print(&format!("restored {}", book.events));
                 }
-                _ => {}
-            }
-        }
+                None => failure = Err("the snapshot is no book".to_owned()),
+            },
+            _ => {}
+        })?;
+        failure?;
         if !is_ready && node.is_formed() {
             is_ready = true;
             print("ready");

@@ -94,8 +94,8 @@ pub enum ChannelDetector {
 }
 
 impl Settings {
-    /// The settings of one channel, for a [`InlineNode`](crate::InlineNode), [`Node`](crate::Node) or
-    /// [`ClientNode`](crate::ClientNode): those of a group called `group/channel`.
+    /// The settings of one channel, for a [`Node`](crate::Node) or [`InlineNode`](crate::InlineNode) of it: those of a
+    /// group called `group/channel`.
     ///
     /// # Errors
     /// If there is no such channel.
@@ -130,6 +130,7 @@ impl Settings {
             group.sequencer = place(group.sequencer).unwrap_or(0);
             match place(settings.process.rank) {
                 Some(rank) => settings.process.rank = rank,
+                None if settings.process.role == Role::Client => {}
                 None => (settings.process.role, settings.process.rank) = (Role::Observer, 0),
             }
         }

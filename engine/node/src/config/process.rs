@@ -14,7 +14,6 @@ use std::path::PathBuf;
 /// rank = 0
 /// start = "live"
 /// snapshots = false
-/// requests = false
 /// # state_directory = "/var/lib/bourdon" # default: bourdon in $XDG_STATE_HOME or ~/.local/state
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -34,15 +33,13 @@ pub struct ProcessSettings {
     ///
     /// Default [`Start::Live`]. Each process may have its own.
     pub start: Start,
-    /// Whether the application gives its state to members that join, and takes a member's state when it joins. Without
-    /// it a joiner begins with the messages that follow.
+    /// Whether the application gives its state to members that join, and takes a member's state when it joins
+    /// ([`Delivery::SnapshotRequest`](crate::Delivery::SnapshotRequest)). Without it a joiner begins with the messages
+    /// that follow. At a node with threads a subscription with [`snapshots`](crate::Subscribe::snapshots) has the same
+    /// effect.
     ///
     /// Default `false`. Each process may have its own.
     pub snapshots: bool,
-    /// Whether the application takes [requests](crate::Request). Others are declined at once.
-    ///
-    /// Default `false`. Each process may have its own.
-    pub requests: bool,
     /// The directory where this process stores the highest known birth of the group, one small file for each group's
     /// name and addresses. Where it can't be stored, fencing tokens may repeat if all members restart with clocks set
     /// back.
@@ -62,18 +59,14 @@ pub enum Role {
     Member,
     /// `observer`: it delivers what the members publish, and is in no view.
     Observer,
+    /// `client`: it is in no view, and delivers nothing. It publishes through a member, and sends requests and direct
+    /// messages: a [`Node`](crate::Node) only.
+    Client,
 }
 
 impl Default for ProcessSettings {
     fn default() -> Self {
-        Self {
-            role: Role::Member,
-            rank: 0,
-            start: Start::Live,
-            snapshots: false,
-            requests: false,
-            state_directory: None,
-        }
+        Self { role: Role::Member, rank: 0, start: Start::Live, snapshots: false, state_directory: None }
     }
 }
 
@@ -82,7 +75,7 @@ impl ProcessSettings {
     pub(super) fn check(&self, members: u16) -> Result<(), SettingsError> {
         match self.role {
             Role::Member => in_range("process.rank", self.rank, 0, members - 1),
-            Role::Observer => Ok(()),
+            Role::Observer | Role::Client => Ok(()),
         }
     }
 }

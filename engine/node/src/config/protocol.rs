@@ -40,7 +40,7 @@ impl Settings {
         use bourdon_wire::{GroupId, Rank};
         let role = match self.process.role {
             Role::Member => p::Role::Member(Rank(self.process.rank)),
-            Role::Observer => p::Role::Observer,
+            Role::Observer | Role::Client => p::Role::Observer,
         };
         let limits = &self.limits;
         let mut config = p::Config::new(GroupId::of(&self.group.name), self.group.members, role);

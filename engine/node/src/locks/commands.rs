@@ -45,6 +45,8 @@ pub(crate) enum Route {
     Control(Sender<LockCommand>),
     /// To the thread that polls an inline node.
     Poller(Arc<Queue>),
+    /// Of a client, which has no locks: commands are dropped.
+    Nowhere,
 }
 
 impl Route {
@@ -53,6 +55,7 @@ impl Route {
         match self {
             Self::Control(sender) => sender.send(command),
             Self::Poller(queue) => queue.push(command),
+            Self::Nowhere => {}
         }
     }
 

@@ -9,10 +9,11 @@
 
 use crate::idle::Idler;
 use crate::mailbox::Receiver;
-use crate::threaded::hosted::Hosted;
+use crate::threaded::duty::Duty;
+use crate::threaded::elsewhere::Elsewhere;
 use bourdon_port::{Sleep, Waker};
 use bourdon_ring::signal::{Flag, Sleeper};
-use bourdon_wire::Instant;
+use bourdon_wire::{Instant, MessageName};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::convert::Infallible;
 use std::os::fd::AsFd;
@@ -47,11 +48,11 @@ impl RecentCycles {
 }
 
 /// Sleeps in the ports of all groups, but of those that stand still: they take in nothing that would end the sleep.
-fn sleep_in_all(groups: &mut [Hosted], waker: &Waker, longest: Duration) {
+fn sleep_in_all(groups: &mut [Duty], waker: &Waker, longest: Duration) {
     let mut sleeps = vec![Sleep { readable: waker.as_fd(), longest }];
     let mut may_sleep = true;
-    for group in groups.iter_mut().filter(|group| !group.is_halted) {
-        match group.node.sleeper(longest) {
+    for group in groups.iter_mut().filter(|group| !group.is_halted()) {
+        match group.sleeper(longest) {
             Ok(Some(sleep)) => sleeps.push(sleep),
             Ok(None) => may_sleep = false,
             // No descriptor is left for it, perhaps: a port that is broken reports it when it is used.
@@ -62,17 +63,16 @@ fn sleep_in_all(groups: &mut [Hosted], waker: &Waker, longest: Duration) {
         std::thread::sleep(SHORT_SLEEP); // the kernel has no memory for a list of descriptors
     }
     waker.clear();
-    for group in groups.iter_mut().filter(|group| !group.is_halted) {
-        let ended = group.node.engine.end_sleep();
-        group.failure = group.failure.take().or(ended.err());
-    }
+    groups.iter_mut().filter(|group| !group.is_halted()).for_each(Duty::end_sleep);
 }
 
 /// The agent's state.
 pub(crate) struct Agent {
-    pub(crate) groups: Vec<Hosted>,
+    pub(crate) groups: Vec<Duty>,
     /// Groups that were joined.
-    pub(crate) arrivals: Receiver<Box<Hosted>>,
+    pub(crate) arrivals: Receiver<Duty>,
+    /// What it asks the other agents, and they ask it.
+    pub(crate) elsewhere: Elsewhere,
     /// Rung by publishers, senders of commands, and for a new group.
     pub(crate) sleeper: Sleeper,
     /// Rung by subscribers that made room, while delivery waits for it.
@@ -90,8 +90,10 @@ impl Agent {
         let (mut longest_ns, mut recent) = (0, RecentCycles::default());
         loop {
             while let Some(group) = self.arrivals.take() {
-                self.groups.push(*group);
+                self.groups.push(group);
             }
+            let groups = &self.groups;
+            self.elsewhere.answer(|name| groups.iter().all(|group| group.has_passed(name)));
             if self.groups.is_empty() {
                 woke_at = None;
                 if self.stop.is_set() {
@@ -101,24 +103,27 @@ impl Agent {
                 continue;
             }
             let (mut work_count, mut now) = (0, Instant(0));
-            for group in &mut self.groups {
-                work_count += group.round();
+            for place in 0..self.groups.len() {
+                let (before, rest) = self.groups.split_at_mut(place);
+                let Some((group, behind)) = rest.split_first_mut() else { break };
+                let others = || before.iter().chain(&*behind);
+                let passed = |name: &MessageName| match others().find(|other| other.is_named(name)) {
+                    Some(other) => other.has_passed(name),
+                    None => self.elsewhere.has_passed(name),
+                };
+                work_count += group.round(&passed);
                 now = now.max(group.now());
             }
+            self.elsewhere.note(now);
             if let Some(before) = woke_at.replace(now) {
                 let cycle_ns = now.since(before);
                 longest_ns = longest_ns.max(cycle_ns);
                 let longest_recent_ns = recent.note(now, cycle_ns);
-                for group in &mut self.groups {
-                    group.figures.longest_cycle_ns = longest_ns;
-                    group.figures.longest_recent_cycle_ns = longest_recent_ns;
-                }
+                self.groups.iter_mut().for_each(|group| group.note_cycles(longest_ns, longest_recent_ns));
             }
-            for group in &mut self.groups {
-                group.counters.update(&group.node.engine, &group.figures);
-            }
-            self.groups.extract_if(.., Hosted::is_over).for_each(Hosted::finish);
-            if self.groups.iter().all(|group| group.is_halted) {
+            self.groups.iter_mut().for_each(Duty::update_counters);
+            self.groups.extract_if(.., Duty::is_over).for_each(Duty::finish);
+            if self.groups.iter().all(Duty::is_halted) {
                 std::thread::sleep(SHORT_SLEEP); // for their control thread, whatever the idle strategy
                 continue;
             }
@@ -144,7 +149,8 @@ impl Agent {
             self.gate.lie_down();
         }
         // From here on every thread that adds work sees that it must ring; work added before is seen here.
-        if !self.arrivals.has_values() && !self.groups.iter_mut().any(Hosted::has_news) {
+        let has_values = self.arrivals.has_values() || self.elsewhere.has_values();
+        if !has_values && !self.groups.iter_mut().any(Duty::has_news) {
             self.wait(longest);
         }
         self.gate.get_up();
@@ -152,13 +158,11 @@ impl Agent {
     }
 
     fn wait(&mut self, longest: Duration) {
-        let is_short = |group: &Hosted| group.is_halted || group.closing.has_begun();
-        let longest = if self.groups.iter().any(is_short) { longest.min(SHORT_SLEEP) } else { longest };
-        for group in &mut self.groups {
-            group.figures.sleeps += 1;
-        }
+        let is_short = self.groups.iter().any(Duty::sleeps_shortly);
+        let longest = if is_short { longest.min(SHORT_SLEEP) } else { longest };
+        self.groups.iter_mut().for_each(Duty::note_sleep);
         match &mut self.groups[..] {
-            [only] => only.failure = only.node.wait(longest).err(),
+            [only] => only.wait(longest),
             groups => sleep_in_all(groups, &self.waker, longest),
         }
     }
@@ -166,7 +170,7 @@ impl Agent {
     /// Sleeps without a group, until one is joined or the agent must end.
     fn sleep_alone(&mut self) {
         self.sleeper.lie_down();
-        if !self.arrivals.has_values() && !self.stop.is_set() {
+        if !self.arrivals.has_values() && !self.elsewhere.has_values() && !self.stop.is_set() {
             let _ = poll(&mut [PollFd::new(&self.waker, PollFlags::IN)], None); // interrupted or not: it looks again
             self.waker.clear();
         }

@@ -9,14 +9,15 @@
 
 use super::agent::Agent;
 use super::control::ControlThread;
+use super::duty::Duty;
+use super::elsewhere::{Elsewhere, Question, Ways};
 use super::end::{join, lock};
-use super::hosted::Hosted;
 use crate::config::{IdleStrategy, ThreadSettings};
 use crate::idle::Idler;
 use crate::mailbox::{Sender, mailbox};
 use crate::node_error::Error;
 use crate::placement::{check_cores, place_current_thread};
-use bourdon_port::{Port, Waker};
+use bourdon_port::Waker;
 use bourdon_ring::signal::{Bell, Flag, doorbell};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
@@ -40,7 +41,7 @@ struct Threads {
 #[derive(Debug)]
 struct DataThread {
     thread: Mutex<Option<JoinHandle<()>>>,
-    arrivals: Sender<Box<Hosted>>,
+    arrivals: Sender<Duty>,
     waker: Waker,
     groups: Groups,
     bells: Bells,
@@ -75,9 +76,13 @@ impl Agents {
         settings.core.map_or(Ok(()), |first| check_cores(first, settings.data_agents))?;
         let control = ControlThread::start(settings.idle).map_err(io("starting the control thread"))?;
         let mut threads = Threads { idle: settings.idle, data: Vec::new(), control, stop: Flag::new() };
+        let (ways, mut all) = (Ways::default(), Vec::new());
         for index in 0..settings.data_agents {
-            threads.data.push(DataThread::start(index, settings, &threads.stop)?);
+            let (started, way) = DataThread::start(index, settings, &threads.stop, &ways)?;
+            threads.data.push(started);
+            all.push(way);
         }
+        let _ = ways.set(all); // none was set before
         Ok(Self(Arc::new(threads)))
     }
 
@@ -118,14 +123,19 @@ impl Place {
         !self.thread().has_ended() && !self.control().has_panicked()
     }
 
+    /// Another place at the same data agent.
+    pub(crate) fn beside(&self) -> Self {
+        Self { agents: self.agents.clone(), agent: self.agent }
+    }
+
     /// The threads, for one more group.
     pub(crate) fn agents(&self) -> &Agents {
         &self.agents
     }
 
     /// Hands a group over to the agent; `ended` is set when it has ended.
-    pub(crate) fn run(&self, group: Box<Hosted>, ended: Flag) {
-        let waker = group.node.engine.port().waker();
+    pub(crate) fn run(&self, group: Duty, ended: Flag) {
+        let waker = group.waker();
         self.thread().arrivals.send(group);
         lock(&self.thread().groups).push((ended, waker));
     }
@@ -151,19 +161,26 @@ impl Drop for Threads {
 }
 
 impl DataThread {
-    fn start(index: usize, settings: &ThreadSettings, stop: &Flag) -> Result<Self, Error> {
+    fn start(
+        index: usize,
+        settings: &ThreadSettings,
+        stop: &Flag,
+        ways: &Ways,
+    ) -> Result<(Self, Sender<Question>), Error> {
         let io = |source| Error::Io { doing: "starting a data agent", source };
         let ((sleeper, work), (gate, room), waker) = (doorbell(), doorbell(), Waker::new().map_err(io)?);
         let bells = Bells { work, room };
         let groups = Groups::default();
         let (own, others, mut bell) = (waker.clone(), Arc::clone(&groups), bells.work.clone());
-        let (sender, arrivals) = mailbox(ARRIVALS_MAX, move || {
+        let ring = move || {
             if bell.must_ring() {
                 wake(&own, &others);
             }
-        });
+        };
+        let (sender, arrivals) = mailbox(ARRIVALS_MAX, ring.clone());
+        let (elsewhere, way) = Elsewhere::new(ways, index, ring);
         let stop = stop.clone();
-        let agent = Agent { groups: Vec::new(), arrivals, sleeper, gate, waker: waker.clone(), stop };
+        let agent = Agent { groups: Vec::new(), arrivals, elsewhere, sleeper, gate, waker: waker.clone(), stop };
         let (idler, core) = (Idler::new(settings.idle), settings.core.map(|core| core + index));
         let (placed, placement) = sync_channel(1);
         let name = if index == 0 { "bourdon-data".to_owned() } else { format!("bourdon-data-{index}") };
@@ -178,7 +195,7 @@ impl DataThread {
         let thread = Mutex::new(Some(Builder::new().name(name).spawn(run).map_err(io)?));
         let started = Self { thread, arrivals: sender, waker, groups, bells };
         placement.recv().expect("the thread reports where it runs")?;
-        Ok(started)
+        Ok((started, way))
     }
 
     /// How many groups it runs.

@@ -6,7 +6,6 @@
 //! Invariants: a call that waits makes no system call but its sleep, and asks for the outcome only when it was woken.
 
 use crate::deadline::{Canceller, Deadline, sleep};
-use crate::inline::InlineNode;
 use crate::request::{Call, Completion, Outbound, Outcome, RequestError, Ring};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Commands};
 use crate::threaded::direct::CallCommand;
@@ -16,6 +15,9 @@ use bourdon_protocol::{DirectKind, Refusal};
 use bourdon_ring::signal::{Bell, Sleeper, doorbell};
 use std::sync::Mutex;
 use std::sync::mpsc::TrySendError;
+
+/// The kinds of calls.
+pub(crate) const KINDS: [DirectKind; 2] = [DirectKind::Message, DirectKind::Request(0)];
 
 /// What a thread sleeps on that waits for an outcome.
 struct Waiter {
@@ -39,10 +41,9 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// Of this node; `events` is rung with outcomes that no thread waits for.
-    pub(crate) fn new(node: &InlineNode, commands: Commands, events: Waker, canceller: Canceller) -> Self {
-        let process = node.engine.process();
-        let limits = [DirectKind::Message, DirectKind::Request(0)].map(|kind| process.direct_limit_bytes(kind));
+    /// `limits` are the longest payloads of a message and of a request; `events` is rung with outcomes that no thread
+    /// waits for.
+    pub(crate) fn new(commands: Commands, limits: [usize; 2], events: Waker, canceller: Canceller) -> Self {
         Self { commands, limits, spare: Mutex::new(Vec::new()), events, canceller }
     }
 

@@ -6,9 +6,8 @@
 //! of it.
 
 use crate::deadline::Deadline;
-use crate::inline::InlineNode;
 use crate::mailbox::Sender;
-use crate::request::{Completion, Outbound, Request, RequestError};
+use crate::request::{Calling, Completion, Outbound, Request, RequestError};
 use crate::threaded::outlet::Outlet;
 use bourdon_protocol::{DirectMessage, Refusal, To};
 use bourdon_wire::{Address, Rank};
@@ -56,7 +55,7 @@ impl CallCommand {
     }
 
     /// Begins the call. Gives it back if the protocol has no room for it now.
-    fn begin(self, node: &mut InlineNode) -> Option<Self> {
+    fn begin(self, node: &mut impl Calling) -> Option<Self> {
         let Self { to, payload, is_request, deadline, completion } = self;
         let outbound = Outbound {
             to: match &to {
@@ -100,7 +99,7 @@ impl Post {
     }
 
     /// Begins a call, or queues it behind those that wait.
-    pub(crate) fn call(&mut self, node: &mut InlineNode, command: CallCommand) {
+    pub(crate) fn call(&mut self, node: &mut impl Calling, command: CallCommand) {
         if self.waiting.is_empty() {
             self.waiting.extend(command.begin(node));
         } else if self.waiting.len() < WAITING_MAX {
@@ -111,7 +110,7 @@ impl Post {
     }
 
     /// Moves what there is to the application. Returns how much.
-    pub(crate) fn work(&mut self, node: &mut InlineNode, outlets: &mut [Outlet]) -> usize {
+    pub(crate) fn work(&mut self, node: &mut impl Calling, outlets: &mut [Outlet]) -> usize {
         while let Some(command) = self.waiting.pop_front() {
             if let Some(command) = command.begin(node) {
                 self.waiting.push_front(command);
@@ -121,9 +120,9 @@ impl Post {
         self.collect_messages(node) + self.collect_requests(node, outlets)
     }
 
-    fn collect_messages(&mut self, node: &mut InlineNode) -> usize {
+    fn collect_messages(&mut self, node: &mut impl Calling) -> usize {
         let mut count = 0;
-        while let Some(message) = self.unread.take().or_else(|| node.poll_direct()) {
+        while let Some(message) = self.unread.take().or_else(|| node.next_message()) {
             match self.messages.try_send(message) {
                 Ok(()) => count += 1,
                 Err(TrySendError::Full(message)) => {
@@ -137,7 +136,7 @@ impl Post {
     }
 
     /// Requests go to the first subscription that takes them; without one they are dropped, and so declined.
-    fn collect_requests(&mut self, node: &mut InlineNode, outlets: &mut [Outlet]) -> usize {
+    fn collect_requests(&mut self, node: &mut impl Calling, outlets: &mut [Outlet]) -> usize {
         let mut outlet = outlets.iter_mut().find(|outlet| outlet.takes_requests());
         let mut count = 0;
         while let Some(request) = self.held.take().or_else(|| node.next_request()) {

@@ -7,9 +7,11 @@
 //!
 //! Invariant: every frame that is written can be read back; one that can't is a bug, and panics.
 
+use crate::snapshot::{Snapshot, SnapshotRequest};
 use bourdon_protocol::{Event, Message, Outgoing};
 use bourdon_wire::{
-    ClientId, ClientTag, Epoch, Incarnation, InstanceId, Instant, OrderNumber, Rank, Sequence, TopicId, TopicName,
+    ClientId, ClientTag, Epoch, Incarnation, InstanceId, Instant, MessageName, OrderNumber, Rank, Sequence, TopicId,
+    TopicName,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -22,14 +24,17 @@ pub(crate) const EVENT_TAG: u32 = 1;
 pub(crate) const REQUEST_TAG: u32 = 2;
 
 /// What such a frame stands for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Value {
     Event(Event),
     /// So many messages were skipped here.
     Skipped(u64),
+    SnapshotRequest(SnapshotRequest),
+    Snapshot(Snapshot),
 }
 
-/// The head of each published payload, and of the topic's name if it carries one.
+/// The head of each published payload, and of what goes with it: the topic's name, and the message of another group
+/// that it comes after.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct Published {
@@ -38,8 +43,10 @@ pub(crate) struct Published {
     topic: u16,
     /// Bytes of the name that follows; 0 without a name.
     name_bytes: u16,
+    /// Bytes of the [`MessageName`] that follows the name; 0 without one.
+    after_bytes: u16,
     /// 1 with a time.
-    is_timed: u32,
+    is_timed: u16,
 }
 
 /// Bytes of [`Published`].
@@ -51,23 +58,39 @@ impl Published {
     pub(crate) fn new(outgoing: &Outgoing) -> Self {
         let name_bytes = outgoing.name.as_ref().map_or(0, |name| name.as_str().len()) as u16;
         let (intended_send_ns, is_timed) = outgoing.intended_send_ns.map_or((0, 0), |time_ns| (time_ns, 1));
-        Self { intended_send_ns, topic: outgoing.topic.0, name_bytes, is_timed }
+        let after_bytes = if outgoing.after.is_some() { MessageName::BYTES as u16 } else { 0 };
+        Self { intended_send_ns, topic: outgoing.topic.0, name_bytes, after_bytes, is_timed }
+    }
+
+    /// Writes the front of a frame: what it was made of.
+    #[inline]
+    pub(crate) fn write(&self, outgoing: &Outgoing, frame: &mut [u8]) {
+        let (head, rest) = frame.split_at_mut(PUBLISHED_BYTES);
+        head.copy_from_slice(self.as_bytes());
+        if let Some(name) = &outgoing.name {
+            rest[..self.name_bytes.into()].copy_from_slice(name.as_str().as_bytes());
+        }
+        if let Some(after) = &outgoing.after {
+            rest[self.name_bytes.into()..][..MessageName::BYTES].copy_from_slice(after.as_bytes());
+        }
     }
 
     /// Bytes in front of the payload.
     #[inline]
     pub(crate) fn front_bytes(&self) -> usize {
-        PUBLISHED_BYTES + usize::from(self.name_bytes)
+        PUBLISHED_BYTES + usize::from(self.name_bytes) + usize::from(self.after_bytes)
     }
 
     /// A whole frame, as what was to be published.
     #[inline]
     pub(crate) fn read(frame: &[u8]) -> (Outgoing, &[u8]) {
         let (head, rest) = Self::read_from_prefix(frame).expect("a publication begins with its head");
-        let (name, payload) = split_name(rest, head.name_bytes);
+        let (name, rest) = split_name(rest, head.name_bytes);
         let name = name.map(|name| TopicName::new(name).expect("it was one"));
+        let (after, payload) = rest.split_at(head.after_bytes.into());
+        let after = (head.after_bytes > 0).then(|| MessageName::read_from_bytes(after).expect("it was one"));
         let intended_send_ns = (head.is_timed == 1).then_some(head.intended_send_ns);
-        (Outgoing { topic: TopicId(head.topic), intended_send_ns, client: None, name, after: None }, payload)
+        (Outgoing { topic: TopicId(head.topic), intended_send_ns, client: None, name, after }, payload)
     }
 }
 
@@ -170,6 +193,7 @@ impl Delivered {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bourdon_wire::GroupId;
 
     #[test]
     fn deliveries_come_back_whole() {
@@ -206,13 +230,15 @@ mod tests {
         let name = TopicName::new("md.es").expect("it is one");
         let plain = Outgoing { topic: TopicId(9), ..Outgoing::default() };
         let timed = Outgoing { intended_send_ns: Some(u64::MAX), ..Outgoing::named(name) };
-        for (head, intended) in [(Published::new(&plain), None), (Published::new(&timed), Some(u64::MAX))] {
-            let text = if head.name_bytes > 0 { name.as_str() } else { "" };
-            let frame = [head.as_bytes(), text.as_bytes(), b"bytes"].concat();
-            assert_eq!(head.front_bytes(), frame.len() - 5);
-            let (outgoing, payload) = Published::read(&frame);
-            assert_eq!((outgoing.topic.0, outgoing.intended_send_ns, payload), (head.topic, intended, &b"bytes"[..]));
-            assert_eq!(outgoing.name.is_some(), !text.is_empty());
+        let sender = (Rank(3), Incarnation(1 << 31));
+        let after = Some(MessageName::new(GroupId(7), (InstanceId(1 << 63), Epoch(2)), sender, Sequence(1 << 40)));
+        for outgoing in [plain, timed, Outgoing { after, ..plain }, Outgoing { after, ..timed }] {
+            let head = Published::new(&outgoing);
+            let mut frame = vec![0; head.front_bytes()];
+            head.write(&outgoing, &mut frame);
+            frame.extend_from_slice(b"bytes");
+            let (read, payload) = Published::read(&frame);
+            assert_eq!((format!("{read:?}"), payload), (format!("{outgoing:?}"), &b"bytes"[..]));
         }
     }
 }

@@ -28,8 +28,10 @@ fn code(reason: Refusal) -> (u64, u64) {
         Refusal::Outside => (7, 0),
         Refusal::NoMajority { missing } => (8, missing),
         Refusal::Closed => (9, 0),
+        Refusal::NoReceiver => (10, 0),
+        Refusal::TooMany { limit } => (11, limit as u64),
         // No message is refused for these by a group that could take it later; the ring is full.
-        _ => (10, 0),
+        _ => (12, 0),
     }
 }
 
@@ -45,6 +47,8 @@ fn reason(code: u64, detail: u64) -> Option<Refusal> {
         7 => Refusal::Outside,
         8 => Refusal::NoMajority { missing: detail },
         9 => Refusal::Closed,
+        10 => Refusal::NoReceiver,
+        11 => Refusal::TooMany { limit: detail as usize },
         _ => Refusal::Queue,
     })
 }
@@ -75,7 +79,7 @@ pub(crate) fn is_held_up(cells: &Writer) -> bool {
 /// Whether publishers are refused for this, though their rings have room.
 #[inline]
 fn is_refused(code: u64) -> bool {
-    (6..=9).contains(&code)
+    (6..=10).contains(&code)
 }
 
 /// Why a publisher is refused though its ring has room: an outage, or the end of the node.
@@ -104,6 +108,7 @@ mod tests {
             Refusal::Paced,
             Refusal::ViewChange,
             Refusal::Barrier,
+            Refusal::TooMany { limit: 32 },
         ];
         for reason in waits {
             assert!(!write(&mut writer, Some(reason)) && may_pass(reason) && is_held_up(&writer));
@@ -113,6 +118,7 @@ mod tests {
             Refusal::Forming { missing: 1 << 63 },
             Refusal::Outside,
             Refusal::NoMajority { missing: 5 },
+            Refusal::NoReceiver,
             Refusal::Closed,
         ];
         for reason in refuses {

@@ -24,22 +24,21 @@ use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
 use crate::threaded::direct::Post;
 use crate::threaded::end::{End, lock};
+use crate::threaded::frames::Value;
 use crate::threaded::held_up;
 use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
-use bourdon_protocol::{ControlPlane, DirectMessage, Event, Refusal, Standing, View};
+use bourdon_protocol::{ControlPlane, DirectMessage, Event, Refusal, Satisfied, Standing, View};
 use bourdon_ring::counters as cells;
-use bourdon_wire::{Incarnation, Instant, Sequence};
+use bourdon_wire::{Incarnation, Instant, MessageName, Sequence};
 use std::ops::RangeInclusive;
 use std::sync::mpsc::TrySendError;
 use std::sync::{Arc, Mutex};
 
-/// Runs of dropped messages that are kept for the report of the end.
-const DROPPED_MAX: usize = 1024;
 /// The most messages taken from one publication ring a round, so that one publisher can't starve the network.
-const TAKE_LIMIT: usize = 256;
+pub(crate) const TAKE_LIMIT: usize = 256;
 
 /// Its ends of the mailboxes.
 pub(crate) struct Ends {
@@ -154,7 +153,7 @@ impl Hosted {
 
     /// The group runs from now on. Gives its control plane.
     pub(crate) fn begin(&mut self) -> Box<ControlPlane> {
-        self.node.engine.begin();
+        self.node.engine.begin(self.outlets.iter().any(Outlet::takes_snapshots));
         self.control.begin(self.node.engine.now());
         self.node.engine.release_control()
     }
@@ -180,23 +179,25 @@ impl Hosted {
     // ---- a round --------------------------------------------------------------------------------------------------
 
     /// Runs one round. Returns how much was done.
-    pub(crate) fn round(&mut self) -> usize {
-        self.work().unwrap_or_else(|error| {
+    pub(crate) fn round(&mut self, passed: Satisfied<'_>) -> usize {
+        self.work(passed).unwrap_or_else(|error| {
             self.failure = Some(error);
             1 // it ends
         })
     }
 
-    fn work(&mut self) -> Result<usize, PortError> {
+    fn work(&mut self, passed: Satisfied<'_>) -> Result<usize, PortError> {
         self.figures.rounds += 1;
         if self.halts() {
             return Ok(0);
         }
         let mut work_count = self.take_publications();
+        let was_gated = self.is_gated;
         let limit = self.delivery_limit();
+        work_count += usize::from(was_gated && !self.is_gated); // another group may wait for what has found room
         let (outlets, events, view) = (&mut self.outlets, &mut self.events, &mut self.view);
         let (mut shown, mut dropped) = (false, 0);
-        work_count += self.node.poll(limit, |delivery| {
+        work_count += self.node.poll_after(limit, passed, |delivery| {
             shown = true;
             match delivery {
                 Delivery::Message(message) => {
@@ -213,6 +214,10 @@ impl Hosted {
                     }
                     outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
                 }
+                Delivery::SnapshotRequest(request) => {
+                    hand_snapshot_over(outlets, Value::SnapshotRequest(request));
+                }
+                Delivery::Snapshot(snapshot) => hand_snapshot_over(outlets, Value::Snapshot(snapshot)),
                 other => unreachable!("a node that an agent polls delivers neither skips nor requests: {other:?}"),
             }
         })?;
@@ -312,17 +317,7 @@ impl Hosted {
             let (first, last, refusal) = (*numbers.start(), *numbers.end(), self.refused.take());
             self.figures.publications_dropped += last - first + 1;
             self.report(Event::Dropped { publication, first, last, refusal });
-            self.note_dropped(publication, numbers);
-        }
-    }
-
-    /// Keeps them for the report of the end.
-    fn note_dropped(&mut self, publication: usize, numbers: RangeInclusive<u64>) {
-        let is_full = self.dropped.len() >= DROPPED_MAX; // then the last run covers what lies between as well
-        let mut runs = self.dropped.iter_mut().rev();
-        match runs.find(|(other, _)| *other == publication) {
-            Some((_, run)) if is_full || *run.end() + 1 == *numbers.start() => *run = *run.start()..=*numbers.end(),
-            _ => self.dropped.push((publication, numbers)),
+            close::note_dropped(&mut self.dropped, publication, numbers);
         }
     }
 
@@ -376,6 +371,20 @@ impl Hosted {
         self.is_gated |= room == 0;
         self.figures.gated += u64::from(room == 0);
         room
+    }
+
+    /// Whether a message is of this group.
+    pub(crate) fn is_named(&self, name: &MessageName) -> bool {
+        name.group() == self.node.engine.process().config().group
+    }
+
+    /// Whether no message of another group waits for this one: it has passed here, and none of the subscriptions that
+    /// hold delivery up lacks room for it.
+    pub(crate) fn has_passed(&self, name: &MessageName) -> bool {
+        if !self.is_named(name) {
+            return true;
+        }
+        !self.outlets.iter().any(Outlet::is_behind) && self.node.engine.process().has_passed(name)
     }
 
     // ---- between rounds -------------------------------------------------------------------------------------------
@@ -566,4 +575,10 @@ impl Hosted {
         dropped.sort_by_key(|(publication, numbers)| (*publication, *numbers.start()));
         CloseReport { unacknowledged, dropped, has_left: close::has_left(self.node.engine.process()) }
     }
+}
+
+/// One subscription has to do with snapshots. A request for which there is none, or no room, is dropped: it declines.
+#[cold]
+fn hand_snapshot_over(outlets: &mut [Outlet], value: Value) {
+    outlets.iter_mut().find(|outlet| outlet.takes_snapshots()).map(|outlet| outlet.put_value(value));
 }

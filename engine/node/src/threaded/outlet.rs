@@ -5,6 +5,7 @@
 //! never more than the receive logs held. Any other observer is given how many messages it skipped, at their place. No
 //! subscription loses an event that has its place among the messages, unless it leaves [`VALUES_MAX`] items without
 //! bytes unread, or [`KEPT_MAX`] that did not fit; the count of skipped messages is then carried to the next such item.
+//! A snapshot is never lost while its subscription lives.
 
 use crate::patterns::Filter;
 use crate::request::Request;
@@ -56,6 +57,8 @@ pub(crate) struct Outlet {
     values: SyncSender<Value>,
     /// What the ring had no room for.
     overflow: VecDeque<Kept>,
+    /// It gets requests for snapshots, and snapshots, if no subscription before it does.
+    snapshots: bool,
     /// Messages an observer's ring had no room for.
     pub(crate) overruns: WatermarkWriter,
     /// Wakes the subscriber.
@@ -102,6 +105,7 @@ pub(crate) fn ends(chosen: Chosen) -> std::io::Result<(Outlet, Inlet)> {
         statuses: chosen.events.then_some(Statuses { put: 0, read, missed: 0 }),
         values,
         overflow: VecDeque::new(),
+        snapshots: chosen.snapshots,
         overruns,
         bell,
         waker: waker.clone(),
@@ -128,6 +132,16 @@ impl Outlet {
     #[inline]
     pub(crate) fn wants(&self, message: &Message<'_>) -> bool {
         self.filter.as_ref().is_some_and(|filter| filter.wants(message))
+    }
+
+    /// Whether requests for snapshots, and snapshots, come here: as long as the subscription is there.
+    pub(crate) fn takes_snapshots(&self) -> bool {
+        self.snapshots && !self.is_gone()
+    }
+
+    /// Whether something that holds delivery up has found no room yet.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.keeps_all && !self.overflow.is_empty()
     }
 
     /// Whether the subscription was dropped.
@@ -162,39 +176,55 @@ impl Outlet {
         if self.producer.is_abandoned() {
             self.overflow.clear();
         }
-        let longest_bytes = self.longest_bytes;
-        while let Some(kept) = self.overflow.front() {
-            let staged = match kept {
-                Kept::Message(frame) => match self.producer.try_claim(MESSAGE_TAG, frame.len()) {
+        while let Some(kept) = self.overflow.pop_front() {
+            if let Err(kept) = self.stage_one(kept) {
+                return self.overflow.push_front(kept);
+            }
+        }
+    }
+
+    /// Puts it into the ring, or gives it back.
+    fn stage_one(&mut self, kept: Kept) -> Result<(), Kept> {
+        let value = match kept {
+            Kept::Message(frame) => {
+                return match self.producer.try_claim(MESSAGE_TAG, frame.len()) {
                     Ok(mut claim) => {
-                        claim.copy_from_slice(frame);
+                        claim.copy_from_slice(&frame);
                         claim.stage();
                         self.is_news = true;
-                        true
+                        Ok(())
                     }
-                    Err(ClaimError::Full) => false,
+                    Err(ClaimError::Full) => Err(Kept::Message(frame)),
                     Err(error) => unreachable!("rings are made for the longest message: {error}"),
-                },
-                // Else each message that is skipped would be an item of its own, and fill the ring.
-                Kept::Value(Value::Skipped(_))
-                    if self.producer.free_bytes() < longest_bytes + 2 * spsc::HEADER_BYTES =>
-                {
-                    false
-                }
-                Kept::Value(value) => {
-                    let staged = stage_value(&mut self.producer, &self.values, *value);
-                    self.is_news |= staged == Staged::Done;
-                    if let (Staged::Dropped, Value::Skipped(count)) = (staged, value) {
-                        self.unshown += count;
-                    }
-                    staged != Staged::Full
-                }
-            };
-            if !staged {
-                break;
+                };
             }
-            self.overflow.pop_front();
+            Kept::Value(value) => value,
+        };
+        // Else each message that is skipped would be an item of its own, and fill the ring.
+        if matches!(value, Value::Skipped(_))
+            && self.producer.free_bytes() < self.longest_bytes + 2 * spsc::HEADER_BYTES
+        {
+            return Err(Kept::Value(value));
         }
+        match self.stage_value(value) {
+            Err(Unstaged::Full(value) | Unstaged::Dropped(value @ Value::Snapshot(_))) => Err(Kept::Value(value)),
+            Err(Unstaged::Dropped(Value::Skipped(count))) => {
+                self.unshown += count;
+                Ok(())
+            }
+            Err(Unstaged::Dropped(_)) | Ok(()) => Ok(()),
+        }
+    }
+
+    /// Stages a frame that stands for a value, and sends the value.
+    fn stage_value(&mut self, value: Value) -> Result<(), Unstaged> {
+        let Ok(claim) = self.producer.try_claim(EVENT_TAG, 0) else { return Err(Unstaged::Full(value)) };
+        if let Err(TrySendError::Full(value)) = self.values.try_send(value) {
+            return Err(Unstaged::Dropped(value));
+        }
+        claim.stage(); // once the subscription is gone, its frames are read by none
+        self.is_news = true;
+        Ok(())
     }
 
     /// How many messages fit for sure, if none is longer than the longest so far.
@@ -252,7 +282,7 @@ impl Outlet {
     #[cold]
     pub(crate) fn put_event(&mut self, event: Event) -> bool {
         if event.is_ordered() {
-            return self.put_at_its_place(event);
+            return self.put_value(Value::Event(event));
         }
         self.put_missed();
         let Some(statuses) = &mut self.statuses else { return true };
@@ -261,7 +291,7 @@ impl Outlet {
             return false;
         }
         statuses.put += 1;
-        self.put_at_its_place(event)
+        self.put_value(Value::Event(event))
     }
 
     /// A subscriber that has read all events that were kept gets the number of those that were not.
@@ -270,30 +300,29 @@ impl Outlet {
         let count = std::mem::take(&mut statuses.missed);
         if count > 0 {
             statuses.put += 1;
-            self.put_at_its_place(Event::Missed { count });
+            self.put_value(Value::Event(Event::Missed { count }));
         }
     }
 
-    fn put_at_its_place(&mut self, event: Event) -> bool {
+    /// Puts a value at its place behind the messages so far, whatever the filter. Returns whether it could be kept.
+    pub(crate) fn put_value(&mut self, mut value: Value) -> bool {
         self.stage_kept();
-        let value = Value::Event(event);
         if self.producer.is_abandoned() {
             return true;
         }
         if self.overflow.is_empty() {
-            match stage_value(&mut self.producer, &self.values, value) {
-                Staged::Full => {}
-                staged => {
-                    self.is_news |= staged == Staged::Done;
-                    return staged == Staged::Done;
-                }
-            }
+            value = match self.stage_value(value) {
+                Ok(()) => return true,
+                Err(Unstaged::Full(value) | Unstaged::Dropped(value @ Value::Snapshot(_))) => value,
+                Err(Unstaged::Dropped(_)) => return false,
+            };
         }
         let kept = self.overflow.iter().filter(|kept| matches!(kept, Kept::Value(_))).count();
-        if kept < KEPT_MAX {
+        let keeps = kept < KEPT_MAX || matches!(value, Value::Snapshot(_));
+        if keeps {
             self.overflow.push_back(Kept::Value(value));
         }
-        kept < KEPT_MAX
+        keeps
     }
 
     /// Whether requests come here: as long as the subscription is there.
@@ -333,26 +362,13 @@ impl Outlet {
     }
 }
 
-/// Stages a frame that stands for a value, and sends the value.
-fn stage_value(producer: &mut spsc::Producer, values: &SyncSender<Value>, value: Value) -> Staged {
-    let Ok(claim) = producer.try_claim(EVENT_TAG, 0) else { return Staged::Full };
-    match values.try_send(value) {
-        Err(TrySendError::Full(_)) => Staged::Dropped,
-        _ => {
-            claim.stage(); // once the subscription is gone, its frames are read by none
-            Staged::Done
-        }
-    }
-}
-
-/// What became of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Staged {
-    Done,
+/// A value that was not put into the ring.
+#[derive(Debug)]
+enum Unstaged {
     /// The ring has no room for it now.
-    Full,
+    Full(Value),
     /// The subscription has left so many unread that this one is lost.
-    Dropped,
+    Dropped(Value),
 }
 
 #[cfg(test)]
@@ -365,6 +381,7 @@ mod tests {
             filter: Some(Filter::default()),
             keeps_all: false,
             events: true,
+            snapshots: true,
             requests: false,
             ring_bytes: 1 << 16,
         };

@@ -11,7 +11,7 @@
 use crate::claim::{Claim, Space};
 use crate::deadline::{Deadline, sleep};
 use crate::threaded::claim::RingClaim;
-use crate::threaded::frames::{PUBLISHED_BYTES, Published};
+use crate::threaded::frames::Published;
 use crate::threaded::handles::Agent;
 use crate::threaded::held_up;
 use crate::topic::{Payload, Topic};
@@ -22,7 +22,6 @@ use bourdon_ring::spsc;
 use bourdon_wire::TopicName;
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
-use zerocopy::IntoBytes;
 
 /// Why a message is not acknowledged. It may be delivered all the same, unless it was dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -88,16 +87,45 @@ pub(crate) struct PublisherEnd {
 /// - at `uniform` and `stable`: it was delivered here, which takes that a quorum (every member) holds it and all that
 ///   comes before it; so it is delivered even if all processes crash that have delivered it by now.
 ///
+/// Of a client, and of an observer, which publishes as one: a member has answered that a quorum of its view holds it.
+///
 /// A publication that is dropped still sends what it accepted.
 pub struct Publication {
     end: PublisherEnd,
     agent: Agent,
-    /// None at an observer.
-    max_message_bytes: Option<usize>,
+    limits: Limits,
     /// How many messages were committed.
     published: u64,
     /// Numbers that were dropped.
     lost: Vec<RangeInclusive<u64>>,
+}
+
+/// What can be published.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The longest message; of a client, with its topic's name.
+    pub(crate) message_bytes: usize,
+    /// A client's messages carry nothing but their topic.
+    pub(crate) is_client: bool,
+}
+
+impl Limits {
+    /// Why this can't be published, now or ever.
+    #[inline]
+    fn check(self, outgoing: &Outgoing, payload_bytes: usize) -> Result<(), Refusal> {
+        let limit_bytes = if self.is_client { self.of_client(outgoing)? } else { self.message_bytes };
+        if payload_bytes > limit_bytes { Err(Refusal::TooLarge { limit_bytes }) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn of_client(self, outgoing: &Outgoing) -> Result<usize, Refusal> {
+        let setting = match outgoing {
+            Outgoing { after: Some(_), .. } => "Topic::after",
+            Outgoing { intended_send_ns: Some(_), .. } => "Topic::sent_at_ns",
+            _ => return Ok(self.message_bytes - outgoing.name.as_ref().map_or(0, TopicName::wire_bytes)),
+        };
+        Err(Refusal::Unsupported { setting })
+    }
 }
 
 /// Why a message is refused though its ring has room.
@@ -110,8 +138,8 @@ fn refusal(producer: &spsc::Producer, agent: &Agent) -> Option<Refusal> {
 const LOST_MAX: usize = 1024;
 
 impl Publication {
-    pub(crate) fn new(end: PublisherEnd, agent: Agent, max_message_bytes: Option<usize>) -> Self {
-        Self { end, agent, max_message_bytes, published: 0, lost: Vec::new() }
+    pub(crate) fn new(end: PublisherEnd, agent: Agent, limits: Limits) -> Self {
+        Self { end, agent, limits, published: 0, lost: Vec::new() }
     }
 
     /// Publishes a message: copies it into the ring to the data agent. Returns its number.
@@ -190,21 +218,14 @@ impl Publication {
 
     #[inline]
     fn claim(&mut self, outgoing: &Outgoing, payload_bytes: usize) -> Result<RingClaim<'_>, Refusal> {
-        let Some(limit_bytes) = self.max_message_bytes else {
-            return Err(Refusal::Role);
-        };
-        if payload_bytes > limit_bytes {
-            return Err(Refusal::TooLarge { limit_bytes });
-        }
+        self.limits.check(outgoing, payload_bytes)?;
         if let Some(refusal) = refusal(&self.end.producer, &self.agent) {
             return Err(refusal);
         }
         let head = Published::new(outgoing);
         match self.end.producer.try_claim(0, head.front_bytes() + payload_bytes) {
             Ok(mut ring) => {
-                ring[..PUBLISHED_BYTES].copy_from_slice(head.as_bytes());
-                let name = outgoing.name.as_ref().map_or("", TopicName::as_str);
-                ring[PUBLISHED_BYTES..head.front_bytes()].copy_from_slice(name.as_bytes());
+                head.write(outgoing, &mut ring);
                 let agent = &mut self.agent;
                 let (bell, waker, published) = (&mut agent.work, &agent.waker, &mut self.published);
                 Ok(RingClaim { ring, head, bell, waker, published })

@@ -98,6 +98,8 @@ fn delivery<'a>(
             Delivery::Event(event)
         }
         Value::Skipped(count) => Delivery::Skipped(count),
+        Value::SnapshotRequest(request) => Delivery::SnapshotRequest(request),
+        Value::Snapshot(snapshot) => Delivery::Snapshot(snapshot),
     }
 }
 

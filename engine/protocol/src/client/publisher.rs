@@ -18,7 +18,8 @@
 
 use super::roster::is_formed;
 use super::{ClientEvent, GroupState};
-use crate::control::clients::{QUIET_NS, UNDER_WAY_MAX};
+use crate::control::clients::{CLIENTS_MAX, QUIET_NS, UNDER_WAY_MAX};
+use crate::refusal::Refusal;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, refusals, request_flags};
@@ -29,7 +30,7 @@ use bourdon_wire::{
 use zerocopy::IntoBytes;
 
 /// Requests under way at once: enough to cover a round trip of parked processes, few enough for any socket buffer.
-const WINDOW: usize = 32;
+pub(super) const WINDOW: usize = 32;
 /// How long a client waits for a reply before it sends again.
 const RETRY_NS: u64 = 20_000_000;
 /// Events the application has not fetched: twice what a full window can cause.
@@ -38,8 +39,10 @@ const EVENTS_MAX: usize = 2 * WINDOW;
 const SWITCH_AFTER_NS: u64 = 200_000_000;
 /// Instances that a client remembers to have left: more than restarts of a group that any network delays answers over.
 const LEFT_MAX: usize = 8;
-/// How long without any reply before the application gets an event.
+/// How long without any reply before the application gets an event, and messages are refused.
 const GIVE_UP_NS: u64 = 5_000_000_000;
+/// For how long the heartbeat of a member that reaches a majority counts for the group: other members may hear none.
+const FORMED_NS: u64 = 300_000_000;
 
 // A member keeps twice what a client has pending, and a pending message's place fits its field.
 const _: () = assert!(UNDER_WAY_MAX == 2 * WINDOW && WINDOW <= u16::MAX as usize);
@@ -65,6 +68,10 @@ pub(super) struct Publisher {
     reply_to: Address,
     member: Option<Address>,
     state: GroupState,
+    /// When a member was heard last that is in a view and hears a majority of it.
+    formed_at: Option<Instant>,
+    /// Why no member takes messages, until one does.
+    trouble: Option<Refusal>,
     /// Whether it has replied.
     is_proven: bool,
     /// A heartbeat of it came since the last request without a message.
@@ -101,6 +108,8 @@ impl Publisher {
             reply_to,
             member: None,
             state: GroupState::Unheard,
+            formed_at: None,
+            trouble: None,
             is_proven: false,
             may_greet: false,
             other: None,
@@ -122,6 +131,18 @@ impl Publisher {
     /// Whether the client can take another message now.
     pub(super) fn has_room(&self) -> bool {
         self.pending.len() < WINDOW
+    }
+
+    /// Why no message is published now, however many are under way: no member takes any, as far as is known.
+    pub(super) fn unavailable(&self, now: Instant) -> Option<Refusal> {
+        let is_formed = self.formed_at.is_some_and(|at| now.since(at) < FORMED_NS);
+        self.trouble.or(match self.state {
+            _ if is_formed => None,
+            GroupState::Unheard => Some(Refusal::NoReceiver),
+            GroupState::Forming => Some(Refusal::Forming { missing: 0 }),
+            GroupState::NoMajority => Some(Refusal::NoMajority { missing: 0 }),
+            GroupState::Formed => None, // its members are silent for a moment
+        })
     }
 
     /// Whether members have taken everything published.
@@ -165,6 +186,9 @@ impl Publisher {
             (self.heard_at, self.silent_since, self.retry_at) = (now, now, now);
         }
         self.state = GroupState::of(heartbeat);
+        if self.state == GroupState::Formed {
+            self.formed_at = Some(now);
+        }
         self.may_greet |= self.member == Some(heartbeat.address);
         if is_formed(heartbeat) && heartbeat.address.is_reachable() && self.member != Some(heartbeat.address) {
             self.other = Some(heartbeat.address);
@@ -186,6 +210,7 @@ impl Publisher {
             return;
         }
         (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
+        self.trouble = None;
         let taken = Sequence(answer.taken.get()).since(self.first).min(self.sent as u64);
         let last = self.pending.drain(..taken as usize).rposition(|pending| !pending.skipped);
         self.last_taken = last.map(|last| self.first + last as u64).or(self.last_taken);
@@ -198,7 +223,10 @@ impl Publisher {
         }
         match answer.refusal.get() {
             refusals::TOO_LARGE if answer.taken.get() == self.first.0 => self.skip_first(),
-            refusals::TOO_MANY_CLIENTS => self.event(ClientEvent::TooManyClients),
+            refusals::TOO_MANY_CLIENTS => {
+                self.trouble = Some(Refusal::TooMany { limit: CLIENTS_MAX });
+                self.event(ClientEvent::TooManyClients);
+            }
             _ => {}
         }
     }
@@ -249,6 +277,7 @@ impl Publisher {
             }
             (self.sent, self.retry_at) = (0, now + RETRY_NS);
             if now.since(self.heard_at) >= GIVE_UP_NS {
+                self.trouble = Some(Refusal::NoReceiver);
                 self.event(ClientEvent::NoAnswer);
                 self.heard_at = now;
                 self.left.clear(); // any group is better than none

@@ -26,7 +26,7 @@ use alloc::vec::Vec;
 use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Rank, Sequence};
 
 /// How many clients one member serves: few enough for a linear search.
-const CLIENTS_MAX: usize = 1024;
+pub(crate) const CLIENTS_MAX: usize = 1024;
 /// Messages of one client that were published here and that no quorum holds yet; twice what a client has pending.
 pub(crate) const UNDER_WAY_MAX: usize = 64;
 /// Runs of one client's messages delivered beyond what is missing. Each gap is a message that some member has published

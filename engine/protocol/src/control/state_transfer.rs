@@ -6,6 +6,10 @@
 //! stream, the next order number, each client's watermark. The joiner takes the state, resumes every stream at that
 //! position and receives what follows like any observer; nothing in between is missing or comes twice.
 //!
+//! The application may give its state later, after more deliveries: an application on another thread reads behind the
+//! protocol. So the position, and the table of locks, are taken when the application is asked, at a place between two
+//! deliveries; the state must be the one at that place, whenever it comes. What comes for another place is discarded.
+//!
 //! The snapshot is pulled in parts, a few at a time, so that a slow joiner delays no other process and requests a lost
 //! part again; if a donor falls silent, the next donor replaces it and the transfer starts from the beginning.
 //!
@@ -26,8 +30,10 @@ use bourdon_wire::{Address, Instant, MTU_DEFAULT_BYTES, Rank};
 pub(crate) const PARTS_AHEAD: u32 = 32;
 /// How long a joiner waits before it asks again.
 const RETRY_NS: u64 = 20_000_000;
-/// How often it asks before it turns to another donor: the donor's application may need time.
+/// How often it asks a silent donor before it turns to another.
 const RETRIES: u32 = 100;
+/// How often it asks a donor that replies that its application is still at work: half a minute.
+const WAITS: u32 = 1_500;
 /// A snapshot that no joiner has asked about for so long is dropped.
 const IDLE_NS: u64 = 5_000_000_000;
 /// A position that was not asked about for so long is replaced by another joiner's.
@@ -38,13 +44,29 @@ pub(crate) const POSITION_IDLE_NS: u64 = 100_000_000;
 const _: () = assert!(PARTS_AHEAD as usize * MTU_DEFAULT_BYTES < 64 << 10);
 const _: () = assert!(RETRY_NS * (RETRIES as u64) < IDLE_NS && RETRY_NS < POSITION_IDLE_NS);
 
-/// A snapshot that lacks the table of locks.
+/// A snapshot that was begun at a place of the order; the application's state there goes with it, whenever that comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotTicket(pub(crate) u64);
+
+/// What an application answers when it is asked for its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SnapshotAnswer {
+    /// Its state at the place of the ticket.
+    State(Vec<u8>),
+    /// Its state is longer than `max_snapshot_bytes`.
+    TooLarge,
+    /// It gives none: the joiner takes another donor.
+    Declined,
+}
+
+/// A snapshot that lacks the application's state, the table of locks, or both.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
-    /// Comes back with the table.
-    pub(crate) ticket: u64,
+    /// Comes back with the state and with the table.
+    pub(crate) ticket: SnapshotTicket,
     pub(crate) position: Position,
-    pub(crate) state: Vec<u8>,
+    pub(crate) state: Option<Vec<u8>>,
+    pub(crate) table: Option<Vec<u8>>,
 }
 
 /// A snapshot that this process sends.
@@ -52,7 +74,7 @@ pub(crate) struct Unfinished {
 pub(crate) struct Donor {
     pub(crate) ticket: u32,
     pub(crate) reply_to: Address,
-    /// What the application has given, while the table of locks is awaited that belongs to it.
+    /// What was begun, while the application's state or the table of locks is awaited that belongs to it.
     pub(crate) unfinished: Option<Unfinished>,
     /// Position and state.
     pub(crate) bytes: Option<Vec<u8>>,
@@ -70,13 +92,18 @@ impl Donor {
         now.since(self.asked_at) >= IDLE_NS
     }
 
-    /// Takes the table that was awaited with this ticket; returns whether the snapshot is complete by that.
-    pub(crate) fn complete(&mut self, ticket: u64, table: &[u8]) -> bool {
-        let Some(Unfinished { position, state, .. }) = self.unfinished.take_if(|it| it.ticket == ticket) else {
-            return false;
-        };
+    /// What was begun with this ticket and lacks something.
+    pub(crate) fn unfinished(&mut self, ticket: SnapshotTicket) -> Option<&mut Unfinished> {
+        self.unfinished.as_mut().filter(|unfinished| unfinished.ticket == ticket)
+    }
+
+    /// Whether nothing is lacking from now on of what was begun.
+    pub(crate) fn completes(&mut self) -> bool {
+        let is_whole = |it: &mut Unfinished| it.state.is_some() && it.table.is_some();
+        let whole = self.unfinished.take_if(is_whole);
+        let Some(Unfinished { position, state: Some(state), table: Some(table), .. }) = whole else { return false };
         let mut bytes = Vec::with_capacity(state.len() + table.len() + 256);
-        Position { locks: table.to_vec(), ..position }.write(&mut bytes);
+        Position { locks: table, ..position }.write(&mut bytes);
         bytes.extend_from_slice(&state);
         self.give(bytes);
         true
@@ -104,6 +131,8 @@ pub(crate) struct SnapshotFetch {
     pub(crate) donor: Rank,
     pub(crate) due: Instant,
     tries: u32,
+    /// Replies that the snapshot is being made.
+    waits: u32,
     part_bytes: usize,
     total_bytes: usize,
     checksum: u32,
@@ -137,6 +166,7 @@ impl SnapshotFetch {
             donor,
             due: now,
             tries: 0,
+            waits: 0,
             part_bytes: 0,
             total_bytes: 0,
             checksum: 0,
@@ -163,7 +193,8 @@ impl SnapshotFetch {
         Some((self.first_missing as u32, self.under_way))
     }
 
-    /// Receives a part: its number, its bytes, and the length that it gives for the whole.
+    /// Receives a part: its number, its bytes, and the length that it gives for the whole; a length of 0 means that the
+    /// snapshot is being made.
     pub(crate) fn take(
         &mut self,
         now: Instant,
@@ -176,7 +207,12 @@ impl SnapshotFetch {
             return Taken::TooLarge(total);
         }
         if self.total_bytes == 0 {
-            if part_bytes == 0 || total == 0 {
+            if part_bytes == 0 {
+                return Taken::Nothing;
+            }
+            if total == 0 {
+                self.waits += 1;
+                self.tries = if self.waits < WAITS { 0 } else { self.tries };
                 return Taken::Nothing;
             }
             (self.total_bytes, self.part_bytes, self.checksum) = (total as usize, part_bytes as usize, checksum);

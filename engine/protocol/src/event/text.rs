@@ -40,8 +40,6 @@ impl Event {
             Self::Gap { .. } => "gap",
             Self::Retracted { .. } => "retracted",
             Self::Synced { .. } => "synced",
-            Self::SnapshotWanted => "snapshot_wanted",
-            Self::SnapshotReady => "snapshot_ready",
             Self::SnapshotTooLarge { .. } => "snapshot_too_large",
             Self::IdentityConflict(_) => "identity_conflict",
             Self::RankClaimed(_) => "rank_claimed",
@@ -241,8 +239,6 @@ impl Display for Event {
                 )
             }
             Event::Synced { phase, .. } => write!(f, "barrier {phase} is complete"),
-            Event::SnapshotWanted => f.write_str("a joiner requests the application's state"),
-            Event::SnapshotReady => f.write_str("the application's state at another member has come"),
             Event::GateEnded(_) | Event::GateDropped(_) => write_gate(f, self),
             Event::Waiting(waiting) => waiting.fmt(f),
             Event::Reached(reach) => reach.fmt(f),
@@ -296,8 +292,6 @@ mod tests {
             Event::Gap { sender: rank, from, to },
             Event::Retracted { sender: rank, from, to },
             Event::Synced { phase: 3, asked: true },
-            Event::SnapshotWanted,
-            Event::SnapshotReady,
             Event::SnapshotTooLarge { bytes: 1 << 40, limit_bytes: 7 },
             Event::Restarted { rank, incarnation: Incarnation(77) },
             Event::OtherVersion(9),

@@ -106,11 +106,6 @@ impl Context {
         self.events.len()
     }
 
-    /// Whether this event waits.
-    pub(super) fn is_waiting(&self, event: &Event) -> bool {
-        self.events.contains(event)
-    }
-
     /// The group's time.
     #[inline]
     pub(super) fn wall(&self, now: Instant) -> u64 {

@@ -2,12 +2,13 @@
 
 use super::{Process, Standing};
 use crate::config::{Role, Start};
-use crate::control::state_transfer::{Donor, PARTS_AHEAD, POSITION_IDLE_NS, SnapshotFetch, Taken, Unfinished};
+use crate::control::state_transfer::{
+    Donor, PARTS_AHEAD, POSITION_IDLE_NS, SnapshotAnswer, SnapshotFetch, SnapshotTicket, Taken, Unfinished,
+};
 use crate::counters::Counter;
 use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
-use crate::refusal::Refusal;
 use crate::values::position::Position;
 use crate::view::{Beginning, View};
 use alloc::vec::Vec;
@@ -19,6 +20,8 @@ use zerocopy::IntoBytes;
 #[derive(Debug, Default)]
 pub(super) struct Transfer {
     donor: Option<Donor>,
+    /// The donor wants the application's state.
+    is_wanted: bool,
     /// A position that is too long for one part, while it is being sent.
     position: Option<Donor>,
     fetch: Option<SnapshotFetch>,
@@ -37,6 +40,12 @@ impl Transfer {
     #[inline]
     pub(super) fn holds_back(&self) -> bool {
         self.arrived.is_some()
+    }
+
+    /// Whether a snapshot has come for the application, or the application is to be asked for one.
+    #[inline]
+    pub(super) fn is_due(&self) -> bool {
+        self.is_wanted || self.arrived.is_some()
     }
 
     pub(super) fn is_asking(&self) -> bool {
@@ -61,7 +70,7 @@ impl Transfer {
 
     /// A process that is not a member gives no snapshot.
     pub(super) fn removed(&mut self) {
-        (self.donor, self.position) = (None, None);
+        (self.donor, self.position, self.is_wanted) = (None, None, false);
     }
 
     /// A view is lost; notes how far this process had come in it.
@@ -76,8 +85,8 @@ impl Transfer {
 
     pub(super) fn held_bytes(&self) -> usize {
         let made = |donor: &Donor| {
-            let unfinished = donor.unfinished.as_ref().map_or(0, |it| it.state.len());
-            donor.bytes.as_ref().map_or(unfinished, Vec::len)
+            let state = donor.unfinished.as_ref().and_then(|unfinished| unfinished.state.as_ref());
+            donor.bytes.as_ref().or(state).map_or(0, Vec::len)
         };
         let made = self.donor.iter().chain(&self.position).map(made).sum::<usize>();
         made + self.fetch.as_ref().map_or(0, SnapshotFetch::held_bytes) + self.arrived.as_ref().map_or(0, Vec::len)
@@ -87,38 +96,64 @@ impl Transfer {
 impl Process {
     // ---- the donor ------------------------------------------------------------------------------------------------
 
-    /// Gives the application's state, as it is after everything delivered so far, to the process that waits for it; in
-    /// answer to [`Event::SnapshotWanted`]. This is impossible in the middle of a message of several datagrams or of a
-    /// view change: then the event comes again.
-    ///
-    /// # Errors
-    /// If it is longer than `max_snapshot_bytes`: the joiner is notified, and can't join.
-    pub fn give_snapshot(&mut self, now: Instant, state: &[u8]) -> Result<(), Refusal> {
-        let limit_bytes = self.cx.config.limits.max_snapshot_bytes;
-        if self.standing() != Standing::Member {
-            self.transfer.donor = None; // this process was removed since the request
+    /// Begins a snapshot for a joiner, if one waits and this is a place at which the application can be asked for its
+    /// state: what was delivered so far is in that state, and nothing that is delivered later. None in the middle of a
+    /// message of several datagrams or of a view change, and while an event waits that has its place here: then the
+    /// joiner asks again.
+    pub fn begin_snapshot(&mut self, now: Instant) -> Option<SnapshotTicket> {
+        if !core::mem::take(&mut self.transfer.is_wanted) || self.cx.has_ordered() {
+            return None;
         }
-        let Some(donor) = self.transfer.donor.as_mut().filter(|donor| donor.bytes.is_none()) else { return Ok(()) };
-        let (ticket, reply_to) = (donor.ticket, donor.reply_to);
-        if state.len() > limit_bytes {
-            self.transfer.donor = None;
-            self.answer_transfer(now, reply_to, transfer_steps::TOO_LARGE, ticket, limit_bytes as u64);
-            return Err(Refusal::TooLarge { limit_bytes });
-        }
-        let Some(mut position) = self.position() else {
-            self.transfer.donor = None; // the joiner asks again
-            return Ok(());
-        };
-        if self.cx.config.mutant == Some(Mutant::SnapshotAhead) {
-            position.streams.iter_mut().for_each(|stream| stream.sequence = stream.sequence.next());
-            position.order = position.order.next();
-        }
-        let unfinished = Unfinished { ticket: self.want_table(), position, state: state.to_vec() };
-        if let Some(donor) = &mut self.transfer.donor {
-            donor.unfinished = Some(unfinished);
-        }
+        let unfinished = self.begin_unfinished(None)?;
+        let ticket = unfinished.ticket;
+        self.transfer.donor.as_mut()?.unfinished = Some(unfinished);
         self.pass_reports(now);
-        Ok(())
+        Some(ticket)
+    }
+
+    /// Takes the application's answer to a snapshot that was begun, at any time later. What comes after the view has
+    /// changed, or for a joiner that is gone, is discarded: the joiner asks again.
+    pub fn finish_snapshot(&mut self, now: Instant, ticket: SnapshotTicket, answer: SnapshotAnswer) {
+        let position_now = (self.cx.config.mutant == Some(Mutant::PositionAtAnswer)).then(|| self.position());
+        let limit_bytes = self.cx.config.limits.max_snapshot_bytes;
+        let (epoch, mutant) = (self.data.view.epoch, self.cx.config.mutant);
+        let Some(donor) = &mut self.transfer.donor else { return };
+        let (reply_to, asked) = (donor.reply_to, donor.ticket);
+        let Some(unfinished) = donor.unfinished(ticket).filter(|unfinished| unfinished.position.epoch == epoch) else {
+            return;
+        };
+        let step = match answer {
+            SnapshotAnswer::State(state) if state.len() <= limit_bytes => {
+                if let Some(position) = position_now.flatten() {
+                    unfinished.position = position;
+                }
+                if mutant == Some(Mutant::SnapshotAhead) {
+                    unfinished.position.streams.iter_mut().for_each(|place| place.sequence = place.sequence.next());
+                    unfinished.position.order = unfinished.position.order.next();
+                }
+                unfinished.state = Some(state);
+                return self.serve_if_whole(now);
+            }
+            SnapshotAnswer::State(_) | SnapshotAnswer::TooLarge => transfer_steps::TOO_LARGE,
+            SnapshotAnswer::Declined => transfer_steps::REFUSE,
+        };
+        self.transfer.donor = None;
+        self.answer_transfer(now, reply_to, step, asked, limit_bytes as u64);
+    }
+
+    /// A position here and now, for a snapshot with this state, or with one that comes later.
+    fn begin_unfinished(&mut self, state: Option<Vec<u8>>) -> Option<Unfinished> {
+        let position = self.position()?;
+        Some(Unfinished { ticket: SnapshotTicket(self.want_table()), position, state, table: None })
+    }
+
+    /// Sends the first part of the snapshot, if it is whole by now.
+    fn serve_if_whole(&mut self, now: Instant) {
+        let Some(mut donor) = self.transfer.donor.take() else { return };
+        if donor.completes() {
+            self.send_parts(now, &donor, 0, 1);
+        }
+        self.transfer.donor = Some(donor);
     }
 
     /// Exactly what has been delivered, clients' messages included. The table of locks is the coordinator's, and is
@@ -130,14 +165,14 @@ impl Process {
 
     /// The coordinator gives the table that a snapshot or a position waits for.
     pub(super) fn on_table(&mut self, now: Instant, ticket: u64, table: &[u8]) {
-        if let Some(mut donor) = self.transfer.donor.take() {
-            if donor.complete(ticket, table) {
-                self.send_parts(now, &donor, 0, 1);
-            }
-            self.transfer.donor = Some(donor);
+        let ticket = SnapshotTicket(ticket);
+        if let Some(unfinished) = self.transfer.donor.as_mut().and_then(|donor| donor.unfinished(ticket)) {
+            unfinished.table = Some(table.to_vec());
+            self.serve_if_whole(now);
         }
         if let Some(mut served) = self.transfer.position.take() {
-            if served.complete(ticket, table) {
+            served.unfinished(ticket).into_iter().for_each(|unfinished| unfinished.table = Some(table.to_vec()));
+            if served.completes() {
                 self.send_parts(now, &served, 0, 1);
             }
             self.keep_position(served);
@@ -181,12 +216,8 @@ impl Process {
         if let Some(donor) = self.transfer.donor.as_mut().filter(|donor| matches(donor)) {
             donor.asked_at = now;
             let (part, count) = (record.part.get(), record.count.get().clamp(1, PARTS_AHEAD));
-            let epoch = self.data.view.epoch;
-            if donor.unfinished.as_ref().is_some_and(|unfinished| unfinished.position.epoch == epoch) {
-                return; // the table of locks comes
-            }
             if donor.bytes.is_none() {
-                return self.want_snapshot(now); // the application was asked before; perhaps it could not answer
+                return self.promise_snapshot(now, epoch);
             }
             let Some(donor) = self.transfer.donor.take() else { return };
             self.send_parts(now, &donor, part, count);
@@ -230,8 +261,8 @@ impl Process {
         if self.transfer.position.as_ref().is_some_and(|served| now.since(served.asked_at) < POSITION_IDLE_NS) {
             return;
         }
-        let Some(position) = self.position() else { return };
-        let unfinished = Some(Unfinished { ticket: self.want_table(), position, state: Vec::new() });
+        let Some(unfinished) = self.begin_unfinished(Some(Vec::new())) else { return };
+        let unfinished = Some(unfinished);
         self.transfer.position = Some(Donor { unfinished, ..Donor::new(now, ticket, reply_to) });
         self.pass_reports(now);
     }
@@ -253,12 +284,31 @@ impl Process {
 
     fn want_snapshot(&mut self, now: Instant) {
         if self.cx.config.snapshots {
-            if !self.cx.is_waiting(&Event::SnapshotWanted) {
-                self.cx.event(Event::SnapshotWanted);
-            }
-        } else {
-            let _ = self.give_snapshot(now, &[]); // an empty one is never too long
+            self.transfer.is_wanted = true;
+        } else if let Some(unfinished) = self.begin_unfinished(Some(Vec::new()))
+            && let Some(donor) = &mut self.transfer.donor
+        {
+            donor.unfinished = Some(unfinished);
+            self.pass_reports(now);
         }
+    }
+
+    /// A joiner asks, in this view of its own, for a snapshot that is not made yet.
+    fn promise_snapshot(&mut self, now: Instant, epoch: Epoch) {
+        let Some(donor) = &mut self.transfer.donor else { return };
+        let (ticket, reply_to, own_epoch) = (donor.ticket, donor.reply_to, self.data.view.epoch);
+        if epoch != own_epoch {
+            self.transfer.donor = None; // it would get one of a view that it does not follow
+            return self.answer_transfer(now, reply_to, transfer_steps::REFUSE, ticket, 0);
+        }
+        donor.unfinished.take_if(|unfinished| unfinished.position.epoch != own_epoch);
+        if donor.unfinished.is_none() {
+            return self.want_snapshot(now); // again: this process may not have been able to begin it
+        }
+        let part_bytes = (self.part_bytes() as u32).into();
+        let record = self.transfer_record(transfer_steps::PART, ticket, 0, 0, 0);
+        let record = records::Transfer { part_bytes, ..record };
+        self.cx.send(now, Destination::Peer(reply_to), Kind::Transfer, [record.as_bytes(), &[]]);
     }
 
     fn part_bytes(&self) -> usize {
@@ -411,7 +461,6 @@ impl Process {
         self.take_table_over(now, position.locks);
         if self.cx.config.snapshots && takes_state {
             self.transfer.arrived = Some(state.to_vec());
-            self.cx.event(Event::SnapshotReady);
         }
     }
 
@@ -440,8 +489,8 @@ impl Process {
         })
     }
 
-    /// The application's state at another member, in answer to [`Event::SnapshotReady`]: everything delivered from now
-    /// on came after it.
+    /// The application's state at another member, if it has come: everything delivered from now on came after it, and
+    /// nothing is delivered before it is taken.
     pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
         self.transfer.arrived.take()
     }

@@ -2,7 +2,9 @@
 //! to the network.
 
 use super::GROUP;
-use bourdon_protocol::{Config, Destination, Event, Outgoing, Process, Refusal, Role, Standing, Start};
+use bourdon_protocol::{
+    Config, Destination, Event, Outgoing, Process, Refusal, Role, SnapshotAnswer, SnapshotTicket, Standing, Start,
+};
 use bourdon_wire::records::{BallotStep, Transfer};
 use bourdon_wire::{Address, Datagram, Incarnation, Instant, Kind, Rank};
 use std::net::SocketAddr;
@@ -30,6 +32,14 @@ pub struct TestProcess {
     pub late: Vec<(u16, u64)>,
     /// What the application keeps, and gives and takes as a snapshot.
     pub state: Vec<u8>,
+    /// How many snapshots it took.
+    pub snapshots: usize,
+    /// It declines to give its state.
+    pub declines: bool,
+    /// How long it takes to give its state.
+    pub answers_after_ns: u64,
+    /// What it will answer, and when.
+    pub asked: Vec<(Instant, SnapshotTicket, Vec<u8>)>,
 }
 
 type Alter = Box<dyn FnMut(usize, usize, &mut Vec<u8>) -> usize>;
@@ -63,6 +73,10 @@ impl Net {
                 topics: Vec::new(),
                 late: Vec::new(),
                 state: Vec::new(),
+                snapshots: 0,
+                declines: false,
+                answers_after_ns: 0,
+                asked: Vec::new(),
             });
             net.start(index, 1);
         }
@@ -88,6 +102,7 @@ impl Net {
         self.processes[index].process = Some(Process::new(self.now, config).unwrap());
         self.processes[index].shown.clear();
         self.processes[index].state.clear();
+        self.processes[index].asked.clear();
     }
 
     pub fn kill(&mut self, index: usize) {
@@ -143,11 +158,23 @@ impl Net {
                     match event {
                         Event::View { epoch, members, .. } => one.shown.push(Output::View(epoch.0, members)),
                         Event::Synced { phase, .. } => one.shown.push(Output::Synced(phase)),
-                        Event::SnapshotWanted => drop(process.give_snapshot(self.now, &one.state)),
-                        Event::SnapshotReady => one.state = process.take_snapshot().unwrap(),
                         _ => {}
                     }
                     one.events.push(event);
+                }
+                if let Some(state) = process.take_snapshot() {
+                    (one.state, one.snapshots) = (state, one.snapshots + 1);
+                }
+                if let Some(ticket) = process.begin_snapshot(self.now) {
+                    one.asked.push((self.now + one.answers_after_ns, ticket, one.state.clone()));
+                }
+                for (_, ticket, state) in one.asked.extract_if(.., |(due, ..)| *due <= self.now) {
+                    let state = SnapshotAnswer::State(state);
+                    process.finish_snapshot(
+                        self.now,
+                        ticket,
+                        if one.declines { SnapshotAnswer::Declined } else { state },
+                    );
                 }
                 if count == 0 {
                     break;

@@ -22,11 +22,7 @@ impl Plan {
     pub fn draw(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed);
         let order = pick(rng, &[Order::Unordered, Order::Fifo, Order::Causal, Order::Total]);
-        let members = match rng.u8(0..16) {
-            0 => rng.u16(6..=9),
-            1..6 => 5,
-            _ => rng.u16(1..=5),
-        };
+        let members = draw_members(rng);
         let observers = pick(rng, &[0, 0, 1, 1, 2, 3]);
         let [log_slots, receive_log_slots] = [(); 2].map(|()| pick(rng, &[16, 16, 32, 64, 256]));
         let mtu_bytes = pick(rng, &[1280, 1408, 1408, 1500, 4000]);
@@ -86,6 +82,7 @@ impl Plan {
             gating_timeout_ns: 0,
             paced: false,
             unsealed_permille: pick(&mut Rng::with_seed(seed ^ 0x5ea1), &[0, 300, 1000]),
+            snapshot_late_ns: pick(&mut Rng::with_seed(seed ^ 0x5a9), &[0, 0, MS, 10 * MS, 100 * MS]),
         };
         plan.with_events(rng)
     }
@@ -395,6 +392,14 @@ impl FaultPlan {
             delay_max_ns: pick(rng, &[1, 30]) * MS,
             pause_max_ns: pick(rng, &[2, 20, 20, 100]) * MS,
         }
+    }
+}
+
+fn draw_members(rng: &mut Rng) -> u16 {
+    match rng.u8(0..16) {
+        0 => rng.u16(6..=9),
+        1..6 => 5,
+        _ => rng.u16(1..=5),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::network::Packet;
 use crate::node::Node;
 use crate::plan::{RestartPlan, address_in};
 use crate::violation::Verdict;
-use bourdon_protocol::{Destination, Event, Member, Process};
+use bourdon_protocol::{Destination, Event, Member, Process, SnapshotAnswer};
 
 /// How often the world checks whether frozen members may resume.
 const HOLD_NS: u64 = 5_000_000;
@@ -159,14 +159,15 @@ impl World<'_> {
             match process.poll_event() {
                 Some(Event::View { .. }) if !process.view().members.is_empty() => self.enter_as_zombie(zombie)?,
                 Some(Event::Removed(_) | Event::Superseded { .. }) => node.has_moved = true,
-                Some(Event::SnapshotWanted) => {
-                    let _ = process.give_snapshot(now, &self.history.lineages[lineage].snapshot());
-                }
-                Some(Event::SnapshotReady) => {
-                    let _ = process.take_snapshot();
-                }
                 Some(_) => {}
-                None => return Ok(()),
+                None => {
+                    let _ = process.take_snapshot();
+                    if let Some(ticket) = process.begin_snapshot(now) {
+                        let state = self.history.lineages[lineage].snapshot();
+                        process.finish_snapshot(now, ticket, SnapshotAnswer::State(state));
+                    }
+                    return Ok(());
+                }
             }
         }
     }

@@ -5,8 +5,7 @@
 //! while its socket fills and overflows.
 
 use super::{Phase, STEPS_MAX, What, World, mixed};
-use crate::checkers::Checkers;
-use crate::history::{Gap, Lineage, Settled};
+use crate::history::{Gap, Settled};
 use crate::network::{Packet, hits};
 use crate::options::Mode;
 use crate::violation::{Verdict, Violation};
@@ -30,6 +29,7 @@ impl World<'_> {
         self.mix(index as u64);
         let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
         self.obey(index);
+        self.finish_snapshots(index);
         self.watch_ballots(index);
         if self.plan.order_early {
             let node = &mut self.nodes[index];
@@ -67,6 +67,7 @@ impl World<'_> {
         }
         let acts_ns = self.action_due(index);
         let node = &self.nodes[index];
+        let acts_ns = node.snapshots.iter().fold(acts_ns, |acts_ns, snapshot| acts_ns.min(snapshot.due_ns));
         let Some(process) = &node.process else { return Ok(()) };
         let deadline_ns = node.clock.when(process.next_deadline());
         let soon_ns = self.now_ns + self.rng.u64(500..5000);
@@ -192,6 +193,8 @@ impl World<'_> {
                 }
             }
         }
+        self.take_snapshot(index)?;
+        self.begin_snapshot(index)?;
         let node = &self.nodes[index];
         let lineage = &mut self.history.lineages[node.lineage];
         if lineage.formed_at_ns.is_none() && node.process.as_ref().is_some_and(Process::is_formed) {
@@ -202,7 +205,6 @@ impl World<'_> {
 
     fn hear(&mut self, index: usize, event: Event) -> Verdict {
         let node = &mut self.nodes[index];
-        let now = node.clock.read(self.now_ns);
         let Some(process) = &mut node.process else { return Ok(()) };
         let lineage = &mut self.history.lineages[node.lineage];
         match event {
@@ -212,10 +214,6 @@ impl World<'_> {
                 node.asked = node.asked.saturating_sub(u64::from(asked));
                 return self.synced(index);
             }
-            Event::SnapshotWanted if process.give_snapshot(now, &lineage.snapshot()).is_err() => {
-                return Err(Violation::new("snapshot", "a snapshot is refused as too long, though none can be"));
-            }
-            Event::SnapshotReady => return self.take_snapshot(index),
             Event::Removed(epoch) => {
                 (lineage.epoch, node.asked, node.is_out) = (None, 0, self.plan.ends_when_out);
                 node.has_moved = true;
@@ -368,24 +366,6 @@ impl World<'_> {
             self.history.lineages[node.lineage].generation = to;
         }
         Ok(true)
-    }
-
-    fn take_snapshot(&mut self, index: usize) -> Verdict {
-        let node = &mut self.nodes[index];
-        let member = index < usize::from(self.plan.members);
-        let Some(process) = &mut node.process else { return Ok(()) };
-        let Some(bytes) = process.take_snapshot() else { return Ok(()) }; // it has lost the view again
-        let Some(mut lineage) = Lineage::resume(index, member, &bytes) else {
-            return Err(Violation::new("snapshot", format!("process {index} got a snapshot that cannot be read")));
-        };
-        lineage.epoch = Some(process.view().epoch.0);
-        lineage.generation = self.history.lineages[node.lineage].generation;
-        lineage.whole &= !self.plan.is_lossy(); // it does not know which losses were reported to its donor
-        if !self.plan.is_lossy() {
-            Checkers::resumed(&lineage, process)?;
-        }
-        node.lineage = self.history.enter(lineage);
-        self.instances.resumed(&self.history, node.lineage)
     }
 
     /// In a plan of adversity, a member that has begun a ballot is soon cut off: before any member hears of it, or at

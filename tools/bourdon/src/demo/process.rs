@@ -14,7 +14,7 @@ use crate::place::in_options;
 use bourdon::counters::Counter;
 use bourdon::id::Rank;
 use bourdon::settings::Role;
-use bourdon::{Delivery, Event, InlineNode, Topic};
+use bourdon::{Delivery, Event, InlineNode, Snapshot, Topic};
 use bourdon_lab::history::writer::History;
 use sha2::Digest;
 use std::io::{BufRead, Write};
@@ -151,6 +151,7 @@ impl DemoProcess {
             self.publish()?;
             let (proof, clock, kill_at) = (&mut self.proof, *self.node.clock(), self.assignment.kill_at);
             let mut events = Vec::new();
+            let (mut snapshot, mut request) = (None, None); // both come last in a poll
             let work = self.node.poll(usize::MAX, |delivery| match delivery {
                 Delivery::Message(message) => {
                     proof.deliver(&message, clock.wall_ns());
@@ -158,7 +159,10 @@ impl DemoProcess {
                         die(proof);
                     }
                 }
-                delivery => events.extend(delivery.event()),
+                Delivery::Event(event) => events.push(event),
+                Delivery::Snapshot(state) => snapshot = Some(state),
+                Delivery::SnapshotRequest(asked) => request = Some(asked),
+                _ => {}
             });
             let work = work.map_err(|error| error.to_string())?;
             if let Some(history) = &mut self.proof.history {
@@ -166,7 +170,11 @@ impl DemoProcess {
                 history.failure().map_or(Ok(()), |why| Err(why.to_owned()))?;
             }
             self.break_link();
-            self.hear(events)?;
+            self.hear(events, snapshot)?;
+            if let Some(request) = request {
+                let state = self.proof.snapshot();
+                request.give(&state).map_err(|refusal| format!("a process can't join: {refusal}"))?;
+            }
             self.report_progress();
             self.finish();
             if work == 0 {
@@ -221,14 +229,18 @@ impl DemoProcess {
         due_ns.map_or(LONGEST_SLEEP, |due| Duration::from_nanos(due.saturating_sub(self.node.clock().now().0)))
     }
 
-    /// Handles the events of the node.
-    fn hear(&mut self, mut events: Vec<Event>) -> Result<(), String> {
+    /// Handles the events of the node, and the snapshot that came behind them.
+    fn hear(&mut self, mut events: Vec<Event>, snapshot: Option<Snapshot>) -> Result<(), String> {
         // A snapshot's messages come before the view from which the joiner continues.
-        for place in 1..events.len() {
-            if events[place] == Event::SnapshotReady && matches!(events[place - 1], Event::View { .. }) {
-                events.swap(place - 1, place);
-            }
-        }
+        let followed = events.pop_if(|event| snapshot.is_some() && matches!(event, Event::View { .. }));
+        self.hear_events(events)?;
+        snapshot.map_or(Ok(()), |snapshot| self.take_state(snapshot.bytes()))?;
+        self.hear_events(followed)?;
+        self.request_barrier();
+        Ok(())
+    }
+
+    fn hear_events(&mut self, events: impl IntoIterator<Item = Event>) -> Result<(), String> {
         for event in events {
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
@@ -238,11 +250,6 @@ impl DemoProcess {
                     self.on_history(|history| history.retraction(sender.0, from.0, to.0));
                     self.proof.retract(sender.0, from.0..to.0);
                 }
-                Event::SnapshotWanted => {
-                    let state = self.proof.snapshot();
-                    self.node.give_snapshot(&state).map_err(|refusal| format!("a process can't join: {refusal}"))?;
-                }
-                Event::SnapshotReady => self.take_state()?,
                 Event::Removed(_) => self.begin_again(event)?,
                 Event::SnapshotTooLarge { .. } => return Err(event.to_string()),
                 // Once the group has formed, such an event comes from a process outside the group.
@@ -257,7 +264,6 @@ impl DemoProcess {
                 _ => {}
             }
         }
-        self.request_barrier();
         Ok(())
     }
 
@@ -306,13 +312,12 @@ impl DemoProcess {
     }
 
     /// A member's state replaces what was delivered here, if anything: a joiner may have to join again.
-    fn take_state(&mut self) -> Result<(), String> {
-        let state = self.node.take_snapshot().unwrap_or_default();
+    fn take_state(&mut self, state: &[u8]) -> Result<(), String> {
         if self.proof.count() > 0 {
             self.bump_incarnation()?;
         }
         self.awaits_state = false;
-        self.proof.restore(&state)
+        self.proof.restore(state)
     }
 
     fn bump_incarnation(&mut self) -> Result<(), String> {

@@ -7,9 +7,10 @@
 
 use super::messages::{Publisher, payload};
 use super::{Failure, ending_of, named};
+use bourdon::error::NotAcknowledged;
 use bourdon::id::TopicId;
-use bourdon::settings::{Settings, Transport};
-use bourdon::{ClientEvent, ClientNode};
+use bourdon::settings::{Role, Transport};
+use bourdon::{Node, Refusal, Settings, Topic};
 use bourdon_lab::interrupt::Interrupt;
 use std::fs::File;
 use std::io::Write;
@@ -20,6 +21,12 @@ use std::time::{Duration, Instant};
 
 /// The longest sleep.
 const LONGEST_SLEEP: Duration = Duration::from_millis(10);
+/// The shortest, so that a client that must wait for room does not spin.
+const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
+/// How long a client looks for a member.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Messages of a client under way; a greater limit is the member's, of clients.
+const WINDOW: usize = 32;
 /// The ranks of clients as publishers begin here, above the ranks of members.
 const FIRST_RANK: u16 = 1_000;
 
@@ -56,40 +63,51 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     own.rank += FIRST_RANK;
     let mut settings = Settings::default();
     settings.group.name = "lab".to_owned();
+    settings.process.role = Role::Client;
     settings.group.members = args.members;
     settings.network.interface = args.interface;
     settings.network.transport = args.transport;
     settings.network.peers = args.peers;
     // Before the first thread, so that no signal is missed.
     let interrupt = Interrupt::watch().map_err(Failure::unusable)?;
+    let begun = Instant::now();
     let unusable = |error| Failure::unusable(format!("can't write {}: {error}", args.acked.display()));
     let mut file = File::create(&args.acked).map_err(unusable)?;
-    let mut node = ClientNode::open(&settings).map_err(Failure::unusable)?;
-    let waker = node.waker();
-    let ended = ending_of(move || interrupt.wait(), move || waker.wake());
+    let node = Node::open(&settings).map_err(Failure::unusable)?;
+    let mut publication = node.publication().map_err(Failure::unusable)?;
+    let canceller = node.canceller();
+    let ended = ending_of(move || interrupt.wait(), move || canceller.cancel());
+    node.join().map_err(Failure::broken)?;
+    let topic = Topic::of_id(TopicId::of("lab"));
     let interval = Duration::from_nanos(1_000_000_000 / args.rate);
-    let (mut published, mut first, mut due) = (0, None, Instant::now());
+    let (mut acked, mut due) = (0, Instant::now());
     while ended.try_recv() == Err(TryRecvError::Empty) {
-        if node.has_room() && Instant::now() >= due {
-            let sequence = node.publish(TopicId::of("lab"), &payload((own, published), None));
-            first.get_or_insert(sequence.0);
-            // A client that was stopped does not catch up.
-            (published, due) = (published + 1, (due + interval).max(Instant::now()));
-        }
-        node.poll().map_err(Failure::broken)?;
-        while let Some(event) = node.poll_event() {
-            match event {
-                ClientEvent::Taken(next) => {
-                    let acked = first.map_or(0, |first| next.0 - first);
-                    writeln!(file, "{acked}").map_err(unusable)?;
-                }
-                ClientEvent::TooManyClients | ClientEvent::NoAnswer => return Ok(()),
-                event => return Err(Failure::broken(event)),
+        if Instant::now() >= due {
+            match publication.try_publish(&topic, &payload((own, publication.published()), None)) {
+                // A client that was stopped does not catch up.
+                Ok(_) => due = (due + interval).max(Instant::now()),
+                Err(refusal) if refusal.is_transient() => {}
+                Err(refusal) => return Err(Failure::broken(refusal)),
             }
         }
-        let until_due = due.saturating_duration_since(Instant::now());
-        let longest = if node.has_room() { until_due.min(LONGEST_SLEEP) } else { LONGEST_SLEEP };
-        node.wait(longest).map_err(Failure::broken)?;
+        let longest = due.saturating_duration_since(Instant::now()).min(LONGEST_SLEEP).max(SHORTEST_SLEEP);
+        match publication.wait_acknowledged(publication.published().min(acked + 1), longest) {
+            Err(error @ NotAcknowledged::Dropped { .. }) => return Err(Failure::broken(error)),
+            Err(NotAcknowledged::Closed { .. }) => break,
+            _ => {}
+        }
+        if publication.acknowledged() > acked {
+            acked = publication.acknowledged();
+            writeln!(file, "{acked}").map_err(unusable)?;
+        }
+        let is_refused = match publication.held_up_by() {
+            Some(Refusal::TooMany { limit }) => limit > WINDOW,
+            Some(Refusal::NoReceiver) => begun.elapsed() >= PATIENCE,
+            _ => false,
+        };
+        if is_refused {
+            return Ok(());
+        }
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use super::messages::Publisher;
 use super::{Failure, ending_of};
 use bourdon::id::TopicId;
 use bourdon::settings::{Role, Settings};
-use bourdon::{Delivery, Event, InlineNode, LockRequest, Refusal, Standing, Topic};
+use bourdon::{Delivery, Event, InlineNode, LockRequest, Refusal, Snapshot, Standing, Topic};
 use bourdon_lab::interrupt::Interrupt;
 use std::fmt;
 use std::path::PathBuf;
@@ -72,16 +72,24 @@ impl Member {
     fn step(&mut self) -> Result<bool, Failure> {
         self.publish()?;
         let (deliveries, mut events) = (&mut self.deliveries, Vec::new());
+        let (mut snapshot, mut request) = (None, None); // both come last in a poll
         // This comes first, because a member that is removed still records what it delivered.
         let work = self.node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Message(message) => deliveries.deliver(&message),
-            delivery => events.extend(delivery.event()),
+            Delivery::Event(event) => events.push(event),
+            Delivery::Snapshot(state) => snapshot = Some(state),
+            Delivery::SnapshotRequest(asked) => request = Some(asked),
+            _ => {}
         });
         // The next poll sends whatever follows from a delivery.
         self.deliveries.history.flush();
         let work = work.map_err(Failure::broken)?;
         self.deliveries.check()?;
-        let goes_on = self.hear(events)? && self.take_token()?;
+        let goes_on = self.hear(events)? && self.restore(snapshot)? && self.take_token()?;
+        if let Some(request) = request {
+            let given = request.give(&self.deliveries.state());
+            given.map_err(|refusal| Failure::broken(format!("a process can't join: {refusal}")))?;
+        }
         self.deliveries.history.flush();
         if work == 0 && goes_on {
             let until_due = Duration::from_nanos(self.due_ns.saturating_sub(self.node.clock().now().0));
@@ -115,13 +123,6 @@ impl Member {
             self.print(format_args!("{event}"));
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
-                Event::SnapshotWanted => {
-                    let given = self.node.give_snapshot(&self.deliveries.state());
-                    given.map_err(|refusal| Failure::broken(format!("a process can't join: {refusal}")))?;
-                }
-                // Its lines are already in the file and may differ from the lines of the second state.
-                Event::SnapshotReady if self.has_state => return Ok(false),
-                Event::SnapshotReady => self.restore()?,
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
                 Event::SnapshotTooLarge { .. } | Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
                     return Err(Failure::broken(event));
@@ -152,10 +153,15 @@ impl Member {
         }
     }
 
-    fn restore(&mut self) -> Result<(), Failure> {
+    /// Begins with a member's state; returns false if this incarnation is over.
+    fn restore(&mut self, snapshot: Option<Snapshot>) -> Result<bool, Failure> {
+        let Some(snapshot) = snapshot else { return Ok(true) };
+        if self.has_state {
+            return Ok(false); // its lines are already in the file and may differ from the lines of the second state
+        }
         self.has_state = true;
-        let state = self.node.take_snapshot().unwrap_or_default();
-        self.deliveries.restore(&state)
+        self.deliveries.restore(snapshot.bytes())?;
+        Ok(true)
     }
 
     /// Requests the lock once a member, and records the token that is granted.

@@ -148,7 +148,7 @@ impl Documentation {
     }
 }
 
-/// Rust is compiled by the doc tests, and settings are read by those of the settings; a fence of another kind only shows.
+/// Rust is compiled by the doc tests, and settings are read by their own tests; a fence of another kind only shows.
 fn has_example(text: &str) -> bool {
     let fences = text.lines().filter_map(|line| line.trim().strip_prefix("```"));
     fences.step_by(2).any(|language| !["text", "sh", "console"].contains(&language))
