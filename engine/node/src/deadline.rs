@@ -31,6 +31,11 @@ impl Deadline {
         self.0.map(|at| at.saturating_duration_since(Instant::now()))
     }
 
+    /// The point in time; `None` for never.
+    pub(crate) fn at(self) -> Option<Instant> {
+        self.0
+    }
+
     /// Whether it has passed.
     pub fn has_passed(self) -> bool {
         self.remaining() == Some(Duration::ZERO)
@@ -49,7 +54,8 @@ impl From<Instant> for Deadline {
     }
 }
 
-/// Ends the waits of a node's publications, subscriptions and requests, from any thread: those under way return at
+/// Ends the waits of a node's publications, subscriptions, requests, locks and elections, from
+/// any thread: those under way return at
 /// once, and so does every later one. Nothing else changes: the node runs on, and calls that do not wait work as
 /// before.
 ///
@@ -96,12 +102,13 @@ pub(crate) fn sleep(
 }
 
 /// Sleeps until a descriptor is readable, the deadline has passed or the wait is cancelled. May return early.
-pub(crate) fn sleep_on(waker: &Waker, deadline: Deadline, canceller: &Canceller) {
+pub(crate) fn sleep_on<'a>(waker: &'a Waker, deadline: Deadline, canceller: impl Into<Option<&'a Canceller>>) {
     let remaining = deadline.remaining().map(|remaining| Timespec {
         tv_sec: i64::try_from(remaining.as_secs()).unwrap_or(i64::MAX),
         tv_nsec: remaining.subsec_nanos().into(),
     });
-    let mut fds = [waker, &canceller.waker].map(|waker| PollFd::new(waker, PollFlags::IN));
+    let canceller = canceller.into().map_or(waker, |canceller| &canceller.waker);
+    let mut fds = [waker, canceller].map(|waker| PollFd::new(waker, PollFlags::IN));
     if poll(&mut fds, remaining.as_ref()).is_err_and(|error| error != rustix::io::Errno::INTR) {
         std::thread::yield_now(); // the kernel has no memory for it: the caller looks again
     }

@@ -9,6 +9,7 @@
 use crate::request::Request;
 use crate::snapshot::{Snapshot, SnapshotRequest};
 use bourdon_protocol::{Event, Message};
+use std::fmt;
 
 /// What comes next.
 #[derive(Debug)]
@@ -46,6 +47,23 @@ impl<'a> Delivery<'a> {
         match self {
             Self::Event(event) => Some(*event),
             _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Delivery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(message) => {
+                let Message { sender, sequence, payload, .. } = message;
+                let topic = message.name.map_or_else(|| message.topic.to_string(), str::to_owned);
+                write!(f, "message {sequence} of member {sender} on topic {topic}: {} bytes", payload.len())
+            }
+            Self::Event(event) => event.fmt(f),
+            Self::Skipped(count) => write!(f, "{count} messages were skipped: this subscription did not read in time"),
+            Self::SnapshotRequest(_) => f.write_str("a process joins, and requests the application's state"),
+            Self::Snapshot(snapshot) => write!(f, "another member's state: {} bytes", snapshot.bytes().len()),
+            Self::Request(request) => write!(f, "a request of {} bytes", request.payload().len()),
         }
     }
 }

@@ -39,7 +39,8 @@
 //! # }
 //! ```
 //!
-//! What accepted and acknowledged mean, which refusals pass, and how a node ends: `docs/publishing.md`.
+//! What accepted and acknowledged mean, which refusals pass, and how a node ends: `docs/publishing.md`. What a
+//! subscription gets, and how it waits: `docs/receiving.md`.
 //!
 //! Subscribers choose by patterns where messages are published by name (`docs/topics.md`). A group may have
 //! channels, streams with an address and a guarantee of their own ([`Channels`], `docs/channels.md`).
@@ -116,6 +117,13 @@ pub mod id {
 /// What a node is configured with, a section each.
 pub mod settings {
     pub use crate::config::*;
+}
+
+/// Subscriptions under a tokio runtime.
+#[cfg(feature = "tokio")]
+pub mod stream {
+    pub use crate::threaded::received::{OwnedMessage, Received};
+    pub use crate::threaded::stream::Stream;
 }
 
 /// The clock by which a node delivers, and how a loop that polls a node rests.

@@ -23,6 +23,7 @@ pub(crate) mod state;
 
 pub use state::{ElectionState, LockError, Lost};
 
+use crate::deadline::{Canceller, Deadline};
 use bourdon_protocol::{CoordinationRefusal, FencingToken, Participation};
 use bourdon_wire::TopicName;
 use commands::{LockCommand, Route};
@@ -30,26 +31,27 @@ use request::{Answer, Request, Watcher};
 use state::{LockState, Wait};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 /// The way of a node's requests for locks and elections; clones are the same.
 #[derive(Clone, Debug)]
 pub(crate) struct Locks {
     route: Route,
+    /// Ends waits, at a node with threads.
+    canceller: Option<Canceller>,
     /// The election that stands for each name.
     standing: Arc<Mutex<BTreeMap<TopicName, Arc<Request<ElectionState>>>>>,
 }
 
 impl Locks {
-    pub(crate) fn new(route: Route) -> Self {
-        Self { route, standing: Arc::default() }
+    pub(crate) fn new(route: Route, canceller: Option<Canceller>) -> Self {
+        Self { route, canceller, standing: Arc::default() }
     }
 
     /// Waits for a lock, until then at the latest.
-    pub(crate) fn lock(&self, name: &str, until: Option<Instant>) -> Result<Guard, LockError> {
-        let mut request = self.request(TopicName::new(name)?, Wait::until(until), None);
+    pub(crate) fn lock(&self, name: &str, deadline: Deadline) -> Result<Guard, LockError> {
+        let mut request = self.request(TopicName::new(name)?, Wait::until(deadline.at()), None);
         // The group ends a wait that has an end; it alone knows how long the queue is then.
-        Ok(request.wait_until(None)?.expect("a wait without end ends when the request is settled"))
+        request.wait(Deadline::NEVER)?.ok_or(LockError::Cancelled)
     }
 
     /// Asks for a lock and comes back at once; `watcher` is called after each change, by the thread that answers.
@@ -135,22 +137,19 @@ impl LockRequest {
         self.settle(state)
     }
 
-    /// Sleeps until the lock is granted, for so long at most: `None` if it was not. The request goes on waiting then.
+    /// Sleeps until the lock is granted, at most until the deadline: `None` if it was not, or if the wait was
+    /// cancelled. The request goes on waiting then.
     ///
     /// # Errors
     /// As [`LockRequest::try_guard`].
     ///
     /// # Panics
     /// On the thread that polls the [`InlineNode`](crate::InlineNode) that made it: that thread would wait for itself.
-    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Guard>, LockError> {
-        self.wait_until(Instant::now().checked_add(timeout))
-    }
-
-    fn wait_until(&mut self, until: Option<Instant>) -> Result<Option<Guard>, LockError> {
+    pub fn wait(&mut self, deadline: impl Into<Deadline>) -> Result<Option<Guard>, LockError> {
         let claim = self.claim.as_ref().ok_or(LockError::Granted)?;
         claim.locks.check_wait();
         let is_settled = |state: &LockState, _| matches!(state, LockState::Held(_) | LockState::Over(_));
-        let state = claim.request.wait(until, is_settled);
+        let state = claim.request.wait(deadline.into(), claim.locks.canceller.as_ref(), is_settled);
         self.settle(state)
     }
 
@@ -226,14 +225,14 @@ impl Guard {
         lost(&self.claim.request.state())
     }
 
-    /// Sleeps until it is lost, for so long at most.
+    /// Sleeps until it is lost, at most until the deadline, or until the wait is cancelled.
     ///
     /// # Panics
     /// As [`LockRequest::wait`].
-    pub fn wait_lost(&self, timeout: Duration) -> Option<Lost> {
+    pub fn wait_lost(&self, deadline: impl Into<Deadline>) -> Option<Lost> {
         self.claim.locks.check_wait();
-        let until = Instant::now().checked_add(timeout);
-        lost(&self.claim.request.wait(until, |state, _| lost(state).is_some()))
+        let canceller = self.claim.locks.canceller.as_ref();
+        lost(&self.claim.request.wait(deadline.into(), canceller, |state, _| lost(state).is_some()))
     }
 }
 
@@ -249,14 +248,14 @@ fn lost(state: &LockState) -> Option<Lost> {
 ///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use std::time::Duration;
+/// use bourdon::Deadline;
 ///
 /// let settings = bourdon::Settings::load("bourdon.toml".as_ref())?;
 /// let node = bourdon::Node::open(&settings)?;
 /// node.join()?;
 /// let mut election = node.election("prices.writer")?;
 /// election.campaign()?;
-/// while let Some(state) = election.next(Duration::MAX)? {
+/// while let Some(state) = election.next(Deadline::NEVER)? {
 ///     println!("{state}"); // "this candidacy leads, token …"
 /// }
 /// # Ok(())
@@ -338,17 +337,18 @@ impl Election {
         }
     }
 
-    /// As [`Election::try_next`]; sleeps until there is a change, for so long at most.
+    /// As [`Election::try_next`]; sleeps until there is a change, at most until the deadline, or until the wait is
+    /// cancelled.
     ///
     /// # Errors
     /// As [`Election::try_next`].
     ///
     /// # Panics
     /// As [`LockRequest::wait`].
-    pub fn next(&mut self, timeout: Duration) -> Result<Option<ElectionState>, LockError> {
+    pub fn next(&mut self, deadline: impl Into<Deadline>) -> Result<Option<ElectionState>, LockError> {
         self.locks.check_wait();
-        let (seen, until) = (self.seen, Instant::now().checked_add(timeout));
-        self.request.wait(until, |state, version| version != seen || state.over.is_some());
+        let (seen, canceller) = (self.seen, self.locks.canceller.as_ref());
+        self.request.wait(deadline.into(), canceller, |state, version| version != seen || state.over.is_some());
         self.try_next()
     }
 

@@ -35,6 +35,10 @@ mod hosted;
 mod intake;
 mod outlet;
 mod publication;
+#[cfg(feature = "tokio")]
+pub(crate) mod received;
+#[cfg(feature = "tokio")]
+pub(crate) mod stream;
 mod subscription;
 #[cfg(test)]
 mod tests;
@@ -57,7 +61,7 @@ use crate::request::{Call, Outbound, Reply, RequestError};
 use crate::subscribe::Subscribe;
 use agents::{Agents, Place};
 use bourdon_port::{Port, Waker};
-use bourdon_protocol::{DirectMessage, Refusal, To};
+use bourdon_protocol::{DirectMessage, Refusal, To, View};
 use bourdon_ring::counters as cells;
 use bourdon_ring::signal::Flag;
 use bourdon_wire::TopicName;
@@ -71,9 +75,8 @@ use hosted::{Ending, Ends, Hosted};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::mpsc::{self, sync_channel};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
 
 /// A member or observer with threads of its own. Any thread may call it; shared in an `Arc`, by several at once.
 ///
@@ -110,6 +113,8 @@ pub struct Node {
     commands: Commands,
     locks: Locks,
     messages: Mutex<Receiver<DirectMessage>>,
+    /// The view, as the data agent installed it last.
+    view: Arc<Mutex<View>>,
     /// Rung for direct messages and the outcomes of calls.
     news_waker: Waker,
     caller: Caller,
@@ -227,6 +232,7 @@ impl Node {
         let closed = WhyClosed::default();
         let ending = Ending { stop: stop.clone(), end: End::new(ended.clone(), closed.clone(), wakers, outcome_in) };
         let hosted = Hosted::new(node, inside, commands_in, control, counters, ending);
+        let view = Arc::clone(&hosted.shown_view);
         let agent = handles::Agent {
             work: bells.work.clone(),
             room: bells.room.clone(),
@@ -245,8 +251,9 @@ impl Node {
             admin: None,
             counters: file,
             commands,
-            locks: Locks::new(route),
+            locks: Locks::new(route, Some(agent.canceller.clone())),
             messages: Mutex::new(outside.messages),
+            view,
             news_waker: outside.news_waker,
             caller,
             agent,
@@ -336,18 +343,37 @@ impl Node {
         Ok(())
     }
 
-    fn command(&self, command: Command) -> bool {
-        self.commands.try_send(command).is_ok()
+    fn command(&self, command: Command) -> Result<(), Refusal> {
+        if !self.is_running() {
+            return Err(Refusal::Closed);
+        }
+        self.commands.try_send(command).map_err(|_| Refusal::Queue)
     }
 
-    /// Asks for a barrier, as [`InlineNode::sync`](crate::InlineNode::sync) does; false if too much waits already.
-    pub fn sync(&self) -> bool {
-        self.command(Command::Sync)
+    /// Asks for a barrier: the event [`Synced`](crate::Event::Synced) reports when everything that any member sent
+    /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between
+    /// what was before and after.
+    ///
+    /// # Errors
+    /// [`Refusal::Queue`] if 256 commands wait already, [`Refusal::Closed`] if the node has ended. The event
+    /// [`SyncRefused`](crate::Event::SyncRefused) reports any other refusal.
+    pub fn sync(&self, payload: Option<&[u8]>) -> Result<(), Refusal> {
+        self.command(Command::Sync(payload.map(Box::from)))
     }
 
-    /// Leaves the group, as [`InlineNode::leave`](crate::InlineNode::leave) does.
-    pub fn leave(&self) -> bool {
+    /// Leaves the group; the event [`Left`](crate::Event::Left) reports when the others have gone on without this
+    /// process. The node runs on, in no view; [`Node::close`] leaves by itself.
+    ///
+    /// # Errors
+    /// As [`Node::sync`].
+    pub fn leave(&self) -> Result<(), Refusal> {
         self.command(Command::Leave)
+    }
+
+    /// The view that this process is in, or follows; before the first, an empty one of epoch 0. It may be newer than
+    /// the last [`Event::View`](crate::Event::View) that a subscription has read.
+    pub fn view(&self) -> View {
+        lock(&self.view).clone()
     }
 
     /// Sends a request of at most one datagram beside the stream, and waits for the reply of the receiver's
@@ -410,14 +436,14 @@ impl Node {
         message
     }
 
-    /// Waits for a lock, for so long at most; without a limit if that is [`Duration::MAX`], not at all if it is zero.
+    /// Waits for a lock, at most until the deadline; not at all if that has passed already.
     /// While the group is still forming or the node in no view, it waits for that as well.
     ///
     /// # Errors
     /// [`LockError::Busy`] if it was not granted in time; [`LockError::Refused`] with what the group lacked all the
     /// time; [`LockError::Lost`] if the node ended, was removed or reaches no majority.
-    pub fn lock(&self, name: &str, timeout: Duration) -> Result<Guard, LockError> {
-        self.locks.lock(name, Instant::now().checked_add(timeout))
+    pub fn lock(&self, name: &str, deadline: impl Into<Deadline>) -> Result<Guard, LockError> {
+        self.locks.lock(name, deadline.into())
     }
 
     /// Asks for a lock and comes back at once: [`LockRequest::try_guard`] hands it out.

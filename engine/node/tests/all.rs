@@ -17,6 +17,8 @@ mod order_book;
 mod places;
 mod requests;
 mod snapshots;
+#[cfg(feature = "tokio")]
+mod stream;
 mod subscriptions;
 mod threaded;
 

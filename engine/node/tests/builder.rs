@@ -48,3 +48,28 @@ fn what_a_builder_has_wrong_is_named_once_it_opens() {
     let refused = builder(&world).inline("md.>").expect_err("it is no pattern");
     assert!(matches!(refused, Error::Pattern(_)) && refused.to_string().contains("`**`"), "{refused}");
 }
+
+#[test]
+fn a_node_shows_its_view_and_takes_a_barriers_payload() {
+    let world = World::new(1);
+    let node = builder(&world).members(1).open().expect("it opens");
+    assert_eq!(node.sync(None), Ok(()), "it is kept for the group");
+    let mut subscription = node.subscribe(Subscribe::all()).expect("it is open");
+    node.join().expect("it joins");
+    let (mut texts, mut has_asked) = (Vec::new(), false);
+    until("the barrier's own message", || {
+        let view = node.view();
+        if view.epoch.0 > 0 && !std::mem::replace(&mut has_asked, true) {
+            node.sync(Some(b"here")).expect("there is room");
+        }
+        let polled = subscription.poll(64, |delivery| {
+            let is_it = delivery.message().is_some_and(|message| message.payload == b"here");
+            texts.push((delivery.to_string(), is_it));
+        });
+        polled.expect("it runs");
+        texts.iter().any(|(_, is_it)| *is_it)
+    });
+    assert!(texts[0].0.starts_with("view 1"), "{texts:?}");
+    assert!(texts.iter().any(|(text, is_it)| *is_it && text.contains(": 4 bytes")), "{texts:?}");
+    assert_eq!(node.view().members.len(), 1);
+}

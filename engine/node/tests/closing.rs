@@ -321,7 +321,7 @@ fn messages_that_a_node_had_accepted_when_it_left_have_an_outcome() {
         let refused = std::iter::repeat_with(|| publication.publish(&TOPIC, b"more", PATIENCE)).find_map(Result::err);
         (publication, refused)
     });
-    assert!(node.leave());
+    node.leave().expect("it runs");
     let (mut publication, refused) = publishing.join().expect("no panic");
     assert_eq!(refused, Some(Refusal::Closed));
     let published = publication.published();

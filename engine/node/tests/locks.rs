@@ -3,7 +3,7 @@
 use crate::common::{PATIENCE, Started, World, start, until};
 use bourdon::error::{CoordinationRefusal, LockError, Loss, Lost};
 use bourdon::settings::MutexKind;
-use bourdon::{Election, ElectionState, FencingToken, Guard, Node};
+use bourdon::{Deadline, Election, ElectionState, FencingToken, Guard, Node};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
@@ -333,4 +333,30 @@ fn sessions_are_many_and_elect_as_well() {
     while !line["leader"].is_null() {
         line = watches.until("elect", "known");
     }
+}
+
+#[test]
+fn a_cancelled_wait_withdraws_its_request() {
+    let world = World::new(1);
+    let (node, ..) = start(&world.member(0));
+    let held = node.lock("one", PATIENCE).expect("it is free");
+    let mut waiting = node.request_lock("one").expect("a name");
+    let mut election = node.election("two").expect("a name");
+    std::thread::scope(|scope| {
+        let waits: [Box<dyn FnOnce() -> bool + Send>; 4] = [
+            Box::new(|| matches!(node.lock("one", Deadline::NEVER), Err(LockError::Cancelled))),
+            Box::new(|| matches!(waiting.wait(Deadline::NEVER), Ok(None))),
+            Box::new(|| held.wait_lost(Deadline::NEVER).is_none()),
+            Box::new(|| {
+                loop {
+                    if election.next(Deadline::NEVER).expect("it runs").is_none() {
+                        break true;
+                    }
+                }
+            }),
+        ];
+        let threads: Vec<_> = waits.into_iter().map(|wait| scope.spawn(wait)).collect();
+        node.canceller().cancel();
+        assert!(threads.into_iter().all(|thread| thread.join().expect("no panic")));
+    });
 }

@@ -129,7 +129,7 @@ fn end(error: LockError, tries: bool) -> (&'static str, String) {
         LockError::Busy { .. } if tries => ("busy", "the lock is not free".to_owned()),
         LockError::Busy { .. } => ("timed-out", "the lock was not granted in time".to_owned()),
         LockError::Lost(_) => ("lost", error.to_string()),
-        LockError::Name(_) | LockError::Refused(_) | LockError::Stands | LockError::Granted => {
+        LockError::Name(_) | LockError::Refused(_) | LockError::Stands | LockError::Granted | LockError::Cancelled => {
             ("refused", error.to_string())
         }
     }

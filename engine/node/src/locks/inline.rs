@@ -23,7 +23,7 @@ impl InlineLocks {
     /// Of a node whose port has this waker.
     pub(crate) fn new(is_member: bool, waker: Waker) -> Self {
         let commands = QueueEnd::new(waker);
-        Self { locks: Locks::new(commands.route()), commands, broker: Broker::new(is_member) }
+        Self { locks: Locks::new(commands.route(), None), commands, broker: Broker::new(is_member) }
     }
 
     /// The way of requests.

@@ -8,9 +8,14 @@
 //! Invariants: the thread that answers never waits for anything under the mutex, and calls nothing of an application;
 //! once no thread is left to answer, the last state records it ([`Answer`] sees to it when it is dropped).
 
+use crate::deadline::{Canceller, Deadline, sleep_on};
+use bourdon_port::Waker;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// How often a caller looks that has nothing to sleep on.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// The control thread calls it after each change: it must be quick, and must not ask for locks itself. Only the admin
 /// thread has one, to be woken by.
@@ -28,17 +33,19 @@ pub(crate) trait State: Clone + PartialEq {
 struct Inner<S> {
     state: S,
     version: u64,
-    /// Callers that sleep.
-    sleepers: usize,
+    /// What wakes the callers that sleep.
+    sleepers: Vec<Waker>,
     watcher: Option<Watcher>,
     /// The caller reads its place in the queue.
     is_place_read: bool,
 }
 
 /// The shared cell.
-pub(crate) struct Request<S> {
-    inner: Mutex<Inner<S>>,
-    changed: Condvar,
+pub(crate) struct Request<S>(Mutex<Inner<S>>);
+
+thread_local! {
+    /// What this thread sleeps on.
+    static SLEEP: Option<Waker> = Waker::new().ok();
 }
 
 impl<S> std::fmt::Debug for Request<S> {
@@ -49,14 +56,11 @@ impl<S> std::fmt::Debug for Request<S> {
 
 impl<S: State> Request<S> {
     pub(crate) fn new(state: S, watcher: Option<Watcher>) -> Arc<Self> {
-        Arc::new(Self {
-            inner: Mutex::new(Inner { state, version: 0, sleepers: 0, watcher, is_place_read: false }),
-            changed: Condvar::new(),
-        })
+        Arc::new(Self(Mutex::new(Inner { state, version: 0, sleepers: Vec::new(), watcher, is_place_read: false })))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<S>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner) // no assignment is left half done
+        self.0.lock().unwrap_or_else(PoisonError::into_inner) // no assignment is left half done
     }
 
     pub(crate) fn state(&self) -> S {
@@ -82,24 +86,32 @@ impl<S: State> Request<S> {
         (std::mem::replace(seen, inner.version) != inner.version).then(|| inner.state.clone())
     }
 
-    /// Sleeps until the state is as wanted, or until then at the latest.
-    pub(crate) fn wait(&self, until: Option<Instant>, is_wanted: impl Fn(&S, u64) -> bool) -> S {
-        let mut inner = self.inner();
-        while !is_wanted(&inner.state, inner.version) {
-            inner.sleepers += 1;
-            inner = match until {
-                None => self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner),
-                Some(until) => {
-                    let left = until.saturating_duration_since(Instant::now());
-                    self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0
+    /// Sleeps until the state is as wanted, at most until the deadline, or until the wait is cancelled.
+    pub(crate) fn wait(
+        &self,
+        deadline: Deadline,
+        canceller: Option<&Canceller>,
+        is_wanted: impl Fn(&S, u64) -> bool,
+    ) -> S {
+        SLEEP.with(|waker| {
+            loop {
+                let mut inner = self.inner();
+                let is_cancelled = canceller.is_some_and(Canceller::is_cancelled);
+                if is_wanted(&inner.state, inner.version) || is_cancelled || deadline.has_passed() {
+                    return inner.state.clone();
                 }
-            };
-            inner.sleepers -= 1;
-            if until.is_some_and(|until| Instant::now() >= until) {
-                break;
+                let Some(waker) = waker else {
+                    drop(inner);
+                    std::thread::sleep(LOOK); // the kernel had no descriptor for this thread
+                    continue;
+                };
+                waker.clear();
+                inner.sleepers.push(waker.clone());
+                drop(inner);
+                sleep_on(waker, deadline, canceller);
+                self.inner().sleepers.retain(|sleeper| !sleeper.is_same(waker));
             }
-        }
-        inner.state.clone()
+        })
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut S)) {
@@ -110,11 +122,11 @@ impl<S: State> Request<S> {
             return;
         }
         inner.version += 1;
-        let (watcher, wakes) = (inner.watcher.clone(), inner.sleepers > 0 && inner.state.is_awaited());
-        drop(inner);
-        if wakes {
-            self.changed.notify_all();
+        let watcher = inner.watcher.clone();
+        if inner.state.is_awaited() {
+            inner.sleepers.drain(..).for_each(|sleeper| sleeper.wake());
         }
+        drop(inner);
         if let Some(watcher) = watcher {
             if std::thread::panicking() {
                 // It may be the watcher that panicked: a second panic would end the process, and leave callers waiting.
@@ -178,7 +190,7 @@ mod tests {
         let mut seen = 0;
         assert_eq!(request.news(&mut seen), None);
         let sleeper = Arc::clone(&request);
-        let sleeper = std::thread::spawn(move || sleeper.wait(None, |state, _| state.is_some()));
+        let sleeper = std::thread::spawn(move || sleeper.wait(Deadline::NEVER, None, |state, _| state.is_some()));
         answer.set(|state| *state = Some(8));
         assert_eq!(sleeper.join().expect("no panic"), Some(8));
         answer.set(|state| *state = Some(8));
@@ -192,7 +204,7 @@ mod tests {
         let (answer, (looked, looks)) = (Answer::new(&request), channel());
         let sleeper = Arc::clone(&request);
         let sleeper = std::thread::spawn(move || {
-            sleeper.wait(None, |state, _| {
+            sleeper.wait(Deadline::NEVER, None, |state, _| {
                 looked.send(()).expect("the test listens");
                 *state == Some(8)
             })
@@ -210,8 +222,8 @@ mod tests {
     #[test]
     fn a_dropped_answer_releases_the_waiting_caller() {
         let request = Request::new(None::<u32>, None);
-        assert_eq!(request.wait(Some(Instant::now()), |state, _| state.is_some()), None, "its time is over");
+        assert_eq!(request.wait(Duration::ZERO.into(), None, |state, _| state.is_some()), None, "its time is over");
         drop(Answer::new(&request));
-        assert_eq!(request.wait(None, |state, _| state.is_some()), Some(u32::MAX));
+        assert_eq!(request.wait(Deadline::NEVER, None, |state, _| state.is_some()), Some(u32::MAX));
     }
 }

@@ -27,6 +27,9 @@ pub enum LockError {
     /// It was lost, or can't be granted any more. Others may hold it by now: end what needed it, and ask again.
     #[error(transparent)]
     Lost(#[from] Lost),
+    /// The wait was cancelled ([`Canceller`](crate::Canceller)), and the request withdrawn.
+    #[error("the wait for the lock was cancelled, and the request withdrawn")]
+    Cancelled,
     /// Another [`Election`](crate::Election) of this node stands for this name: two would each believe that they lead.
     /// Watch it, or resign the other.
     #[error("this node stands in this election already, and leads once at most: watch it, or let the other resign")]

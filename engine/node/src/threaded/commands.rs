@@ -25,7 +25,7 @@ pub(crate) type Commands = Sender<Command>;
 /// A command to the data agent.
 pub(crate) enum Command {
     /// Begin a barrier. An event reports its completion or its refusal.
-    Sync,
+    Sync(Option<Box<[u8]>>),
     /// Begin a barrier for a client of the admin socket, which gets a refusal as a [`Reply`].
     SyncForClient,
     /// Leave the group. An event reports that it has left.

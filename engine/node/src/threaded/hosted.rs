@@ -23,18 +23,19 @@ use crate::threaded::closing::{Closing, Stop};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
 use crate::threaded::direct::Post;
-use crate::threaded::end::End;
+use crate::threaded::end::{End, lock};
 use crate::threaded::frames::Value;
 use crate::threaded::held_up;
 use crate::threaded::intake::Intake;
 use crate::threaded::outlet::Outlet;
 use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
-use bourdon_protocol::{ControlPlane, DirectMessage, Event, Refusal, Satisfied, Standing};
+use bourdon_protocol::{ControlPlane, DirectMessage, Event, Refusal, Satisfied, Standing, View};
 use bourdon_ring::counters as cells;
 use bourdon_wire::{Incarnation, Instant, MessageName, Sequence};
 use std::ops::RangeInclusive;
 use std::sync::mpsc::TrySendError;
+use std::sync::{Arc, Mutex};
 
 /// Runs of dropped messages that are kept for the report of the end.
 const DROPPED_MAX: usize = 1024;
@@ -71,6 +72,8 @@ pub(crate) struct Hosted {
     overruns_before: u64,
     /// The view that the next message is delivered in, as it was handed out.
     view: Option<Event>,
+    /// The view, for the application to read.
+    pub(crate) shown_view: Arc<Mutex<View>>,
     /// Where the admin thread receives events.
     listener: Sender<Event>,
     /// Events handed out in this round.
@@ -119,7 +122,7 @@ impl Hosted {
         Ending { stop, end }: Ending,
     ) -> Self {
         let drop_timeout_ns = std::mem::take(&mut node.drop_timeout_ns); // its rings are emptied first
-        let published_as = node.engine.process().incarnation();
+        let (published_as, view) = (node.engine.process().incarnation(), node.view().clone());
         Self {
             node,
             publications: Vec::new(),
@@ -127,6 +130,7 @@ impl Hosted {
             publications_made: 0,
             overruns_before: 0,
             view: None,
+            shown_view: Arc::new(Mutex::new(view)),
             listener: ends.listener,
             events: Vec::new(),
             commands,
@@ -494,6 +498,9 @@ impl Hosted {
                 event,
                 Event::View { .. } | Event::Suspected(..) | Event::Trusted(_) | Event::Removed(_) | Event::Left(_)
             );
+            if matches!(event, Event::View { .. } | Event::Removed(_) | Event::Left(_) | Event::NewInstance { .. }) {
+                lock(&self.shown_view).clone_from(self.node.view());
+            }
             self.settle(&event);
             self.report_to_admin(event);
         }
@@ -534,8 +541,8 @@ impl Hosted {
     fn carry_out(&mut self, command: Command) {
         let node = &mut self.node;
         match command {
-            Command::Sync => {
-                if let Err(refusal) = node.sync(None) {
+            Command::Sync(payload) => {
+                if let Err(refusal) = node.sync(payload.as_deref()) {
                     self.report(Event::SyncRefused(refusal));
                 }
             }

@@ -15,6 +15,8 @@ use crate::delivery::Delivery;
 use crate::request::Request;
 use crate::threaded::frames::{Delivered, EVENT_TAG, MESSAGE_TAG, Value};
 use crate::threaded::handles::Agent;
+#[cfg(feature = "tokio")]
+use crate::threaded::received::{OwnedMessage, Received};
 use bourdon_port::Waker;
 use bourdon_ring::signal::{Sleeper, WatermarkReader, WatermarkWriter};
 use bourdon_ring::spsc;
@@ -139,8 +141,7 @@ impl Subscription {
     /// As [`Subscription::poll`].
     #[inline]
     pub fn try_next(&mut self) -> Result<Option<Delivery<'_>>, Closed> {
-        self.give_back();
-        if !self.inlet.consumer.has_frames() && !self.look_again()? {
+        if !self.has_next()? {
             return Ok(None);
         }
         if *self.readiness.get_mut() == Readiness::Armed {
@@ -197,6 +198,36 @@ impl Subscription {
     /// How many messages were skipped because this subscription's ring was full.
     pub fn overruns(&self) -> u64 {
         self.inlet.overruns.get()
+    }
+
+    /// Whether there is something now. If not, the descriptor is armed.
+    #[inline]
+    pub(crate) fn has_next(&mut self) -> Result<bool, Closed> {
+        self.give_back();
+        Ok(self.inlet.consumer.has_frames() || self.look_again()?)
+    }
+
+    /// The next item, owned.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn take_next(&mut self) -> Option<Received> {
+        self.give_back();
+        let Inlet { consumer, values, requests, statuses_read, .. } = &mut self.inlet;
+        let front = consumer.front()?;
+        self.freed_bytes += spsc::HEADER_BYTES + front.len();
+        let received = match front.tag() {
+            MESSAGE_TAG => Received::Message(OwnedMessage::new(&front)),
+            tag => Received::Other(delivery(tag, &[], (values, requests), statuses_read)),
+        };
+        drop(front);
+        self.note_read();
+        Some(received)
+    }
+
+    /// What is readable while there is something.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn watched(&self) -> &Waker {
+        let _ = self.as_fd();
+        &self.inlet.waker
     }
 
     /// After a look that found nothing: whether there is something now. If not, the descriptor is armed.

@@ -265,7 +265,7 @@ impl Part {
     /// A member waits until the other members release it.
     fn leave(&mut self) {
         if self.leave_by.is_none() {
-            let waits = self.is_member && self.node.leave();
+            let waits = self.is_member && self.node.leave().is_ok();
             let longest = if waits { Duration::from_nanos(Channels::LEAVE_MAX_NS) } else { Duration::ZERO };
             self.leave_by = Some(Instant::now() + longest);
         }
