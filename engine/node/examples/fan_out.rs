@@ -27,7 +27,7 @@ fn read(subscription: &mut Subscription) -> Result<u64> {
                 last = u64::from_le_bytes(message.payload.try_into().expect("8 bytes were published"));
                 sum += last;
             }
-            None => println!("{delivery:?}"), // a gap would be reported here, between the messages on both sides of it
+            None => println!("{delivery}"), // a gap would be reported here, between the messages on both sides of it
         })?;
         if count == 0 {
             subscription.wait(Duration::from_millis(100))?;

@@ -10,7 +10,7 @@
 //!
 //! Invariant: the token in the file never falls, so no write comes after one of a later holder.
 
-use bourdon::{FencingToken, Node};
+use bourdon::{Deadline, FencingToken, Node};
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
@@ -93,7 +93,7 @@ fn work(config: &Path, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let node = Node::builder().file(config)?.join()?;
     let mut counter = FencedCounter::open(path)?;
     loop {
-        let guard = node.lock("fenced.counter", Duration::MAX)?;
+        let guard = node.lock("fenced.counter", Deadline::NEVER)?;
         for _ in 0..10 {
             if !add(&mut counter, guard.token())? {
                 break;

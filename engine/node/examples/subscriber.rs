@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (trades, quotes, news) = (Topic::new("md.es.trades")?, Topic::new("md.es.quotes")?, Topic::new("news")?);
     // The first item is the view: the observer gets what is published from then on.
     let view = subscription.next(Duration::from_secs(10))?.ok_or("there is no view within 10 s")?;
-    println!("{view:?}");
+    println!("{view}");
     for payload in [b"4750.25", b"4750.50"] {
         publication.publish(&trades, payload, Duration::from_secs(5))?;
         publication.publish(&quotes, b"4750.25 4750.75", Duration::from_secs(5))?; // not subscribed to
@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     break;
                 }
             }
-            None => println!("{delivery:?}"),
+            None => println!("{delivery}"),
         }
     }
     Ok(())

@@ -62,18 +62,26 @@ const _: () = assert!(size_of::<Header>() == HEADER_BYTES);
 
 /// A node's identity, in its counters file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)] // the names are the documentation
 pub struct Description {
+    /// `group.name`.
     pub group: String,
+    /// `group.address`.
     pub group_address: String,
+    /// `process.role`, as settings name it.
     pub role: String,
+    /// `process.rank`; none at an observer.
     pub rank: Option<u16>,
+    /// `group.members`.
     pub members: u16,
+    /// The address and port at which others reach the node.
     pub address: String,
+    /// What moves the bytes.
     pub io: String,
+    /// What the node does differently from its settings, and why.
     pub fallback: Option<String>,
+    /// `threads.idle`, as settings name it.
     pub idle: String,
-    /// What the kernel granted of the receive buffer asked for.
+    /// What the kernel granted as a receive buffer, in bytes, in its own accounting (twice what is asked).
     pub receive_buffer_bytes: u64,
     /// By cell: label and help text.
     pub cells: Vec<(String, String)>,

@@ -100,7 +100,7 @@ use std::sync::{Arc, Mutex};
 /// let mut trades = node.subscribe(Subscribe::to("md.*.trades"))?;
 /// node.join()?;
 /// while let Some(delivery) = trades.next(Deadline::NEVER)? {
-///     println!("{delivery:?}");
+///     println!("{delivery}");
 /// }
 /// # Ok(())
 /// # }

@@ -10,7 +10,10 @@
 //! own file and makes the type or begins with its name. It does not expand other macros, and does not know blanket
 //! implementations.
 
+mod docs;
 mod sources;
+
+pub use docs::{Documentation, Share, documentation};
 
 use crate::Tree;
 use quote::ToTokens;

@@ -5,7 +5,7 @@
 //! [`Tree`] to the places that break it; `tests/tree.rs` runs them all with the ordinary tests, and each reports what
 //! to do. Rules have tests of their own with planted violations: a rule that has never failed may be unable to.
 //!
-//! - [`api`]: the public API of crate `bourdon` is the one that is listed.
+//! - [`api`]: the public API of crate `bourdon` is the one that is listed, and described.
 //! - [`circles`]: no circle of files inside a crate, and none between the planes of the protocols.
 //! - [`layers`]: which crate may depend on which, and where transports may be named.
 //! - [`purity`]: no clock, thread, socket or randomness in the protocols.

@@ -162,6 +162,14 @@ fn people_and_the_gate_run_the_same_tests() {
 }
 
 #[test]
+fn the_public_api_is_described() {
+    let found = api::documentation(&Tree::read());
+    println!("with an example: {} names, {} verbs", found.names, found.verbs);
+    hold(&found.bare, "Describe it: units, default, what it is for.");
+    hold(&found.without_errors, "Add a section `# Errors`: when it fails, and what to do.");
+}
+
+#[test]
 fn the_public_api_is_as_listed() {
     let tree = Tree::read();
     let (listing, counts) = api::listing(&tree);

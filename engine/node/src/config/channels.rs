@@ -94,8 +94,8 @@ pub enum ChannelDetector {
 }
 
 impl Settings {
-    /// The settings of one channel, for a [`InlineNode`](crate::InlineNode), [`Node`](crate::Node) or
-    /// [`ClientNode`](crate::ClientNode): those of a group called `group/channel`.
+    /// The settings of one channel, for a [`Node`](crate::Node) or [`InlineNode`](crate::InlineNode) of it: those of a
+    /// group called `group/channel`.
     ///
     /// # Errors
     /// If there is no such channel.

@@ -62,7 +62,7 @@ enum Readiness {
 /// let mut quotes = node.subscribe("md.*.quotes")?;
 /// node.join()?;
 /// loop {
-///     if quotes.poll(256, |delivery| println!("{delivery:?}"))? == 0 {
+///     if quotes.poll(256, |delivery| println!("{delivery}"))? == 0 {
 ///         quotes.wait(Duration::from_millis(100))?;
 ///     }
 /// }
