@@ -460,6 +460,9 @@ impl Node {
         if !self.is_running() {
             return Err(Refusal::Closed);
         }
+        if self.is_client() {
+            return Err(Refusal::Role);
+        }
         self.commands.try_send(command).map_err(|_| Refusal::Queue)
     }
 
@@ -491,9 +494,8 @@ impl Node {
         self.command(Command::Leave)
     }
 
-    /// The view that this process is in, or follows; before the first, and at a client, an
-    /// empty one of epoch 0. It may be newer than
-    /// the last [`Event::View`](crate::Event::View) that a subscription has read.
+    /// The view that this process is in, or follows; before the first, and at a client, an empty one of epoch 0. It may
+    /// be newer than the last [`Event::View`](crate::Event::View) that a subscription has read.
     ///
     /// ```
     /// # use bourdon::*;

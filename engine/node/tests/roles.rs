@@ -45,8 +45,13 @@ fn what_a_client_publishes_is_acknowledged_once_the_group_has_it() {
     publication.wait_acknowledged(200, PATIENCE).expect("it is taken");
     let delivered: Vec<_> = read(&mut subscription, 200).into_iter().map(|(.., payload)| payload).collect();
     assert_eq!(delivered, texts(0..200));
+    for text in texts(200..300) {
+        publication.publish(&named, &text[..], PATIENCE).expect("there is room");
+    }
     let report = client.close(PATIENCE).expect("it ran");
     assert!(report.is_clean(), "{report:?}");
+    let delivered: Vec<_> = read(&mut subscription, 100).into_iter().map(|(.., payload)| payload).collect();
+    assert_eq!(delivered, texts(200..300), "what was accepted is sent before the end");
     assert_eq!(publication.try_publish(&named, b"late"), Err(Refusal::Closed));
 }
 

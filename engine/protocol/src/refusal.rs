@@ -90,8 +90,8 @@ pub enum Refusal {
         /// The limit.
         limit_bytes: usize,
     },
-    /// An inline observer can't publish.
-    #[error("an inline observer can't publish: join as a member, or open a Node, which publishes through a member")]
+    /// The role of this process rules it out.
+    #[error("process.role rules that out: an inline observer can't publish, and a client is in no view")]
     Role,
     /// A direct message would go to this process itself, or to an address at which there can be no process.
     #[error("a direct message can't go to this process itself, and only to an address of one process, with a port")]
