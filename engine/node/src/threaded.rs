@@ -577,14 +577,17 @@ impl Node {
         message
     }
 
-    /// Waits for a lock, at most until the deadline; not at all if that has passed already.
-    /// While the group is still forming or the node in no view, it waits for that as well.
+    /// Waits for a lock, at most until the deadline; not at all if that has passed already. While the group is still
+    /// forming or the node in no view, it waits for that as well; before [`Node::join`] it is refused.
     ///
     /// # Errors
     /// [`LockError::Busy`] if it was not granted in time; [`LockError::Refused`] with what the group lacked all the
     /// time; [`LockError::Lost`] if the node ended, was removed or reaches no majority.
     pub fn lock(&self, name: &str, deadline: impl Into<Deadline>) -> Result<Guard, LockError> {
         self.check_locks()?;
+        if lock(&self.group).opened.is_some() {
+            return Err(LockError::Refused(CoordinationRefusal::Outside)); // it would wait for a call of its own thread
+        }
         self.locks.lock(name, deadline.into())
     }
 
