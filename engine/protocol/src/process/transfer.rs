@@ -98,14 +98,16 @@ impl Process {
 
     /// Begins a snapshot for a joiner, if one waits and this is a place at which the application can be asked for its
     /// state: what was delivered so far is in that state, and nothing that is delivered later. None in the middle of a
-    /// message of several datagrams or of a view change, and while an event waits that has its place here: then the
-    /// joiner asks again.
+    /// message of several datagrams or of a view change, and while an event waits that has its place here: then it is
+    /// to be begun later.
     pub fn begin_snapshot(&mut self, now: Instant) -> Option<SnapshotTicket> {
-        if !core::mem::take(&mut self.transfer.is_wanted) || self.cx.has_ordered() {
+        self.transfer.is_wanted &= self.transfer.donor.is_some(); // the joiner may be gone
+        if !self.transfer.is_wanted || self.cx.has_ordered() {
             return None;
         }
         let unfinished = self.begin_unfinished(None)?;
         let ticket = unfinished.ticket;
+        self.transfer.is_wanted = false;
         self.transfer.donor.as_mut()?.unfinished = Some(unfinished);
         self.pass_reports(now);
         Some(ticket)
