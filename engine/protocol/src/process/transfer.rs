@@ -1,5 +1,6 @@
 //! Moves state from a member to a process that comes late; `control/state_transfer.rs` has the parts.
 
+use super::retransmit::is_outdated;
 use super::{Process, Standing};
 use crate::config::{Role, Start};
 use crate::control::state_transfer::{
@@ -114,7 +115,8 @@ impl Process {
     }
 
     /// Takes the application's answer to a snapshot that was begun, at any time later. What comes after the view has
-    /// changed, or for a joiner that is gone, is discarded: the joiner asks again.
+    /// changed, or for a joiner that is gone, is discarded: the joiner asks again. What comes so late that a sender no
+    /// longer retains what follows its position is refused: the joiner would begin there and have to start over.
     pub fn finish_snapshot(&mut self, now: Instant, ticket: SnapshotTicket, answer: SnapshotAnswer) {
         let position_now = (self.cx.config.mutant == Some(Mutant::PositionAtAnswer)).then(|| self.position());
         let limit_bytes = self.cx.config.limits.max_snapshot_bytes;
@@ -125,6 +127,7 @@ impl Process {
             return;
         };
         let step = match answer {
+            SnapshotAnswer::State(_) if is_outdated(&self.data, &unfinished.position) => transfer_steps::REFUSE,
             SnapshotAnswer::State(state) if state.len() <= limit_bytes => {
                 if let Some(position) = position_now.flatten() {
                     unfinished.position = position;
