@@ -93,8 +93,8 @@ impl Subscribe {
     /// ([`Delivery::SnapshotRequest`](crate::Delivery)). They come to the first subscription that takes them.
     ///
     /// Only a subscription that has received everything is asked for the state: one that was made before the process
-    /// delivered its first message, or before the process was given a snapshot. Without one this process declines, and a
-    /// joiner asks another member.
+    /// delivered its first message, or before the process was given a snapshot. Without one this process declines, and
+    /// a joiner asks another member.
     ///
     /// A process that has joined takes them only with `process.snapshots`. There a snapshot that comes waits for a
     /// subscription that takes it, and nothing is delivered meanwhile: the process follows its view, does not become a
