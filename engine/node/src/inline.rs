@@ -70,6 +70,8 @@ pub struct InlineNode {
     locks: Option<Box<InlineLocks>>,
     /// From the first request for a snapshot on.
     snapshots: Option<Box<SnapshotRequests>>,
+    /// A snapshot that has come is handed out; else it waits, and so does delivery.
+    pub(crate) takes_snapshot: bool,
     is_member: bool,
     /// Requests and messages beside the stream.
     calls: Calls,
@@ -177,6 +179,7 @@ impl InlineNode {
             counters: None,
             locks: None,
             snapshots: None,
+            takes_snapshot: true,
             is_member: rank != Rank::OBSERVER,
             calls: Calls::new(move || waker.wake()),
             takes_requests: false,
@@ -260,7 +263,8 @@ impl InlineNode {
         if self.engine.process().has_events() {
             return 0; // the next poll
         }
-        let snapshot = self.engine.take_snapshot().map(|bytes| Delivery::Snapshot(Snapshot::new(bytes)));
+        let snapshot = self.takes_snapshot.then(|| self.engine.take_snapshot()).flatten();
+        let snapshot = snapshot.map(|bytes| Delivery::Snapshot(Snapshot::new(bytes)));
         let request = self.engine.begin_snapshot().map(|ticket| {
             let new = || {
                 let limit_bytes = self.engine.process().config().limits.max_snapshot_bytes;
