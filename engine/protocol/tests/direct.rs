@@ -225,6 +225,29 @@ fn a_request_and_its_answers_pass_queues_that_are_full_of_messages() {
 }
 
 #[test]
+fn a_reply_to_an_observer_waits_for_the_proof_of_its_address_and_losses_do_not_end_that() {
+    let mut net = formed(2, 1);
+    let mut rng = fastrand::Rng::with_seed(7);
+    net.lose = Box::new(move |_, _| rng.u8(..) < 100);
+    let mut answers = Vec::new();
+    for number in 0..20 {
+        let now = net.now;
+        net.process(2).send(now, To::Rank(Rank(1)), &content(DirectKind::Request(number), 2_000 * MS)).unwrap();
+        for _ in 0..400 {
+            net.run(5 * MS);
+            let now = net.now;
+            while let Some(request) = net.process(1).poll_request() {
+                let reply = content(DirectKind::Reply(request.call), request.patience_ns);
+                net.process(1).send(now, To::Address(request.address), &reply).unwrap();
+            }
+        }
+        answers.extend(std::iter::from_fn(|| net.process(2).poll_answer()).map(|answer| answer.call));
+        while outcome(&mut net, 2).is_some() {}
+    }
+    assert_eq!(answers, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_request_is_given_up_with_its_senders_patience_and_answers_have_calls_of_their_own() {
     let mut net = formed(2, 0);
     net.lose = Box::new(|_, to| to == 1);
