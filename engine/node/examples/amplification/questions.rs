@@ -2,8 +2,8 @@
 
 use bourdon::View;
 use bourdon_wire::records::{
-    BallotStep, ClientRequest, Direct, DirectCall, Heartbeat, Nak, NakRange, Ping, Transfer, ViewAsk, ballot_steps, direct_steps,
-    heartbeat_flags, transfer_steps,
+    BallotStep, ClientRequest, Direct, DirectCall, Heartbeat, Nak, NakRange, Ping, Transfer, ViewAsk, ballot_steps,
+    direct_steps, heartbeat_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, DatagramHeader, DatagramNumber, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,

@@ -43,7 +43,13 @@ impl Process {
             }
             To::Address(address) => {
                 let is_proven = self.is_proven(address);
-                (TargetChoice::One, vec![Target { member: None, address, is_proven, rtt_ns: None }])
+                // An answer to a member ends when it leaves the view.
+                let is_there = |member: &&Member| {
+                    self.cx.presence.knows(**member) && self.cx.presence.address(member.rank) == Some(address)
+                };
+                let mut members = self.data.view.members.iter().filter(|_| content.kind.is_answer());
+                let member = members.find(is_there).map(|member| (member.rank, Some(member.incarnation)));
+                (TargetChoice::One, vec![Target { member, address, is_proven, rtt_ns: None }])
             }
             To::All => {
                 let mut out = out(&mut self.cx.outbox, &mut self.cx.counters);

@@ -43,6 +43,8 @@ const FRESH_NS: u64 = 1_000_000_000;
 pub(crate) const CALLS_MAX: usize = 32;
 /// Pending answers, which have no outcome: a process that waits for many replies can reply itself.
 pub(crate) const ANSWERS_MAX: usize = 31;
+/// Of them, to one address: several that are silent leave room for answers to others.
+const ANSWERS_EACH_MAX: usize = 4;
 /// Receivers remembered: those of a full view and as many others.
 const PEERS_MAX: usize = 128;
 
@@ -156,7 +158,10 @@ impl Caller {
             true => (answers, ANSWERS_MAX),
             false => (self.calls.len() - answers + self.outcomes.len(), CALLS_MAX),
         };
-        if pending >= limit {
+        if is_answer && self.answers_to(targets[0].address) >= ANSWERS_EACH_MAX {
+            return Err(Refusal::TooMany { limit: ANSWERS_EACH_MAX });
+        }
+        if pending >= limit && !(is_answer && self.drop_unproven()) {
             return Err(Refusal::TooMany { limit });
         }
         let (step, head) = head(content);
@@ -194,6 +199,17 @@ impl Caller {
         });
         self.check();
         Ok(id)
+    }
+
+    fn answers_to(&self, address: Address) -> usize {
+        self.calls.iter().filter(|call| call.is_answer && call.answered() == Some(address)).count()
+    }
+
+    /// Drops the oldest answer that waits for the proof of its address, for another. Returns whether there was one.
+    fn drop_unproven(&mut self) -> bool {
+        let is_unproven = |call: &Call| call.is_answer && !call.answered().is_some_and(|to| self.is_proven(to));
+        let oldest = self.calls.iter().position(is_unproven);
+        oldest.map(|index| self.calls.remove(index)).is_some()
     }
 
     /// Moves a call to the next target if the current target failed, and ends calls that can't go on.
@@ -426,6 +442,11 @@ impl Caller {
 }
 
 impl Call {
+    /// Where an answer goes.
+    fn answered(&self) -> Option<Address> {
+        self.current.map(|(target, _)| target).or(self.targets.first().copied()).map(|target| target.address)
+    }
+
     /// Whether a copy is to be sent. An address that has not proved that it receives is sent a decline once, which is
     /// no longer than the request, and no reply.
     fn is_due(&self, again: bool, is_proven: bool) -> bool {
