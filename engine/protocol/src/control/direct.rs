@@ -19,8 +19,8 @@
 //!
 //! Invariants: within one incarnation of a receiver a message is delivered at most once; the messages from one process
 //! to another that are delivered are delivered in the order of the calls; an acknowledgement is never longer than
-//! what it acknowledges; every call ends, with an outcome, after [`caller::GIVE_UP_NS`]. Source: Birrell and Nelson (1984), §3.3,
-//! for a callee that keeps one number a caller; RFC 1546 for anycast, here done by the callers.
+//! what it acknowledges; every call ends, with an outcome, after [`caller::GIVE_UP_NS`]. Source: Birrell and Nelson
+//! (1984), §3.3, for a callee that keeps one number a caller; RFC 1546 for anycast, here done by the callers.
 
 pub(crate) mod caller;
 pub(crate) mod receiver;
