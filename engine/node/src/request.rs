@@ -464,8 +464,8 @@ impl Calls {
         self.answers.has_values() || !self.held.is_empty()
     }
 
-    /// Whether there is an answer to take, so that the thread must not sleep. Where the protocol has no room, a datagram
-    /// or a deadline of the protocol makes some, and ends a sleep.
+    /// Whether there is an answer to take, so that the thread must not sleep. Where the protocol has no room, a
+    /// datagram or a deadline of the protocol makes some, and ends a sleep.
     #[inline]
     pub(crate) fn has_new_answers(&self) -> bool {
         self.answers.has_values() && self.held.len() < ANSWERS_MAX
