@@ -75,10 +75,20 @@ pub struct InlineNode {
     is_member: bool,
     /// Requests and messages beside the stream.
     calls: Calls,
-    /// Requests of other processes are among its deliveries.
-    takes_requests: bool,
+    /// What becomes of the requests of other processes.
+    requests: Requests,
     /// The view in which it was last looked whether the takers of its requests are gone.
     calls_seen: Epoch,
+}
+
+/// What becomes of the requests of other processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Requests {
+    /// They are among the deliveries.
+    Deliver,
+    Decline,
+    /// The agent that polls the node fetches them.
+    Leave,
 }
 
 /// How often: so that a new member is watched before it matters.
@@ -109,7 +119,8 @@ impl InlineNode {
         let mut settings = settings.clone();
         settings.process.snapshots |= chosen.snapshots;
         let mut node = Self::join(&settings)?;
-        (node.filter, node.takes_requests) = (chosen.filter, chosen.requests);
+        node.filter = chosen.filter;
+        node.requests = if chosen.requests { Requests::Deliver } else { Requests::Decline };
         Ok(node)
     }
 
@@ -182,7 +193,7 @@ impl InlineNode {
             takes_snapshot: true,
             is_member: rank != Rank::OBSERVER,
             calls: Calls::new(move || waker.wake()),
-            takes_requests: false,
+            requests: Requests::Decline,
             calls_seen: Epoch(0),
         })
     }
@@ -312,7 +323,7 @@ impl InlineNode {
     }
 
     fn has_commands(&self) -> bool {
-        self.calls.has_answers() || self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+        self.calls.has_new_answers() || self.locks.as_ref().is_some_and(|locks| locks.has_commands())
     }
 
     /// Sends answers, and hands out outcomes and requests.
@@ -324,11 +335,13 @@ impl InlineNode {
             self.calls_seen = epoch;
             self.calls.end_gone(&self.engine);
         }
-        while self.takes_requests
+        while self.requests != Requests::Leave
             && let Some(request) = self.next_request()
         {
             count += 1;
-            on_delivery(Delivery::Request(request));
+            if self.requests == Requests::Deliver {
+                on_delivery(Delivery::Request(request)); // else it is dropped, and so declined
+            }
         }
         count
     }
@@ -336,7 +349,7 @@ impl InlineNode {
     /// Hands this node over to an agent, which fetches requests by itself; `ring` announces an answer to it.
     pub(crate) fn share_calls(&mut self, ring: impl FnMut() + Send + 'static) {
         self.calls = Calls::new(ring);
-        self.takes_requests = false;
+        self.requests = Requests::Leave;
     }
 
     /// Whether messages or answers beside the stream are still to be sent or acknowledged.
@@ -704,6 +717,10 @@ impl Directs for Engine<NodePort> {
 
     fn poll_request(&mut self) -> Option<DirectRequest> {
         Engine::poll_request(self)
+    }
+
+    fn has_view(&self) -> bool {
+        self.process().view().epoch != Epoch(0)
     }
 
     fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
