@@ -8,7 +8,7 @@
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
 use crate::claim::{Claim, Space};
-use crate::config::{Settings, Transport};
+use crate::config::{ProcessSettings, Role, Settings, Transport};
 use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
 use crate::deadline::Deadline;
 use crate::delivery::Delivery;
@@ -38,6 +38,18 @@ use bourdon_wire::{ChannelId, ECHO_OFFSET, Epoch, Incarnation, Instant, Rank, To
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// The rank that a process has on the network.
+fn rank_of(process: &ProcessSettings) -> Result<Rank, Error> {
+    match process.role {
+        Role::Member => Ok(Rank(process.rank)),
+        Role::Observer => Ok(Rank::OBSERVER),
+        Role::Client => {
+            let what = "a client has threads of its own: open a Node, or choose \"observer\"".to_owned();
+            Err(Error::Unsupported { setting: "process.role", what })
+        }
+    }
+}
 
 /// Why the node runs without hard evidence, after another reason if there is one.
 fn without_links(before: Option<String>, error: &std::io::Error) -> String {
@@ -132,14 +144,7 @@ impl InlineNode {
         settings.check_log_memory()?;
         let drawn = Drawn::new();
         let incarnation = drawn.incarnation;
-        let rank = match settings.process.role {
-            crate::config::Role::Member => Rank(settings.process.rank),
-            crate::config::Role::Observer => Rank::OBSERVER,
-            crate::config::Role::Client => {
-                let what = "a client has threads of its own: open a Node, or choose \"observer\"".to_owned();
-                return Err(Error::Unsupported { setting: "process.role", what });
-            }
-        };
+        let rank = rank_of(&settings.process)?;
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
         let picked = pick(settings, echo)?;
         let granted_bytes = picked.port.limits().receive_buffer_bytes;
@@ -666,7 +671,7 @@ impl InlineNode {
             group: settings.group.name.clone(),
             group_address: settings.group.address.to_string(),
             role: format!("{:?}", settings.process.role).to_lowercase(),
-            rank: (settings.process.role == crate::config::Role::Member).then_some(settings.process.rank),
+            rank: (settings.process.role == Role::Member).then_some(settings.process.rank),
             members: settings.group.members,
             address: self.local_address().to_string(),
             io: self.io().to_owned(),
