@@ -100,6 +100,13 @@ impl NodeBuilder {
     }
 
     /// Changes any setting.
+    ///
+    /// ```
+    /// use bourdon::Node;
+    ///
+    /// let builder = Node::builder().with(|settings| settings.limits.max_message_bytes = 64 << 10);
+    /// assert_eq!(builder.settings().limits.max_message_bytes, 65_536);
+    /// ```
     pub fn with<T>(mut self, change: impl FnOnce(&mut Settings) -> T) -> Self {
         change(&mut self.settings);
         self
@@ -115,6 +122,15 @@ impl NodeBuilder {
 
     /// Reads all settings from TOML text; those set before are forgotten.
     ///
+    /// ```
+    /// use bourdon::Node;
+    ///
+    /// let builder = Node::builder().toml("[group]\nmembers = 3")?.rank(2);
+    /// assert!(Node::builder().toml("[group]\nmembres = 3").is_err());
+    /// # let _ = builder;
+    /// # Ok::<(), bourdon::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// If it has a key or a value that is wrong.
     pub fn toml(self, text: &str) -> Result<Self, Error> {
@@ -128,6 +144,17 @@ impl NodeBuilder {
 
     /// Opens a node with threads of its own, which is still to [join](Node::join): subscribe before, and nothing is
     /// missed.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(builder: &NodeBuilder) -> Result<(), Error> {
+    /// let node = builder.open()?;
+    /// let trades = node.subscribe("md.*.trades")?; // misses nothing
+    /// node.join()?;
+    /// # let _ = trades;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Node::open`].
@@ -146,6 +173,15 @@ impl NodeBuilder {
     }
 
     /// Joins the group with a node that the caller's loop polls. It hands out the messages of these topics.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(builder: &NodeBuilder) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut node = builder.inline(Subscribe::to("md.**").and("orders"))?;
+    /// node.poll(64, |delivery| println!("{delivery}"))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If a pattern is none, the settings contradict themselves, or the network can't be used.

@@ -31,6 +31,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The channels that one thread has joined.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(settings: &Settings) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut channels = Channels::new(settings)?;
+/// channels.join("trades")?;
+/// loop {
+///     if channels.poll(|channel, delivery| println!("{channel}: {delivery}"))? == 0 {
+///         channels.wait(std::time::Duration::from_millis(100))?;
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Channels {
     settings: Settings,
@@ -89,6 +102,15 @@ impl Channels {
 
     /// Passes what the group's detectors suspect to the channels that lean on them; call it after each poll of the
     /// group's node. A process that never does notices failures in those channels after a second.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(channels: &mut Channels, group: &mut InlineNode) -> Result<(), error::PortError> {
+    /// group.poll(64, |delivery| println!("{delivery}"))?;
+    /// channels.lean_on(group);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn lean_on(&mut self, group: &InlineNode) {
         let Some(judgement) = group.engine.process().judgement() else { return };
         for Joined { node, leaning, .. } in &mut self.joined {

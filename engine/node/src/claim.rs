@@ -30,6 +30,18 @@ impl<'a, P: Payload + ?Sized> Claim<'a, P> {
     }
 
     /// Publishes the message. Returns its number.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &mut InlineNode, es: &Topic) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut claim = node.try_claim(es, 3)?;
+    /// claim.copy_from_slice(b"bid");
+    /// let number = claim.commit();
+    /// node.flush()?; // sends it now
+    /// # let _ = number;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[inline]
     pub fn commit(self) -> u64 {
         match self.space {

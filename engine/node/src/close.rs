@@ -25,6 +25,18 @@ const LOOK: Duration = Duration::from_millis(1);
 const DROPPED_MAX: usize = 1024;
 
 /// What became of a node that was closed.
+///
+/// ```
+/// # use bourdon::*;
+/// # use std::time::Duration;
+/// # fn show(node: Node) -> Result<(), Error> {
+/// let report = node.close(Duration::from_secs(5))?;
+/// if !report.is_clean() {
+///     eprintln!("{} messages are not acknowledged", report.unacknowledged_count());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {

@@ -3,6 +3,17 @@
 use std::sync::{Arc, OnceLock};
 
 /// The node has ended, and all that it delivered was handed out.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(prices: &mut Subscription) {
+/// match prices.next(Deadline::NEVER) {
+///     Err(Closed::PortFailed { why }) => eprintln!("open another node: {why}"),
+///     Err(closed) => println!("{closed}"),
+///     Ok(_) => {}
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Closed {

@@ -355,6 +355,20 @@ impl Found {
 
 /// The counters files of running nodes in a directory; stale ones are removed, foreign and damaged ones passed over.
 ///
+/// ```
+/// # use bourdon::*;
+/// # fn show() -> Result<(), Box<dyn std::error::Error>> {
+/// use bourdon::counters::{Directory, list};
+///
+/// for node in list(&Directory::open(None)?)? {
+///     for (label, value) in node.values() {
+///         println!("{} {label} {value}", node.stem);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// If the directory can't be read.
 pub fn list(directory: &Directory) -> io::Result<Vec<Found>> {

@@ -60,6 +60,22 @@ impl From<Instant> for Deadline {
 /// before.
 ///
 /// [`Canceller::cancel`] only writes to memory and to a descriptor, so a signal handler may call it.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(node: &Node) -> Result<(), Box<dyn std::error::Error>> {
+/// let canceller = node.canceller();
+/// std::thread::spawn(move || {
+///     // once the program is asked to end:
+///     canceller.cancel();
+/// });
+/// let mut prices = node.subscribe("md.**")?;
+/// while let Some(delivery) = prices.next(Deadline::NEVER)? {
+///     println!("{delivery}");
+/// } // it was cancelled
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Canceller {
     cancelled: Flag,

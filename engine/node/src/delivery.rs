@@ -12,6 +12,18 @@ use bourdon_protocol::{Event, Message};
 use std::fmt;
 
 /// What comes next.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(delivery: Delivery<'_>) {
+/// match delivery {
+///     Delivery::Message(message) => println!("{} bytes of member {}", message.payload.len(), message.sender),
+///     Delivery::Event(Event::Gap { sender, from, to }) => println!("lost: {from} to {to} of member {sender}"),
+///     Delivery::Skipped(count) => println!("{count} messages came too fast"),
+///     other => println!("{other}"), // there will be more kinds
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Delivery<'a> {

@@ -34,6 +34,19 @@ pub enum Discovery {
 /// Listens for a member's heartbeat, at most for `longest`, and fills in members, order, reliability, relay,
 /// acknowledgement and sequencer.
 ///
+/// ```
+/// # use bourdon::*;
+/// # fn show() -> Result<(), Error> {
+/// let mut settings = Settings::default();
+/// settings.group.name = "prices".into();
+/// if discover(&mut settings, std::time::Duration::from_secs(2))? == Discovery::Found {
+///     let observer = NodeBuilder::from(settings).observer().join()?;
+/// #   let _ = observer;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// If the network can't be used.
 pub fn discover(settings: &mut Settings, longest: Duration) -> Result<Discovery, Error> {

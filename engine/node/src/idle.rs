@@ -20,6 +20,20 @@ const SLEEP_MAX: Duration = Duration::from_millis(1);
 const PARK_MAX: Duration = Duration::from_millis(100);
 
 /// Turns work counts into spinning, yielding and sleeping.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(node: &mut InlineNode) -> Result<(), error::PortError> {
+/// use bourdon::settings::IdleStrategy;
+/// use bourdon::time::Idler;
+///
+/// let mut idler = Idler::new(IdleStrategy::Backoff);
+/// loop {
+///     let done = node.poll(64, |delivery| println!("{delivery}"))?;
+///     idler.idle(done, |longest| node.wait(longest))?;
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Idler {
     strategy: IdleStrategy,

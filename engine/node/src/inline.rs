@@ -85,6 +85,15 @@ const UPKEEP_NS: u64 = 5_000_000;
 impl InlineNode {
     /// Opens the sockets and begins to join.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show() -> Result<(), Error> {
+    /// let node = InlineNode::join(&Settings::load("bourdon.toml".as_ref())?)?;
+    /// # let _ = node;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// If the settings contradict themselves or the network can't be used; the text gives what to do.
     pub fn join(settings: &Settings) -> Result<Self, Error> {
@@ -180,6 +189,17 @@ impl InlineNode {
     /// how much was done: zero means that there was nothing to do. What a delivery brings about goes out with the next
     /// call, together with what the application publishes in answer: so do not stop calling while this returns more
     /// than zero.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &mut InlineNode) -> Result<(), error::PortError> {
+    /// let done = node.poll(64, |delivery| println!("{delivery}"))?;
+    /// if done == 0 {
+    ///     node.wait(std::time::Duration::from_millis(1))?; // or spin
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// If the port is broken: the node has ended.
@@ -332,6 +352,22 @@ impl InlineNode {
     /// Sends a request of at most one datagram beside the stream. [`Call::try_reply`] returns the reply with a later
     /// poll. Where no receiver was heard yet, the call is refused at once.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # use std::time::Duration;
+    /// # fn show(node: &mut InlineNode) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut call = node.try_request(To::Nearest, b"es", Duration::from_millis(20))?;
+    /// let reply = loop {
+    ///     node.poll(64, |delivery| println!("{delivery}"))?;
+    ///     if let Some(outcome) = call.try_reply() {
+    ///         break outcome?;
+    ///     }
+    /// };
+    /// # let _ = reply;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`InlineNode::try_send`].
     pub fn try_request(&mut self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
@@ -400,6 +436,18 @@ impl InlineNode {
     /// number. A process numbers its messages from 1; one that was removed from its group begins again at 1 when it is
     /// back.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &mut InlineNode, orders: &Topic) -> Result<(), Box<dyn std::error::Error>> {
+    /// match node.try_publish(orders, b"buy 1") {
+    ///     Ok(_) => node.flush()?,
+    ///     Err(refusal) if refusal.is_transient() => {} // poll, and try again
+    ///     Err(refusal) => return Err(refusal.into()),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Why it can't be taken now; nothing of it was sent. Where it [is transient](Refusal::is_transient), poll and try
     /// again.
@@ -449,6 +497,14 @@ impl InlineNode {
     /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between
     /// what was before and after.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &mut InlineNode) -> Result<(), Refusal> {
+    /// node.sync(Some(b"end of day"))?; // delivered at every process at the barrier
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// If this process is no member, too many barriers wait, or the payload is too long.
     pub fn sync(&mut self, payload: Option<&[u8]>) -> Result<(), Refusal> {
@@ -468,6 +524,14 @@ impl InlineNode {
     // ---- what is known --------------------------------------------------------------------------------------------
 
     /// The view that this process is in, or follows; before the first, an empty one of epoch 0.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &InlineNode) {
+    /// let ranks: Vec<_> = node.view().members.iter().map(|member| member.rank).collect();
+    /// # let _ = ranks;
+    /// # }
+    /// ```
     pub fn view(&self) -> &View {
         self.engine.process().view()
     }
@@ -488,6 +552,15 @@ impl InlineNode {
     }
 
     /// What has been counted since the start.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &InlineNode) {
+    /// use bourdon::counters::Counter;
+    ///
+    /// println!("{} messages were delivered", node.counters().get(Counter::Delivered));
+    /// # }
+    /// ```
     pub fn counters(&self) -> &Counters {
         self.engine.counters()
     }
@@ -508,6 +581,14 @@ impl InlineNode {
     }
 
     /// Ends an [`InlineNode::wait`] from another thread.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &InlineNode) {
+    /// let waker = node.waker();
+    /// std::thread::spawn(move || waker.wake());
+    /// # }
+    /// ```
     pub fn waker(&self) -> Waker {
         self.engine.port().waker()
     }

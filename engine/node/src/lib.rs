@@ -35,6 +35,25 @@ mod threaded;
 mod topic;
 mod transport;
 
+/// The Rust code of pages of the repository, compiled with the doc tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../../docs/channels.md")]
+    mod channels {}
+    #[doc = include_str!("../../../docs/locks.md")]
+    mod locks {}
+    #[doc = include_str!("../../../docs/publishing.md")]
+    mod publishing {}
+    #[doc = include_str!("../../../docs/receiving.md")]
+    mod receiving {}
+    #[doc = include_str!("../../../docs/requests.md")]
+    mod requests {}
+    #[doc = include_str!("../../../docs/topics.md")]
+    mod topics {}
+}
+
 /// Why a call failed, an enum for each kind of call. What refuses a message is the [`Refusal`], and what ends a node
 /// the [`Error`], both at the top level.
 pub mod error {

@@ -140,6 +140,17 @@ impl LockRequest {
     /// Sleeps until the lock is granted, at most until the deadline: `None` if it was not, or if the wait was
     /// cancelled. The request goes on waiting then.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # use std::time::Duration;
+    /// # fn show(request: &mut LockRequest) -> Result<(), error::LockError> {
+    /// while request.wait(Duration::from_secs(1))?.is_none() {
+    ///     println!("{:?} come before this request", request.ahead());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`LockRequest::try_guard`].
     ///
@@ -227,6 +238,16 @@ impl Guard {
 
     /// Sleeps until it is lost, at most until the deadline, or until the wait is cancelled.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # use std::time::Duration;
+    /// # fn show(guard: &Guard) {
+    /// if let Some(why) = guard.wait_lost(Duration::from_secs(60)) {
+    ///     eprintln!("end what needed the lock: {why}");
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Panics
     /// As [`LockRequest::wait`].
     pub fn wait_lost(&self, deadline: impl Into<Deadline>) -> Option<Lost> {
@@ -276,6 +297,15 @@ impl Election {
     }
 
     /// Stands, and begins an election if there is no leader.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &Node) -> Result<(), error::LockError> {
+    /// let mut writer = node.election("writer")?;
+    /// writer.campaign()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// [`LockError::Stands`] if another election of this node stands for this name; or why the election is over.
@@ -328,6 +358,16 @@ impl Election {
 
     /// The election's state, if that has changed since it was last returned; of several changes the last.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(writer: &mut Election) -> Result<(), error::LockError> {
+    /// if let Some(state) = writer.try_next()? {
+    ///     println!("{state}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Why nothing more will come: the node has ended, or can never take part.
     pub fn try_next(&mut self) -> Result<Option<ElectionState>, LockError> {
@@ -339,6 +379,18 @@ impl Election {
 
     /// As [`Election::try_next`]; sleeps until there is a change, at most until the deadline, or until the wait is
     /// cancelled.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(writer: &mut Election) -> Result<(), error::LockError> {
+    /// while let Some(state) = writer.next(Deadline::NEVER)? {
+    ///     if state.own {
+    ///         println!("lead under {:?}", state.token);
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Election::try_next`].

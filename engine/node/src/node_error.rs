@@ -9,6 +9,17 @@ use bourdon_port::PortError;
 use std::path::PathBuf;
 
 /// Why a node can't start or go on. The text gives the value that is wrong and what to do.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(builder: &NodeBuilder) {
+/// match builder.join() {
+///     Ok(node) => drop(node),
+///     Err(Error::Settings(error)) => eprintln!("mend the settings: {error}"),
+///     Err(error) => eprintln!("{error}"), // what is wrong, the value, what to do
+/// }
+/// # }
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -21,6 +21,15 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Which topics are meant.
+///
+/// ```
+/// use bourdon::topics::Pattern;
+///
+/// let trades = Pattern::new("md.*.trades")?;
+/// assert!(trades.matches("md.es.trades") && !trades.matches("md.trades"));
+/// assert!(Pattern::new("md.**")?.matches("md.es.trades"));
+/// # Ok::<(), bourdon::error::PatternError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Pattern(Kind);
 
@@ -160,6 +169,19 @@ pub enum Verdict {
 }
 
 /// All that one subscriber wants.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(message: &Message<'_>) -> Result<(), error::PatternError> {
+/// use bourdon::topics::{Filter, Pattern};
+///
+/// let filter = Filter::new(&[Pattern::new("md.**")?], &[]);
+/// if filter.wants(message) {
+///     println!("{:?}", filter.name(message));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Everything, if there are none.

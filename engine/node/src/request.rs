@@ -37,6 +37,13 @@ pub(crate) const ANSWERS_MAX: usize = 256;
 /// What came back for a request, or for a message to single processes.
 ///
 /// The reply to a message is the acknowledgement of the process that took it, and has no payload.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(reply: &Reply) {
+/// println!("{:?} from {:?} after {} µs", reply.payload(), reply.from(), reply.rtt_ns() / 1_000);
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     payload: Vec<u8>,
@@ -79,6 +86,20 @@ impl Reply {
 }
 
 /// Why a request, or a message to single processes, has no reply.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(result: Result<Reply, error::RequestError>) {
+/// use bourdon::error::RequestError;
+///
+/// match result {
+///     Ok(reply) => println!("{:?}", reply.payload()),
+///     Err(RequestError::Refused(refusal)) if refusal.is_transient() => {} // nothing was sent: again
+///     Err(RequestError::Unanswered { .. }) => {} // it may have been executed: again only if that does no harm
+///     Err(error) => println!("{error}"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -127,6 +148,17 @@ impl Call {
     /// The outcome, if there is one: after the deadline there is. It is handed out once; later calls return `None`.
     ///
     /// At an inline node it comes with a poll.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(call: &mut Call) {
+    /// match call.try_reply() {
+    ///     Some(Ok(reply)) => println!("{:?}", reply.payload()),
+    ///     Some(Err(error)) => println!("{error}"),
+    ///     None => {} // poll an inline node, and look again
+    /// }
+    /// # }
+    /// ```
     pub fn try_reply(&mut self) -> Option<Result<Reply, RequestError>> {
         if self.is_over {
             return None;
@@ -240,6 +272,17 @@ impl Request {
 
     /// Sends the reply, of one datagram at most. It is sent again until it is acknowledged, while the process that asks
     /// waits for it; a reply that is late is not sent.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(request: Request) -> Result<(), Refusal> {
+    /// match request.payload() {
+    ///     b"es" => request.reply(b"4750.25")?,
+    ///     _ => drop(request), // declines
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Why it is not sent: it is [too large](Refusal::TooLarge), 256 answers [wait already](Refusal::TooMany), or the

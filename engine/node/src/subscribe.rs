@@ -85,6 +85,11 @@ impl Subscribe {
     /// Also the events that have no place among the messages, such as suspicions and waits, in the order in which they
     /// were reported. 256 are kept for a subscriber that does not read; then
     /// [`Event::Missed`](crate::Event::Missed) counts those that were not.
+    ///
+    /// ```
+    /// let reports = bourdon::Subscribe::none().events();
+    /// # let _ = reports;
+    /// ```
     pub fn events(self) -> Self {
         Self { events: true, ..self }
     }
@@ -93,23 +98,47 @@ impl Subscribe {
     /// ([`Delivery::SnapshotRequest`](crate::Delivery)). They come to the first subscription that takes them; without
     /// one this process declines, and a joiner asks another member. A process that has joined before takes them only
     /// with `process.snapshots`.
+    ///
+    /// ```
+    /// let state = bourdon::Subscribe::to("commands").snapshots();
+    /// # let _ = state;
+    /// ```
     pub fn snapshots(self) -> Self {
         Self { snapshots: true, ..self }
     }
 
     /// Also [requests](crate::Request) of other processes. They come to the first subscription that takes them; without
     /// one they are declined.
+    ///
+    /// ```
+    /// let service = bourdon::Subscribe::none().requests();
+    /// # let _ = service;
+    /// ```
     pub fn requests(self) -> Self {
         Self { requests: true, ..self }
     }
 
     /// What becomes of messages that its ring has no room for.
+    ///
+    /// ```
+    /// use bourdon::{Overrun, Subscribe};
+    ///
+    /// let screen = Subscribe::to("md.**").overrun(Overrun::Skip); // a member need not wait for a screen
+    /// # let _ = screen;
+    /// ```
     pub fn overrun(self, overrun: Overrun) -> Self {
         Self { overrun: Some(overrun), ..self }
     }
 
     /// Where it begins. A process begins where `process.start` names; a subscription that is made after
     /// [`Node::join`](crate::Node::join) begins live. Any other beginning is refused.
+    ///
+    /// ```
+    /// use bourdon::{Start, Subscribe};
+    ///
+    /// let live = Subscribe::all().from(Start::Live);
+    /// # let _ = live;
+    /// ```
     pub fn from(self, start: Start) -> Self {
         Self { start: Some(start), ..self }
     }

@@ -136,6 +136,14 @@ pub struct Node {
 }
 
 /// What a node chose when it started.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(node: &Node) {
+/// let info = node.info();
+/// println!("{} over {}; {}", info.local_address, info.io, info.fallback.as_deref().unwrap_or("as asked for"));
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Info {
@@ -462,6 +470,14 @@ impl Node {
     /// before it has been delivered everywhere. A payload of at most one datagram is delivered at every process between
     /// what was before and after.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &Node) -> Result<(), Refusal> {
+    /// node.sync(None)?; // then await the event Synced
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Refusal::Role`] at a client, [`Refusal::Queue`] if 256 commands wait already, [`Refusal::Closed`] if the node
     /// has ended. The event [`SyncRefused`](crate::Event::SyncRefused) reports any other refusal.
@@ -478,8 +494,16 @@ impl Node {
         self.command(Command::Leave)
     }
 
-    /// The view that this process is in, or follows; before the first, and at a client, an empty one of epoch 0. It may
-    /// be newer than the last [`Event::View`](crate::Event::View) that a subscription has read.
+    /// The view that this process is in, or follows; before the first, and at a client, an
+    /// empty one of epoch 0. It may be newer than
+    /// the last [`Event::View`](crate::Event::View) that a subscription has read.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(node: &Node) {
+    /// println!("{} members in view {}", node.view().members.len(), node.view().epoch);
+    /// # }
+    /// ```
     pub fn view(&self) -> View {
         lock(&self.view).clone()
     }
@@ -519,6 +543,16 @@ impl Node {
 
     /// Sends a message of at most one datagram beside the stream, and waits until a process has taken it: its process,
     /// not its application.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # use std::time::Duration;
+    /// # fn show(node: &Node) -> Result<(), error::RequestError> {
+    /// let taken = node.send(To::Rank(id::Rank(1)), b"wake up", Duration::from_secs(1))?;
+    /// println!("taken by {:?}", taken.from());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Node::request`].
@@ -606,6 +640,16 @@ impl Node {
     /// is delivered until then: one whose ring is full holds delivery up, and so the end of the view. The view is left
     /// by agreement: without a majority, or where the members that are left would be too few for `group.quorum`, this
     /// process stays in the view of the others until they suspect it.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # use std::time::Duration;
+    /// # fn show(node: Node) -> Result<(), Error> {
+    /// let report = node.close(Duration::from_secs(5))?;
+    /// assert!(report.is_clean(), "{report:?}");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Why it had ended already, if its port had failed.

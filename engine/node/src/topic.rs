@@ -47,6 +47,15 @@ impl Topic {
     /// The topic of this name. Each message carries the name, its length and a byte: subscribers can choose it by
     /// patterns. [`Topic::unnamed`] saves these bytes.
     ///
+    /// ```
+    /// use bourdon::Topic;
+    ///
+    /// let trades = Topic::new("md.es.trades")?;
+    /// assert!(Topic::new("md..trades").is_err()); // no part is empty
+    /// # let _ = trades;
+    /// # Ok::<(), bourdon::error::NameError>(())
+    /// ```
+    ///
     /// # Errors
     /// If the name is empty, longer than 64 bytes, or has another form than `parts.between.dots`.
     pub fn new(name: &str) -> Result<Self, NameError> {
@@ -54,6 +63,14 @@ impl Topic {
     }
 
     /// A topic by its id alone. Subscribers choose it by name if `group.topics` lists that.
+    ///
+    /// ```
+    /// use bourdon::Topic;
+    /// use bourdon::id::TopicId;
+    ///
+    /// const TRADES: Topic = Topic::of_id(TopicId::of("md.es.trades"));
+    /// # let _ = TRADES;
+    /// ```
     pub const fn of_id(id: TopicId) -> Self {
         Self::with(Outgoing { topic: id, intended_send_ns: None, client: None, name: None, after: None })
     }
@@ -62,6 +79,15 @@ impl Topic {
 impl<P: Payload + ?Sized> Topic<P> {
     /// As [`Topic::new`], of payloads of this type.
     ///
+    /// ```
+    /// use bourdon::Topic;
+    /// use zerocopy::little_endian::U64;
+    ///
+    /// let counts = Topic::<U64>::typed("counts")?; // its payloads are 8 bytes
+    /// # let _ = counts;
+    /// # Ok::<(), bourdon::error::NameError>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`Topic::new`].
     pub fn typed(name: &str) -> Result<Self, NameError> {
@@ -69,6 +95,15 @@ impl<P: Payload + ?Sized> Topic<P> {
     }
 
     /// The payload of a message of this topic, in place; none if the message has another topic or length.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(counts: &Topic<zerocopy::little_endian::U64>, message: &Message<'_>) {
+    /// if let Some(count) = counts.read(message) {
+    ///     println!("{count}");
+    /// }
+    /// # }
+    /// ```
     #[inline]
     pub fn read<'m>(&self, message: &Message<'m>) -> Option<&'m P> {
         let is_ours = message.topic == self.outgoing.topic;
@@ -83,18 +118,43 @@ impl<P: ?Sized> Topic<P> {
     }
 
     /// The same topic, whose messages do not carry its name: subscribers know it if `group.topics` lists it.
+    ///
+    /// ```
+    /// use bourdon::Topic;
+    ///
+    /// let trades = Topic::new("md.es.trades")?.unnamed(); // 13 bytes less on the network
+    /// # let _ = trades;
+    /// # Ok::<(), bourdon::error::NameError>(())
+    /// ```
     pub fn unnamed(&self) -> Self {
         Self::with(Outgoing { name: None, ..self.outgoing })
     }
 
     /// The same topic, whose messages come after one of another channel: a process that runs both channels delivers
     /// them in that order. Costs 34 bytes on the network. See `docs/channels.md`.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(group: id::GroupId, order: &Message<'_>, fills: &mut Publication, topic: &Topic) -> Result<(), Refusal> {
+    /// // `order` was delivered on another channel; every process that runs both delivers the fill after it.
+    /// fills.try_publish(&topic.after(order.message_name(group)), b"filled")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn after(&self, message: MessageName) -> Self {
         Self::with(Outgoing { after: Some(message), ..self.outgoing })
     }
 
     /// The same topic, whose messages were meant to be sent then, in nanoseconds since the UNIX epoch: receivers see
     /// that as their time of sending. Costs 8 bytes on the network.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(quotes: &mut Publication, topic: &Topic, recorded_at_ns: u64) -> Result<(), Refusal> {
+    /// quotes.try_publish(&topic.sent_at_ns(recorded_at_ns), b"4750.25")?; // a replay
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn sent_at_ns(&self, sent_at_ns: u64) -> Self {
         Self::with(Outgoing { intended_send_ns: Some(sent_at_ns), ..self.outgoing })
     }

@@ -16,6 +16,17 @@ use bourdon_wire::{
 };
 
 /// One message, delivered.
+///
+/// ```
+/// # extern crate bourdon_protocol as bourdon;
+/// use bourdon::Message;
+///
+/// fn print(message: &Message<'_>) {
+///     let Message { sender, sequence, payload, .. } = message;
+///     println!("{sender} {sequence} {:?}: {} bytes", message.name, payload.len());
+/// }
+/// # let _ = print;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     /// Its sender; with `instance`, `incarnation` and `sequence` its name for ever.
@@ -89,6 +100,20 @@ impl<'a> Message<'a> {
 
 /// What happened beside the messages. Some events have their place among the messages: [`Event::is_ordered`]. The last
 /// ones, from `Waiting` on, come from the node that runs the process.
+///
+/// ```
+/// # extern crate bourdon_protocol as bourdon;
+/// use bourdon::Event;
+///
+/// fn print(event: Event) {
+///     match event {
+///         Event::View { members, .. } => println!("{} members", members.count_ones()),
+///         event if event.is_ordered() => println!("at this place among the messages: {event}"),
+///         event => println!("{event}"),
+///     }
+/// }
+/// # let _ = print;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -272,6 +297,15 @@ impl Event {
 }
 
 /// The receivers of a direct message or a request, which travel beside the group's stream.
+///
+/// ```
+/// # extern crate bourdon_protocol as bourdon;
+/// # mod id { pub use bourdon_wire::Rank; }
+/// use bourdon::To;
+///
+/// let receivers = [To::Nearest, To::Rank(id::Rank(2)), To::Among(&[id::Rank(0), id::Rank(2)])];
+/// # let _ = receivers;
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum To<'a> {

@@ -17,6 +17,16 @@ use core::fmt;
 ///   node has ended.
 ///
 /// [`Refusal::is_transient`] holds for the first two: the same call may succeed later.
+///
+/// ```
+/// # extern crate bourdon_protocol as bourdon;
+/// use bourdon::Refusal;
+///
+/// let refusal = Refusal::Forming { missing: 0b10 };
+/// assert!(refusal.is_transient() && refusal.is_unavailable());
+/// assert_eq!(refusal.to_string(), "the group is still forming (not heard: member 1)");
+/// assert!(!Refusal::TooLarge { limit_bytes: 1 << 20 }.is_transient());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -23,6 +23,16 @@ pub struct Member {
 }
 
 /// The members of the group.
+///
+/// ```
+/// # extern crate bourdon_protocol as bourdon;
+/// use bourdon::View;
+///
+/// fn print(view: &View) {
+///     println!("view {}, {} members, sequencer {}", view.epoch, view.members.len(), view.sequencer);
+/// }
+/// # let _ = print;
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct View {
     /// Its id.

@@ -16,6 +16,15 @@ use core::fmt;
 pub const NAME_MAX_BYTES: usize = 64;
 
 /// A topic's name; locks and elections have names of the same kind.
+///
+/// ```
+/// # mod bourdon { pub mod id { pub use bourdon_wire::*; } }
+/// use bourdon::id::TopicName;
+///
+/// let name = TopicName::new("md.es.trades")?;
+/// assert_eq!((name.as_str(), name.wire_bytes()), ("md.es.trades", 13));
+/// # Ok::<(), bourdon_wire::NameError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TopicName {
     length: u8,

@@ -6,6 +6,20 @@ use bourdon_wire::{NameError, Rank};
 use std::time::Instant;
 
 /// Why there is no lock, or no part in an election.
+///
+/// ```
+/// # use bourdon::*;
+/// # use std::time::Duration;
+/// # fn show(node: &Node) {
+/// use bourdon::error::LockError;
+///
+/// match node.lock("backup", Duration::from_secs(1)) {
+///     Ok(guard) => println!("held under {}", guard.token()),
+///     Err(LockError::Busy { ahead }) => println!("at least {ahead} come before"),
+///     Err(error) => println!("{error}"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LockError {

@@ -144,6 +144,18 @@ impl Publication {
 
     /// Publishes a message: copies it into the ring to the data agent. Returns its number.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(quotes: &mut Publication, es: &Topic) -> Result<(), Refusal> {
+    /// match quotes.try_publish(es, b"4750.25") {
+    ///     Ok(number) => println!("message {number} is accepted"),
+    ///     Err(refusal) if refusal.is_transient() => {} // conflate: the next price takes its place
+    ///     Err(refusal) => return Err(refusal),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// Why it was not taken. Where that [is transient](Refusal::is_transient), it may be taken later. While this
     /// process is in no view or reaches no majority, each message is refused at once: no ring fills behind an outage.
@@ -157,6 +169,17 @@ impl Publication {
 
     /// Claims space for a message of so many bytes, to be written in place and committed.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(quotes: &mut Publication, es: &Topic) -> Result<(), Refusal> {
+    /// let mut claim = quotes.try_claim(es, 7)?;
+    /// claim.copy_from_slice(b"4750.25");
+    /// let number = claim.commit(); // dropped instead, it publishes nothing
+    /// # let _ = number;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Publication::try_publish`].
     #[inline]
@@ -166,6 +189,19 @@ impl Publication {
 
     /// Claims space for a payload of the topic's type, to be written in place and committed.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(quotes: &mut Publication) -> Result<(), Box<dyn std::error::Error>> {
+    /// use zerocopy::little_endian::I64;
+    ///
+    /// let prices = Topic::<I64>::typed("md.es.price")?;
+    /// let mut price = quotes.try_claim_as(&prices)?;
+    /// price.set(475_025);
+    /// price.commit();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Publication::try_publish`].
     #[inline]
@@ -174,6 +210,16 @@ impl Publication {
     }
 
     /// As [`Publication::try_publish`], but waits until the message is taken, at most until the deadline.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # use std::time::Duration;
+    /// # fn show(quotes: &mut Publication, es: &Topic) -> Result<(), Refusal> {
+    /// let number = quotes.publish(es, b"4750.25", Duration::from_millis(50))?;
+    /// # let _ = number;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Why the message can never be taken, at once; or why it was not taken by the deadline, or before the wait was
@@ -235,6 +281,15 @@ impl Publication {
     }
 
     /// What the data agent waits for before it can publish more, if it waits.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(quotes: &Publication) {
+    /// if let Some(refusal) = quotes.held_up_by() {
+    ///     println!("messages wait in the ring: {refusal}");
+    /// }
+    /// # }
+    /// ```
     pub fn held_up_by(&self) -> Option<Refusal> {
         held_up::read(&self.agent.held_up_by)
     }
@@ -246,6 +301,14 @@ impl Publication {
 
     /// The number up to which all messages are acknowledged, but for those that were dropped: [`NotAcknowledged`] and
     /// an event report these. It never falls.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(quotes: &mut Publication) {
+    /// let under_way = quotes.published() - quotes.acknowledged();
+    /// # let _ = under_way;
+    /// # }
+    /// ```
     pub fn acknowledged(&mut self) -> u64 {
         let acknowledged = self.end.acknowledged.get();
         while let Ok(numbers) = self.end.dropped.try_recv() {
@@ -260,6 +323,20 @@ impl Publication {
 
     /// Waits until a message is acknowledged, and with it all before it, at most until the deadline. 0 is no message,
     /// and needs no wait.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(quotes: &mut Publication, number: u64) {
+    /// use bourdon::error::NotAcknowledged;
+    /// use std::time::Duration;
+    ///
+    /// match quotes.wait_acknowledged(number, Duration::from_millis(500)) {
+    ///     Ok(()) => {}
+    ///     Err(NotAcknowledged::Late { acknowledged, .. }) => println!("{acknowledged} so far: wait on"),
+    ///     Err(lost) => println!("{lost}"), // dropped, or the node has ended
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// Why it is not: it is too early, the message was dropped, the node has ended, or there is no such message.

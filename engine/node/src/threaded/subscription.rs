@@ -113,6 +113,20 @@ impl Subscription {
     ///
     /// An item whose handler panics counts as read.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(prices: &mut Subscription) -> Result<(), Closed> {
+    /// let mut bytes = 0;
+    /// let count = prices.poll(256, |delivery| {
+    ///     if let Some(message) = delivery.message() {
+    ///         bytes += message.payload.len();
+    ///     }
+    /// })?;
+    /// # let _ = count;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Closed`] once all was handed out and the node has ended.
     #[inline]
@@ -137,6 +151,16 @@ impl Subscription {
 
     /// Lends the next message or event, in place, until the next call; `None` if there is nothing now.
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # fn show(prices: &mut Subscription) -> Result<(), Closed> {
+    /// while let Some(delivery) = prices.try_next()? {
+    ///     println!("{delivery}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Subscription::poll`].
     #[inline]
@@ -156,6 +180,18 @@ impl Subscription {
     /// As [`Subscription::try_next`], but waits for it, at most until the deadline. `None` if that has passed, or the
     /// wait was cancelled ([`Node::canceller`](crate::Node::canceller)).
     ///
+    /// ```
+    /// # use bourdon::*;
+    /// # use std::time::Duration;
+    /// # fn show(prices: &mut Subscription) {
+    /// match prices.next(Duration::from_millis(100)) {
+    ///     Ok(Some(delivery)) => println!("{delivery}"),
+    ///     Ok(None) => println!("nothing came in time"),
+    ///     Err(closed) => println!("{closed}"), // all was read
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// As [`Subscription::poll`].
     #[inline]
@@ -169,6 +205,17 @@ impl Subscription {
 
     /// Waits until there is something to read, at most until the deadline. Returns whether there is: false if that has
     /// passed, or the wait was cancelled.
+    ///
+    /// ```
+    /// # use bourdon::*;
+    /// # use std::time::Duration;
+    /// # fn show(prices: &mut Subscription) -> Result<(), Closed> {
+    /// if prices.wait(Duration::from_millis(100))? {
+    ///     prices.poll(256, |delivery| println!("{delivery}"))?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// As [`Subscription::poll`].
@@ -282,6 +329,19 @@ impl Subscription {
 
 /// Readable while there is something to read, or once the node has ended; for an application's own `epoll` or `poll`,
 /// level-triggered. It may also be readable once when there is nothing: read, and poll again.
+///
+/// ```
+/// # use bourdon::*;
+/// # fn show(prices: &mut Subscription) -> Result<(), Box<dyn std::error::Error>> {
+/// use rustix::event::{PollFd, PollFlags, poll};
+/// use std::os::fd::AsFd;
+///
+/// let ready = poll(&mut [PollFd::new(&prices.as_fd(), PollFlags::IN)], None)?; // among others of the application
+/// while prices.poll(256, |delivery| println!("{delivery}"))? > 0 {}
+/// # let _ = ready;
+/// # Ok(())
+/// # }
+/// ```
 impl AsFd for Subscription {
     fn as_fd(&self) -> BorrowedFd<'_> {
         if self.readiness.get() == Readiness::Unused {

@@ -29,6 +29,17 @@ const _: () = assert!(BIRTHS_END <= 1 << 48 && TOKEN_NUMBERS_END < 1 << 48);
 
 /// Grows with every grant of a lock and with every leadership of an election, also when all members end and the group
 /// forms again. Tokens are compared by the birth of the group's instance, then by the epoch, then by the number.
+///
+/// ```
+/// # extern crate bourdon_protocol as bourdon;
+/// # mod id { pub use bourdon_wire::Epoch; }
+/// use bourdon::FencingToken;
+///
+/// let earlier = FencingToken { birth: 1_800_000_000_000, epoch: id::Epoch(1), number: 9 };
+/// let later = FencingToken { epoch: id::Epoch(2), number: 0, ..earlier };
+/// assert!(later > earlier && later.as_u128() > earlier.as_u128() && later.to_hex() > earlier.to_hex());
+/// assert_eq!(later.to_string(), "1800000000000.2.0");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken {
     /// When the instance of the group formed: see [`View::birth`](crate::View::birth).
