@@ -135,9 +135,9 @@ impl<P: ?Sized> Topic<P> {
     ///
     /// ```
     /// # use bourdon::*;
-    /// # fn show(group: id::GroupId, order: &Message<'_>, fills: &mut Publication, topic: &Topic) -> Result<(), Refusal> {
-    /// // `order` was delivered on another channel; every process that runs both delivers the fill after it.
-    /// fills.try_publish(&topic.after(order.message_name(group)), b"filled")?;
+    /// # fn show(group: id::GroupId, order: &Message<'_>, fills: &mut Publication, to: &Topic) -> Result<(), Refusal> {
+    /// // `order` was delivered on another channel: a process that runs both delivers the fill after it.
+    /// fills.try_publish(&to.after(order.message_name(group)), b"filled")?;
     /// # Ok(())
     /// # }
     /// ```

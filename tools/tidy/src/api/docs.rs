@@ -154,7 +154,7 @@ fn has_example(text: &str) -> bool {
     fences.step_by(2).any(|language| !["text", "sh", "console"].contains(&language))
 }
 
-fn attributes<'a>(item: &'a Item) -> &'a [Attribute] {
+fn attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Struct(item) => &item.attrs,
         Item::Enum(item) => &item.attrs,
