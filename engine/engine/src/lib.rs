@@ -24,6 +24,9 @@ use std::time::Duration;
 /// enough that timers keep their time.
 const RECEIVE_LIMIT: usize = 512;
 
+/// Runs of datagrams that are discarded when a process begins: more than any receive buffer holds.
+const STALE_RUNS_MAX: usize = 1 << 10;
+
 /// The most messages that one call should deliver, so that timers keep their time; the next call delivers the rest.
 pub const DELIVER_LIMIT: usize = 1 << 16;
 
@@ -99,6 +102,12 @@ impl<P: Port, C: Time> Engine<P, C> {
     /// Begins now: for the process, no time has passed since it was made. Its application gives and takes `snapshots`,
     /// or it was configured so.
     pub fn begin(&mut self, snapshots: bool) {
+        // What has waited in the port since it was opened is old: a member may be gone since.
+        for _ in 0..STALE_RUNS_MAX {
+            if !self.port.receive(RECEIVE_LIMIT, |_| {}).is_ok_and(|count| count > 0) {
+                break;
+            }
+        }
         self.now = self.clock.now();
         let mut config = self.process.config().clone();
         config.snapshots |= snapshots;

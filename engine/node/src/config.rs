@@ -283,7 +283,7 @@ impl Settings {
         self.detector.check()?;
         self.limits.check()?;
         self.network.check()?;
-        self.threads.check(self.limits.max_message_bytes)?;
+        self.threads.check(self.limits.max_message_bytes.max(self.limits.mtu_bytes))?;
         self.timing.check()?;
         self.flow.check()?;
         self.protocol(usize::MAX).check()?;

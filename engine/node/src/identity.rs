@@ -11,6 +11,7 @@
 use crate::config::{Settings, Transport};
 use bourdon_wire::{BIRTH_FLOORS_END, GroupId, Incarnation, InstanceId};
 use std::fs::{self, File};
+use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -151,7 +152,8 @@ fn read(path: &Path) -> io::Result<u64> {
 }
 
 fn write(path: &Path, birth: u64) -> io::Result<()> {
-    let beside = path.with_extension(format!("birth-{}", std::process::id()));
+    // Several nodes of one process, or of one id in several containers, may store at once.
+    let beside = path.with_extension(format!("birth-{:016x}", RandomState::new().hash_one(std::process::id())));
     let written = write_whole(&beside, birth).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         let _ = fs::remove_file(&beside); // what is there on a full disk is worth nothing

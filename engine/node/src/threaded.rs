@@ -581,8 +581,8 @@ impl Node {
         message
     }
 
-    /// Waits for a lock, at most until the deadline; not at all if that has passed already.
-    /// While the group is still forming or the node in no view, it waits for that as well.
+    /// Waits for a lock, at most until the deadline; not at all if that has passed already. While the group is still
+    /// forming or the node in no view, it waits for that as well; before [`Node::join`] it is refused.
     ///
     /// For members only. With the default [`MutexKind`](crate::settings::MutexKind) the group must have total order, at
     /// `reliable` or above. A lock is not reentrant: a second call for the same name waits for the first guard, also on
@@ -593,6 +593,9 @@ impl Node {
     /// time; [`LockError::Lost`] if the node ended, was removed or reaches no majority.
     pub fn lock(&self, name: &str, deadline: impl Into<Deadline>) -> Result<Guard, LockError> {
         self.check_locks()?;
+        if lock(&self.group).opened.is_some() {
+            return Err(LockError::Refused(CoordinationRefusal::Outside)); // it would wait for a call of its own thread
+        }
         self.locks.lock(name, deadline.into())
     }
 

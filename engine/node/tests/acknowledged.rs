@@ -143,8 +143,8 @@ fn a_deadline_a_canceller_and_the_end_of_the_node_end_a_wait() {
     });
     canceller.cancel();
     let (mut publication, room) = waiting.join().expect("no panic");
-    assert_eq!(room, Err(forming));
-    assert_eq!(publication.publish(&TOPIC, b"one", Deadline::NEVER), Err(forming), "it stays cancelled");
+    assert_eq!(room, Err(Refusal::Cancelled));
+    assert_eq!(publication.publish(&TOPIC, b"one", Deadline::NEVER), Err(Refusal::Cancelled), "it stays cancelled");
     drop(node);
 
     let (node, mut publication, _subscription) = start();

@@ -360,3 +360,15 @@ fn a_cancelled_wait_withdraws_its_request() {
         assert!(threads.into_iter().all(|thread| thread.join().expect("no panic")));
     });
 }
+
+#[test]
+fn issue_a_lock_before_the_node_was_joined_waited_for_ever() {
+    let world = World::new(1);
+    let node = Node::open(&world.member(0)).expect("it opens");
+    for deadline in [Deadline::from(AT_ONCE), Deadline::NEVER] {
+        let refused = node.lock("one", deadline).expect_err("no thread of the group runs");
+        assert_eq!(refused, LockError::Refused(CoordinationRefusal::Outside));
+    }
+    node.join().expect("it joins");
+    node.lock("one", PATIENCE).expect("it is free");
+}

@@ -107,6 +107,9 @@ pub enum Refusal {
     /// The node has ended, or is being closed.
     #[error("the node has ended, or is being closed")]
     Closed,
+    /// The wait was cancelled, and so is every later one of this node.
+    #[error("the wait was cancelled")]
+    Cancelled,
 }
 
 impl Refusal {
@@ -114,7 +117,12 @@ impl Refusal {
     pub fn is_transient(self) -> bool {
         !matches!(
             self,
-            Self::TooLarge { .. } | Self::Role | Self::Unreachable | Self::Unsupported { .. } | Self::Closed
+            Self::TooLarge { .. }
+                | Self::Role
+                | Self::Unreachable
+                | Self::Unsupported { .. }
+                | Self::Closed
+                | Self::Cancelled
         )
     }
 

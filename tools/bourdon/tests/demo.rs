@@ -168,7 +168,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         (&["--interface", "nowhere0"], "--interface"),
         (&["--publishers", "4"], "members"),
         (&["--group-address", "239.255.1.1:0"], "port"),
-        (&["--drop", "101"], "between 0 and 100"),
+        (&["--drop", "101"], "0 to 100"),
         (&["--reliability", "durable"], "stable"),
         (&["--transport", "xdp"], "udp"),
         (&["--transport", "tcp", "--drop", "1"], "--break-links"),

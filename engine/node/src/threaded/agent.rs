@@ -122,7 +122,11 @@ impl Agent {
                 self.groups.iter_mut().for_each(|group| group.note_cycles(longest_ns, longest_recent_ns));
             }
             self.groups.iter_mut().for_each(Duty::update_counters);
+            let count = self.groups.len();
             self.groups.extract_if(.., Duty::is_over).for_each(Duty::finish);
+            if self.groups.len() < count {
+                continue; // others may have waited for a group that is gone
+            }
             if self.groups.iter().all(Duty::is_halted) {
                 std::thread::sleep(SHORT_SLEEP); // for their control thread, whatever the idle strategy
                 continue;

@@ -72,7 +72,8 @@ impl ClientSeat {
     }
 
     /// Takes from one more publication.
-    pub(crate) fn add_intake(&mut self, intake: Intake) {
+    pub(crate) fn add_intake(&mut self, mut intake: Intake) {
+        intake.announce_room(); // its publisher may sleep for a reason that has passed since
         self.publications.retain_mut(|intake| !intake.is_done());
         self.publications_made = intake.number + 1;
         self.publications.push(intake);

@@ -138,6 +138,11 @@ impl Elsewhere {
             return false;
         };
         asked[place].looked_at = now;
+        let is_lost = |answer: &Arc<Flag>| !answer.is_set() && Arc::weak_count(answer) == 0;
+        if asked[place].answers.iter().any(is_lost) {
+            asked.swap_remove(place); // an agent has ended with the question: those that are left are asked again
+            return false;
+        }
         if !asked[place].answers.iter().all(|answer| answer.is_set()) {
             return false;
         }

@@ -170,7 +170,8 @@ impl Hosted {
     }
 
     /// Takes from one more publication.
-    pub(crate) fn add_intake(&mut self, intake: Intake) {
+    pub(crate) fn add_intake(&mut self, mut intake: Intake) {
+        intake.announce_room(); // its publisher may sleep for a reason that has passed since
         self.publications.retain_mut(|intake| !intake.is_done());
         self.publications_made = intake.number + 1;
         self.publications.push(intake);
@@ -192,9 +193,9 @@ impl Hosted {
             return Ok(0);
         }
         let mut work_count = self.take_publications();
-        let was_gated = self.is_gated;
+        let was_behind = self.is_gated || self.outlets.iter().any(Outlet::is_behind);
         let limit = self.delivery_limit();
-        work_count += usize::from(was_gated && !self.is_gated); // another group may wait for what has found room
+        work_count += usize::from(was_behind && !self.is_gated); // another group may wait for what has found room
         let (outlets, events, view) = (&mut self.outlets, &mut self.events, &mut self.view);
         let (mut shown, mut dropped) = (false, 0);
         work_count += self.node.poll_after(limit, passed, |delivery| {
@@ -222,6 +223,12 @@ impl Hosted {
             }
         })?;
         if shown {
+            let changes = |event: &Event| {
+                matches!(event, Event::View { .. } | Event::Removed(_) | Event::Left(_) | Event::NewInstance { .. })
+            };
+            if events.iter().any(changes) {
+                lock(&self.shown_view).clone_from(self.node.view()); // before a subscriber can read the event
+            }
             outlets.iter_mut().for_each(Outlet::show);
             self.figures.events_dropped += dropped;
             let overruns = outlets.iter().map(|outlet| outlet.overruns.get());
@@ -486,9 +493,6 @@ impl Hosted {
                 event,
                 Event::View { .. } | Event::Suspected(..) | Event::Trusted(_) | Event::Removed(_) | Event::Left(_)
             );
-            if matches!(event, Event::View { .. } | Event::Removed(_) | Event::Left(_) | Event::NewInstance { .. }) {
-                lock(&self.shown_view).clone_from(self.node.view());
-            }
             self.settle(&event);
             self.report_to_admin(event);
         }

@@ -212,6 +212,10 @@ impl Outlet {
                 self.unshown += count;
                 Ok(())
             }
+            Err(Unstaged::Dropped(Value::Event(event))) => {
+                self.miss(event);
+                Ok(())
+            }
             Err(Unstaged::Dropped(_)) | Ok(()) => Ok(()),
         }
     }
@@ -291,7 +295,19 @@ impl Outlet {
             return false;
         }
         statuses.put += 1;
-        self.put_value(Value::Event(event))
+        let is_kept = self.put_value(Value::Event(event));
+        if !is_kept {
+            self.miss(event);
+        }
+        is_kept
+    }
+
+    /// A status event that was to be put was not: it is counted, and so are those that it counts.
+    fn miss(&mut self, event: Event) {
+        if let Some(statuses) = self.statuses.as_mut().filter(|_| !event.is_ordered()) {
+            statuses.put -= 1;
+            statuses.missed += if let Event::Missed { count } = event { count } else { 1 };
+        }
     }
 
     /// A subscriber that has read all events that were kept gets the number of those that were not.
@@ -300,7 +316,10 @@ impl Outlet {
         let count = std::mem::take(&mut statuses.missed);
         if count > 0 {
             statuses.put += 1;
-            self.put_value(Value::Event(Event::Missed { count }));
+            let event = Event::Missed { count };
+            if !self.put_value(Value::Event(event)) {
+                self.miss(event);
+            }
         }
     }
 
@@ -445,6 +464,26 @@ mod tests {
         take(&mut outlet);
         let messages = tags.iter().filter(|tag| **tag == MESSAGE_TAG).count() as u64;
         assert_eq!((messages + skipped, tags.ends_with(&[EVENT_TAG; 3])), (20, true));
+    }
+
+    #[test]
+    fn issue_no_status_event_came_any_more_once_one_was_lost() {
+        let (mut outlet, mut consumer) = outlet();
+        let (values, received) = sync_channel(1);
+        let (mut read, seen) = watermark(0);
+        (outlet.values, outlet.statuses.as_mut().expect("it has them").read) = (values, seen);
+        assert!(outlet.put_event(Event::NoMajority) && !outlet.put_event(Event::Majority));
+        let mut next = |outlet: &mut Outlet| {
+            outlet.show();
+            consumer.read(usize::MAX, |_, _| {});
+            read.advance(read.get() + 1);
+            received.try_recv().expect("there is one")
+        };
+        assert!(matches!(next(&mut outlet), Value::Event(Event::NoMajority)));
+        outlet.put_event(Event::Halted);
+        assert!(matches!(next(&mut outlet), Value::Event(Event::Missed { count: 1 })));
+        outlet.put_event(Event::Resumed);
+        assert!(matches!(next(&mut outlet), Value::Event(Event::Missed { count: 1 })), "it was lost in turn");
     }
 
     #[test]

@@ -29,7 +29,13 @@ use std::sync::mpsc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAcknowledged {
-    /// The deadline has passed, or the wait was cancelled.
+    /// The wait was cancelled, and so is every later one of this node.
+    #[error("the wait was cancelled; acknowledged up to message {acknowledged}")]
+    Cancelled {
+        /// All messages up to this number are acknowledged.
+        acknowledged: u64,
+    },
+    /// The deadline has passed.
     #[error("acknowledged up to message {acknowledged} by the deadline{}",
         .held_up_by.map(|why| format!(": {why}")).unwrap_or_default())]
     Late {
@@ -244,7 +250,10 @@ impl Publication {
                 }
                 Err(refused) => refused,
             };
-            if !refused.is_transient() || self.is_over(deadline) {
+            if refused.is_transient() && self.agent.canceller.is_cancelled() {
+                return Err(Refusal::Cancelled);
+            }
+            if !refused.is_transient() || deadline.has_passed() {
                 return Err(refused);
             }
             let frame_bytes = Published::new(outgoing).front_bytes() + payload.len();
@@ -258,10 +267,6 @@ impl Publication {
                 may_go_on || agent.canceller.is_cancelled()
             });
         }
-    }
-
-    fn is_over(&self, deadline: Deadline) -> bool {
-        self.agent.canceller.is_cancelled() || deadline.has_passed()
     }
 
     #[inline]
@@ -361,7 +366,10 @@ impl Publication {
             if has_ended {
                 return Err(NotAcknowledged::Closed { acknowledged });
             }
-            if self.is_over(deadline) {
+            if self.agent.canceller.is_cancelled() {
+                return Err(NotAcknowledged::Cancelled { acknowledged });
+            }
+            if deadline.has_passed() {
                 return Err(NotAcknowledged::Late { acknowledged, held_up_by: self.held_up_by() });
             }
             let (end, canceller) = (&mut self.end, &self.agent.canceller);

@@ -290,11 +290,10 @@ impl Subscription {
         if *readiness == Readiness::Unused {
             return Ok(false);
         }
-        waker.clear(); // also of a ring for an earlier sleep, which came late
-        if *readiness == Readiness::Readable {
-            sleeper.get_up();
-            sleeper.lie_down();
-        }
+        // Another sleep each time: the agent may have spent its ring on an item that this reader had read already.
+        waker.clear();
+        sleeper.get_up();
+        sleeper.lie_down();
         // From here on the agent sees that it must ring; what it has shown before is seen here.
         let has_come = consumer.has_frames() || consumer.is_abandoned();
         if has_come {
