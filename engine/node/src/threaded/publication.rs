@@ -23,9 +23,9 @@ use bourdon_wire::TopicName;
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
 
-/// Why a message is not acknowledged. With [`Late`](Self::Late) and [`Closed`](Self::Closed) it may be delivered all
-/// the same: published again, it may come twice. Until the process is removed, wait on instead. After that it is in
-/// doubt until [`Event::Settled`](crate::Event::Settled) decides.
+/// Why a message is not acknowledged. With [`Late`](Self::Late), [`Cancelled`](Self::Cancelled) and
+/// [`Closed`](Self::Closed) it may be delivered all the same: published again, it may come twice. Until the process is
+/// removed, wait on instead. After that it is in doubt until [`Event::Settled`](crate::Event::Settled) decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAcknowledged {
