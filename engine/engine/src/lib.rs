@@ -57,6 +57,8 @@ pub struct Engine<P, C = Clock> {
     backlog_send: u64,
     /// Whether what the last delivery brought about (order, acknowledgements) is still to be sent.
     owes: bool,
+    /// Whether the port holds datagrams of the time before the process began.
+    is_stale: bool,
     /// Whether there may be something to deliver though nothing has been received: own messages, or what was left over.
     may_deliver: bool,
     /// Whether datagrams were sent or received since the memory for the next was brought near.
@@ -93,6 +95,7 @@ impl<P: Port, C: Time> Engine<P, C> {
             now,
             in_burst: false,
             owes: false,
+            is_stale: false,
             may_deliver: true,
             is_cold: true,
             port_datagrams: 0,
@@ -102,12 +105,7 @@ impl<P: Port, C: Time> Engine<P, C> {
     /// Begins now: for the process, no time has passed since it was made. Its application gives and takes `snapshots`,
     /// or it was configured so.
     pub fn begin(&mut self, snapshots: bool) {
-        // What has waited in the port since it was opened is old: a member may be gone since.
-        for _ in 0..STALE_RUNS_MAX {
-            if !self.port.receive(RECEIVE_LIMIT, |_| {}).is_ok_and(|count| count > 0) {
-                break;
-            }
-        }
+        (self.is_stale, self.owes) = (true, true);
         self.now = self.clock.now();
         let mut config = self.process.config().clone();
         config.snapshots |= snapshots;
@@ -207,6 +205,9 @@ impl<P: Port, C: Time> Engine<P, C> {
         mut on_item: impl FnMut(Item<'_>),
     ) -> Result<usize, PortError> {
         if self.in_burst || self.owes {
+            if self.is_stale {
+                self.discard_stale()?;
+            }
             self.flush()?;
         }
         if self.process.has_events()
@@ -252,6 +253,19 @@ impl<P: Port, C: Time> Engine<P, C> {
             self.process.warm();
         }
         Ok(received + delivered + usize::from(timer_due && self.process.has_events()))
+    }
+
+    /// Discards what has waited in the port since it was opened, before the process began: a member may be gone since.
+    /// It is the thread that polls which does it: a port may belong to the first thread that uses it.
+    #[cold]
+    fn discard_stale(&mut self) -> Result<(), PortError> {
+        self.is_stale = false;
+        for _ in 0..STALE_RUNS_MAX {
+            if self.port.receive(RECEIVE_LIMIT, |_| {})? == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Hands out the events that wait, once the control plane has been handed what was reported with them: what the

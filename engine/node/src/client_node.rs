@@ -155,7 +155,7 @@ impl ClientNode {
     fn before_sleep(&self, longest: Duration) -> Option<Duration> {
         let Endpoint { client, clock, .. } = &self.endpoint;
         let until_due = Duration::from_nanos(client.next_deadline().since(clock.now()));
-        (until_due > Duration::ZERO && !self.calls.has_answers()).then(|| longest.min(until_due))
+        (until_due > Duration::ZERO && !self.calls.has_new_answers()).then(|| longest.min(until_due))
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`.

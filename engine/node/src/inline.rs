@@ -70,13 +70,25 @@ pub struct InlineNode {
     locks: Option<Box<InlineLocks>>,
     /// From the first request for a snapshot on.
     snapshots: Option<Box<SnapshotRequests>>,
+    /// A snapshot that has come is handed out; else it waits, and so does delivery.
+    pub(crate) takes_snapshot: bool,
     is_member: bool,
     /// Requests and messages beside the stream.
     calls: Calls,
-    /// Requests of other processes are among its deliveries.
-    takes_requests: bool,
+    /// What becomes of the requests of other processes.
+    requests: Requests,
     /// The view in which it was last looked whether the takers of its requests are gone.
     calls_seen: Epoch,
+}
+
+/// What becomes of the requests of other processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Requests {
+    /// They are among the deliveries.
+    Deliver,
+    Decline,
+    /// The agent that polls the node fetches them.
+    Leave,
 }
 
 /// How often: so that a new member is watched before it matters.
@@ -107,7 +119,8 @@ impl InlineNode {
         let mut settings = settings.clone();
         settings.process.snapshots |= chosen.snapshots;
         let mut node = Self::join(&settings)?;
-        (node.filter, node.takes_requests) = (chosen.filter, chosen.requests);
+        node.filter = chosen.filter;
+        node.requests = if chosen.requests { Requests::Deliver } else { Requests::Decline };
         Ok(node)
     }
 
@@ -177,9 +190,10 @@ impl InlineNode {
             counters: None,
             locks: None,
             snapshots: None,
+            takes_snapshot: true,
             is_member: rank != Rank::OBSERVER,
             calls: Calls::new(move || waker.wake()),
-            takes_requests: false,
+            requests: Requests::Decline,
             calls_seen: Epoch(0),
         })
     }
@@ -263,7 +277,8 @@ impl InlineNode {
         if self.engine.process().has_events() {
             return 0; // the next poll
         }
-        let snapshot = self.engine.take_snapshot().map(|bytes| Delivery::Snapshot(Snapshot::new(bytes)));
+        let snapshot = self.takes_snapshot.then(|| self.engine.take_snapshot()).flatten();
+        let snapshot = snapshot.map(|bytes| Delivery::Snapshot(Snapshot::new(bytes)));
         let request = self.engine.begin_snapshot().map(|ticket| {
             let new = || {
                 let limit_bytes = self.engine.process().config().limits.max_snapshot_bytes;
@@ -312,7 +327,7 @@ impl InlineNode {
     }
 
     fn has_commands(&self) -> bool {
-        self.calls.has_answers() || self.locks.as_ref().is_some_and(|locks| locks.has_commands())
+        self.calls.has_new_answers() || self.locks.as_ref().is_some_and(|locks| locks.has_commands())
     }
 
     /// Sends answers, and hands out outcomes and requests.
@@ -324,11 +339,13 @@ impl InlineNode {
             self.calls_seen = epoch;
             self.calls.end_gone(&self.engine);
         }
-        while self.takes_requests
+        while self.requests != Requests::Leave
             && let Some(request) = self.next_request()
         {
             count += 1;
-            on_delivery(Delivery::Request(request));
+            if self.requests == Requests::Deliver {
+                on_delivery(Delivery::Request(request)); // else it is dropped, and so declined
+            }
         }
         count
     }
@@ -336,7 +353,7 @@ impl InlineNode {
     /// Hands this node over to an agent, which fetches requests by itself; `ring` announces an answer to it.
     pub(crate) fn share_calls(&mut self, ring: impl FnMut() + Send + 'static) {
         self.calls = Calls::new(ring);
-        self.takes_requests = false;
+        self.requests = Requests::Leave;
     }
 
     /// Whether messages or answers beside the stream are still to be sent or acknowledged.
@@ -704,6 +721,10 @@ impl Directs for Engine<NodePort> {
 
     fn poll_request(&mut self) -> Option<DirectRequest> {
         Engine::poll_request(self)
+    }
+
+    fn has_view(&self) -> bool {
+        self.process().view().epoch != Epoch(0)
     }
 
     fn incarnation(&self, rank: Rank) -> Option<Incarnation> {

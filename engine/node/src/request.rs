@@ -28,7 +28,7 @@ use std::net::SocketAddr;
 use std::sync::mpsc::{self, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Calls of a process that have no outcome yet: what the protocol sends at once, and requests that were taken and not
+/// Requests of a process that have no outcome yet: those that the protocol sends at once, and those taken and not
 /// answered yet.
 pub(crate) const CALLS_MAX: usize = 256;
 /// Answers of the application that the node has not taken.
@@ -346,6 +346,10 @@ pub(crate) trait Directs {
     fn poll_outcome(&mut self) -> Option<DirectOutcome>;
     fn poll_answer(&mut self) -> Option<DirectAnswer>;
     fn poll_request(&mut self) -> Option<DirectRequest>;
+    /// Whether it knows which incarnations there are: a process between two views does not.
+    fn has_view(&self) -> bool {
+        true
+    }
     /// The incarnation that has this rank now, as far as that is known.
     fn incarnation(&self, rank: Rank) -> Option<Incarnation>;
 }
@@ -391,8 +395,8 @@ pub(crate) struct Calls {
     next: u64,
     answers: Receiver<Answer>,
     answers_in: Sender<Answer>,
-    /// An answer that the protocol had no room for.
-    held: Option<Answer>,
+    /// Answers that the protocol had no room for.
+    held: Vec<Answer>,
 }
 
 /// A call to begin.
@@ -409,7 +413,7 @@ impl Calls {
     pub(crate) fn new(ring: impl FnMut() + Send + 'static) -> Self {
         let (answers_in, answers) = mailbox(ANSWERS_MAX, ring);
         let next = RandomState::new().hash_one(std::process::id());
-        Self { pending: Vec::new(), next, answers, answers_in, held: None }
+        Self { pending: Vec::new(), next, answers, answers_in, held: Vec::new() }
     }
 
     /// Begins a call. The caller gets the completion back if it is refused.
@@ -420,10 +424,10 @@ impl Calls {
         mut completion: Completion,
     ) -> Result<(), (Refusal, Completion)> {
         let Outbound { to, payload, is_request, deadline } = *outbound;
-        if self.pending.len() >= CALLS_MAX {
+        if is_request && self.requests() >= CALLS_MAX {
             self.forget_late();
         }
-        if self.pending.len() >= CALLS_MAX {
+        if is_request && self.requests() >= CALLS_MAX {
             return Err((Refusal::TooMany { limit: CALLS_MAX }, completion));
         }
         let number = is_request.then_some(self.next);
@@ -444,6 +448,11 @@ impl Calls {
         Ok(())
     }
 
+    /// How many requests have no reply yet. Messages end within seconds, and the protocol bounds them.
+    fn requests(&self) -> usize {
+        self.pending.iter().filter(|pending| pending.number.is_some()).count()
+    }
+
     /// Drops the calls whose deadline has passed: their callers know.
     fn forget_late(&mut self) {
         self.pending.retain(|pending| !pending.deadline.has_passed());
@@ -452,7 +461,14 @@ impl Calls {
     /// Whether an answer waits.
     #[inline]
     pub(crate) fn has_answers(&self) -> bool {
-        self.answers.has_values() || self.held.is_some()
+        self.answers.has_values() || !self.held.is_empty()
+    }
+
+    /// Whether there is an answer to take, so that the thread must not sleep. Where the protocol has no room, a
+    /// datagram or a deadline of the protocol makes some, and ends a sleep.
+    #[inline]
+    pub(crate) fn has_new_answers(&self) -> bool {
+        self.answers.has_values() && self.held.len() < ANSWERS_MAX
     }
 
     /// Whether a request was taken by a process that may since be gone.
@@ -464,13 +480,18 @@ impl Calls {
     /// Hands the application's answers to the protocol, and outcomes to their calls. Returns how much there was.
     pub(crate) fn tend(&mut self, node: &mut impl Directs) -> usize {
         let mut count = 0;
-        while let Some(answer) = self.held.take().or_else(|| self.answers.take()) {
-            if !send_answer(node, &answer) {
-                self.held = Some(answer);
-                break;
-            }
-            count += 1;
+        while self.held.len() < ANSWERS_MAX
+            && let Some(answer) = self.answers.take()
+        {
+            self.held.push(answer);
         }
+        let (before, mut full) = (self.held.len(), None);
+        self.held.retain(|answer| {
+            let waits = full == Some(answer.address) || !send_answer(node, answer);
+            full = if waits { Some(answer.address) } else { full };
+            waits // and those to other addresses pass it
+        });
+        count += before - self.held.len();
         // The acknowledgement of a request comes before its reply, or is not needed any more.
         while let Some(outcome) = node.poll_outcome() {
             self.note_outcome(node, outcome);
@@ -519,6 +540,9 @@ impl Calls {
 
     /// Ends the requests that were taken by processes that are gone.
     pub(crate) fn end_gone(&mut self, node: &impl Directs) {
+        if !node.has_view() {
+            return;
+        }
         let is_gone = |taken: Taken| taken.incarnation.is_some() && node.incarnation(taken.by) != taken.incarnation;
         for pending in self.pending.extract_if(.., |pending| pending.taken.is_some_and(is_gone)) {
             let (taken_by, attempts) = pending.taken.map_or((None, 0), |taken| (Some(taken.by), taken.attempts));
@@ -574,12 +598,18 @@ mod tests {
         outcomes: VecDeque<DirectOutcome>,
         answers: VecDeque<DirectAnswer>,
         incarnation: Option<Incarnation>,
+        has_no_view: bool,
         is_full: bool,
+        /// It has no room for answers to this address.
+        full: Option<Address>,
+        /// Where its requests come from.
+        asks: Address,
     }
 
     impl Directs for Fake {
-        fn send(&mut self, _to: To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
-            if self.is_full {
+        fn send(&mut self, to: To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
+            let is_full = matches!(to, To::Address(address) if Some(address) == self.full);
+            if self.is_full || is_full {
                 return Err(Refusal::TooMany { limit: 32 });
             }
             self.sent.push(content.kind);
@@ -599,8 +629,12 @@ mod tests {
         }
 
         fn poll_request(&mut self) -> Option<DirectRequest> {
-            let address = Address::default();
+            let address = self.asks;
             Some(DirectRequest { call: 7, from: BY, address, patience_ns: u64::MAX, payload: b"es".to_vec() })
+        }
+
+        fn has_view(&self) -> bool {
+            !self.has_no_view
         }
 
         fn incarnation(&self, _rank: Rank) -> Option<Incarnation> {
@@ -664,7 +698,10 @@ mod tests {
         calls.tend(&mut node);
         calls.end_gone(&node);
         assert_eq!(call.try_reply(), None);
-        node.incarnation = Some(Incarnation(2));
+        (node.incarnation, node.has_no_view) = (None, true);
+        calls.end_gone(&node);
+        assert_eq!(call.try_reply(), None, "this process was removed: its taker may be there");
+        (node.incarnation, node.has_no_view) = (Some(Incarnation(2)), false);
         calls.end_gone(&node);
         let why = Some(DirectFailure::Gone);
         let gone = RequestError::Unanswered { taken_by: Some(BY), why, attempts: 2 };
@@ -694,6 +731,20 @@ mod tests {
     }
 
     #[test]
+    fn answers_to_others_pass_those_that_wait_and_only_new_ones_keep_the_thread_awake() {
+        let silent = std::net::SocketAddr::from(([192, 0, 2, 7], 7)).into();
+        let (mut node, mut calls) = (Fake { full: Some(silent), asks: silent, ..Fake::default() }, Calls::new(|| {}));
+        (0..3).for_each(|_| drop(calls.next_request(&mut node)));
+        node.asks = Address::default();
+        calls.next_request(&mut node).expect("there is one").reply(b"4750.25").expect("there is room");
+        assert!(calls.has_new_answers());
+        assert_eq!((calls.tend(&mut node), &node.sent[..]), (1, &[DirectKind::Reply(7)][..]));
+        assert!(calls.has_answers() && !calls.has_new_answers());
+        node.full = None;
+        assert_eq!((calls.tend(&mut node), calls.has_answers()), (3, false));
+    }
+
+    #[test]
     fn no_more_calls_wait_than_there_is_room_for_but_for_those_that_are_late() {
         let (mut node, mut calls) = (Fake::default(), Calls::new(|| {}));
         let mut begin = |deadline: Deadline| {
@@ -704,5 +755,7 @@ mod tests {
         (1..CALLS_MAX).for_each(|_| begin(Deadline::NEVER).expect("there is room"));
         begin(Deadline::NEVER).expect("one is late");
         assert_eq!(begin(Deadline::NEVER), Err(Refusal::TooMany { limit: CALLS_MAX }));
+        let message = Outbound { to: To::Nearest, payload: b"", is_request: false, deadline: Deadline::NEVER };
+        assert!(calls.begin(&mut node, &message, Completion::new(Deadline::NEVER, None).0).is_ok());
     }
 }

@@ -24,7 +24,9 @@ type Answer = (SnapshotTicket, SnapshotAnswer);
 /// What was delivered before this item must be in the state that is given, and nothing that is delivered behind it.
 /// The answer may come later, from any thread: then the application copies its state here, or applies what is behind
 /// this item later. Where the view has changed by then, the state is discarded, and the joiner asks again. A joiner
-/// waits half a minute for an answer, then it asks another member.
+/// waits half a minute for an answer, then it asks another member. It asks another also if a member has published more
+/// since than its log keeps (`limits.log_bytes`): an application that answers later than that under load lets no
+/// process join.
 ///
 /// A request that is dropped declines: the joiner asks another member. So does one that waits in the ring of a
 /// subscription that is dropped.

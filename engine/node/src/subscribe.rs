@@ -95,9 +95,15 @@ impl Subscribe {
     }
 
     /// Also requests for a snapshot of the application's state, and snapshots
-    /// ([`Delivery::SnapshotRequest`](crate::Delivery)). They come to the first subscription that takes them; without
-    /// one this process declines, and a joiner asks another member. A process that has joined before takes them only
-    /// with `process.snapshots`.
+    /// ([`Delivery::SnapshotRequest`](crate::Delivery)). They come to the first subscription that takes them.
+    ///
+    /// Only a subscription that has received everything is asked for the state: one that was made before the process
+    /// delivered its first message, or before the process was given a snapshot. Without one this process declines, and
+    /// a joiner asks another member.
+    ///
+    /// A process that has joined takes them only with `process.snapshots`. There a snapshot that comes waits for a
+    /// subscription that takes it, and nothing is delivered meanwhile: the process follows its view, does not become a
+    /// member, and reports [`Event::Waiting`](crate::Event::Waiting).
     ///
     /// ```
     /// let state = bourdon::Subscribe::to("commands").snapshots();

@@ -94,7 +94,8 @@ impl<P: Payload + ?Sized> Topic<P> {
         Ok(Self::with(Outgoing::named(TopicName::new(name)?)))
     }
 
-    /// The payload of a message of this topic, in place; none if the message has another topic or length.
+    /// The payload of a message of this topic, in place; none if the message has another topic or length. Two names may
+    /// have the same id: names are compared where both this topic and the message have one.
     ///
     /// ```
     /// # use bourdon::*;
@@ -106,7 +107,8 @@ impl<P: Payload + ?Sized> Topic<P> {
     /// ```
     #[inline]
     pub fn read<'m>(&self, message: &Message<'m>) -> Option<&'m P> {
-        let is_ours = message.topic == self.outgoing.topic;
+        let names = self.outgoing.name.as_ref().zip(message.name);
+        let is_ours = message.topic == self.outgoing.topic && names.is_none_or(|(own, its)| own.as_str() == its);
         P::ref_from_bytes(message.payload).ok().filter(|_| is_ours)
     }
 }
@@ -202,5 +204,32 @@ mod tests {
         assert_eq!(Topic::of_id(named.id()).plain(), Some(named.id()));
         assert_eq!((plain.sent_at_ns(5).plain(), plain.clone().plain()), (None, Some(named.id())));
         assert!(Topic::new("md..es").is_err());
+    }
+
+    #[test]
+    fn a_message_of_another_name_with_the_same_id_is_not_read() {
+        let topic = Topic::new("md.es").expect("a name");
+        let mut message = Message {
+            sender: bourdon_wire::Rank(0),
+            incarnation: bourdon_wire::Incarnation(1),
+            instance: bourdon_wire::InstanceId(1),
+            sequence: bourdon_wire::Sequence(0),
+            order: None,
+            epoch: bourdon_wire::Epoch(1),
+            late: false,
+            topic: topic.id(),
+            name: Some("md.es"),
+            send_time_ns: 0,
+            kernel_receive_ns: None,
+            delivered_at: bourdon_wire::Instant(0),
+            client: None,
+            barrier: None,
+            payload: b"x",
+        };
+        assert!(topic.read(&message).is_some());
+        message.name = Some("md.nq");
+        assert!(topic.read(&message).is_none() && topic.unnamed().read(&message).is_some());
+        message.name = None;
+        assert!(topic.read(&message).is_some());
     }
 }

@@ -370,5 +370,5 @@ fn issue_a_lock_before_the_node_was_joined_waited_for_ever() {
         assert_eq!(refused, LockError::Refused(CoordinationRefusal::Outside));
     }
     node.join().expect("it joins");
-    node.lock("one", PATIENCE).expect("it is free");
+    drop(node.lock("one", PATIENCE).expect("it is free"));
 }

@@ -136,6 +136,10 @@ fn a_request_that_is_dropped_or_not_wanted_is_declined_at_once() {
     let mut nodes = formed(&world);
     let mut call = nodes[0].try_request(To::Rank(Rank(1)), b"es", Deadline::NEVER).expect("1 was heard");
     assert_eq!(outcome(&mut nodes, &mut call, drop), Err(RequestError::Declined { by: Rank(1) }));
+    // An inline node that takes no requests.
+    let mut call = nodes[1].try_request(To::Rank(Rank(0)), b"es", PATIENCE).expect("0 was heard");
+    let declined = outcome(&mut nodes, &mut call, |_| unreachable!("it takes none"));
+    assert_eq!(declined, Err(RequestError::Declined { by: Rank(0) }));
     // A node with threads, without a subscription that takes requests.
     let world = World::new(2);
     let (asks, (other, subscription)) = (start(&world, 0).0, start(&world, 1));

@@ -92,7 +92,7 @@ fn a_client_is_cancelled_and_its_unsent_messages_are_reported() {
     let world = World::new(1);
     let (client, mut publication) = client(&world);
     client.canceller().cancel();
-    assert_eq!(publication.publish(&topic(), b"", Deadline::NEVER), Err(Refusal::NoReceiver));
+    assert_eq!(publication.publish(&topic(), b"", Deadline::NEVER), Err(Refusal::Cancelled));
     let (node, _, _subscription) = start(&world.member(0));
     until("room", || publication.try_publish(&topic(), b"taken").is_ok());
     drop(node); // it may have been taken before

@@ -310,3 +310,45 @@ fn the_second_subscription_is_asked_once_the_first_is_gone() {
     });
     assert_eq!(state.expect("it has come").bytes(), b"state");
 }
+
+#[test]
+fn a_snapshot_waits_for_a_subscription_that_takes_it() {
+    let (_world, mut first, mut joiner) = pair(Kind::Inline, |_| {});
+    joiner.process.snapshots = true;
+    let node = Node::open(&joiner).expect("it opens");
+    let _without = node.subscribe(Subscribe::all()).expect("there is memory");
+    node.join().expect("it starts");
+    let answer = |delivery: Delivery<'_>| {
+        if let Delivery::SnapshotRequest(request) = delivery {
+            request.give(b"state").expect("it is short");
+        }
+    };
+    let mut is_given = false;
+    until("the request", || {
+        first.poll(8, |delivery| {
+            is_given |= matches!(delivery, Delivery::SnapshotRequest(_));
+            answer(delivery);
+        });
+        is_given
+    });
+    let mut published = 0;
+    until("messages behind it", || {
+        first.poll(8, answer);
+        published += u64::from(first.publishes(b"behind"));
+        published == 2_000
+    });
+    let mut subscription = node.subscribe(Subscribe::all().snapshots()).expect("there is memory");
+    let mut items = Vec::new();
+    until("the message", || {
+        first.poll(8, answer);
+        let note = |delivery: Delivery<'_>| match delivery {
+            Delivery::Message(message) => items.push(message.payload.to_vec()),
+            Delivery::Snapshot(snapshot) => items.push(snapshot.bytes().to_vec()),
+            _ => {}
+        };
+        subscription.poll(8, note).expect("it runs");
+        items.iter().any(|item| item == b"behind")
+    });
+    assert_eq!(items[0], b"state", "nothing comes before it");
+    assert_eq!(items.iter().filter(|item| *item == b"state").count(), 1);
+}

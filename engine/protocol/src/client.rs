@@ -144,7 +144,7 @@ impl Client {
                 }
                 Some(Kind::Direct) => {
                     let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
-                    self.direct.receive(now, header.rank(), frame.body, &mut out);
+                    self.direct.receive(now, header.rank(), frame.body, None, &mut out);
                 }
                 _ => {}
             }
@@ -246,7 +246,9 @@ impl Client {
                 (TargetChoice::Any, ranks.iter().filter_map(|rank| self.roster.target(*rank)).collect())
             }
             To::Address(address) if !address.is_reachable() => return Err(Refusal::Unreachable),
-            To::Address(address) => (TargetChoice::One, vec![Target { member: None, address, rtt_ns: None }]),
+            To::Address(address) => {
+                (TargetChoice::One, vec![Target { member: None, address, is_proven: false, rtt_ns: None }])
+            }
             To::All => {
                 let mut out = Out { outbox: &mut self.outbox, counters: &mut self.counters };
                 return self.direct.broadcast(now, content, &mut out).map(|()| None);

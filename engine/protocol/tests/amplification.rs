@@ -1,9 +1,9 @@
 //! Bytes sent for bytes received: each kind of request from a stranger's address, to each kind of process, at most 3.
 
 use crate::common::{self, Bench, GROUP, MTU, Step, Value, as_incarnation, control, data, message, nak_to};
-use bourdon_protocol::{Client, Destination, Feedback, Order, Role};
+use bourdon_protocol::{Client, Destination, DirectContent, DirectKind, Feedback, Order, Role, To};
 use bourdon_wire::records::{
-    ClientRequest, Direct, Heartbeat, Ping, Transfer, ViewAsk, ballot_steps, direct_steps, heartbeat_flags,
+    ClientRequest, Direct, DirectCall, Heartbeat, Ping, Transfer, ViewAsk, ballot_steps, direct_steps, heartbeat_flags,
     transfer_steps,
 };
 use bourdon_wire::{Address, ClientId, Epoch, FRAME_HEADER_BYTES, Kind, Rank};
@@ -77,6 +77,15 @@ fn answered(bench: &mut Bench) -> usize {
     });
     bench.process.deliver(bench.now, usize::MAX, |_| {});
     while bench.process.poll_event().is_some() {}
+    while let Some(request) = bench.process.poll_request() {
+        // The application replies to one request, and drops the other.
+        let (kind, payload) = match request.call % 2 {
+            0 => (DirectKind::Reply(request.call), &[4; 1_000][..]),
+            _ => (DirectKind::Decline(request.call), &[][..]),
+        };
+        let content = DirectContent { kind, payload, lasts_ns: request.patience_ns };
+        let _ = bench.process.send(bench.now, To::Address(request.address), &content);
+    }
     if let Some(ticket) = bench.process.begin_snapshot(bench.now) {
         let state = bourdon_protocol::SnapshotAnswer::State(vec![3; 100_000]);
         bench.process.finish_snapshot(bench.now, ticket, state);
@@ -127,6 +136,17 @@ fn direct(step: u16, sender_id: u64) -> Vec<u8> {
     control(0xFFFE, Kind::Direct, &[record.as_bytes()])
 }
 
+/// A request beside the stream, whose sender waits for as long as it may.
+fn direct_request(sender_id: u64, sequence: u64) -> Vec<u8> {
+    let record: Direct = zeroed(|record: &mut Direct| {
+        (record.step, record.sender_id, record.reply_to) =
+            (direct_steps::REQUEST.into(), (sender_id + 1).into(), stranger());
+        record.sequence = sequence.into();
+    });
+    let call = DirectCall { call: (sender_id + sequence).into(), patience_ns: u64::MAX.into() };
+    control(0xFFFE, Kind::Direct, &[record.as_bytes(), call.as_bytes()])
+}
+
 fn request(client: u64, sequence: u64) -> Vec<u8> {
     let record: ClientRequest = zeroed(|record: &mut ClientRequest| {
         (record.client, record.sequence, record.reply_to) = (client.into(), sequence.into(), stranger());
@@ -158,6 +178,7 @@ fn nor_by_many_processes_where_a_question_was_sent_to_all() {
                 ping(),
                 direct(direct_steps::PROBE, turn.into()),
                 direct(direct_steps::SEND, turn.into()),
+                direct_request(turn.into(), 0),
                 request(u64::from(turn) / 20, u64::from(turn) % 20),
             ];
             for (place, question) in questions.iter().enumerate() {
@@ -187,6 +208,8 @@ fn every_question(members: u16) {
         each("ping", &mut |_, _| ping());
         each("direct probe", &mut |_, turn| direct(direct_steps::PROBE, turn as u64));
         each("direct send", &mut |_, turn| direct(direct_steps::SEND, turn as u64));
+        each("direct request", &mut |_, turn| direct_request(turn as u64, 0));
+        each("direct request again", &mut |_, turn| direct_request(turn as u64 / 40, turn as u64 % 40 / 2));
         each("client request", &mut |_, turn| request(turn as u64 / 20, turn as u64 % 20));
         let flags = [0, heartbeat_flags::FORMED, heartbeat_flags::WEDGED, heartbeat_flags::LEARNER];
         for incarnation in [1, 2] {

@@ -225,6 +225,52 @@ fn a_request_and_its_answers_pass_queues_that_are_full_of_messages() {
 }
 
 #[test]
+fn a_reply_to_an_observer_waits_for_the_proof_of_its_address_and_losses_do_not_end_that() {
+    let mut net = formed(2, 1);
+    let mut rng = fastrand::Rng::with_seed(7);
+    net.lose = Box::new(move |_, _| rng.u8(..) < 100);
+    let mut answers = Vec::new();
+    for number in 0..5 {
+        let now = net.now;
+        net.process(2).send(now, To::Rank(Rank(1)), &content(DirectKind::Request(number), 2_000 * MS)).unwrap();
+        for _ in 0..400 {
+            net.run(5 * MS);
+            let now = net.now;
+            while let Some(request) = net.process(1).poll_request() {
+                let reply = content(DirectKind::Reply(request.call), request.patience_ns);
+                net.process(1).send(now, To::Address(request.address), &reply).unwrap();
+            }
+        }
+        answers.extend(std::iter::from_fn(|| net.process(2).poll_answer()).map(|answer| answer.call));
+        while outcome(&mut net, 2).is_some() {}
+    }
+    assert_eq!(answers, (0..5).collect::<Vec<_>>());
+}
+
+#[test]
+fn answers_to_silent_addresses_leave_room_for_others_and_end_with_their_member() {
+    let mut net = formed(3, 0);
+    net.kill(2);
+    let now = net.now;
+    let mut reply = |to| net.process(0).send(now, To::Address(address(to)), &content(DirectKind::Reply(0), u64::MAX));
+    for _ in 0..4 {
+        reply(2).unwrap();
+    }
+    assert_eq!(reply(2), Err(Refusal::TooMany { limit: 4 }));
+    for index in 0..80 {
+        reply(100 + index / 4).expect("an answer that waits for a proof makes room");
+    }
+    for _ in 0..4 {
+        reply(1).unwrap();
+    }
+    net.run(400 * MS);
+    assert_eq!(std::iter::from_fn(|| net.process(1).poll_answer()).count(), 4);
+    let now = net.now;
+    let again = net.process(0).send(now, To::Address(address(2)), &content(DirectKind::Reply(0), u64::MAX));
+    assert!(again.is_ok(), "its answers have ended with its view");
+}
+
+#[test]
 fn a_request_is_given_up_with_its_senders_patience_and_answers_have_calls_of_their_own() {
     let mut net = formed(2, 0);
     net.lose = Box::new(|_, to| to == 1);
@@ -235,11 +281,11 @@ fn a_request_is_given_up_with_its_senders_patience_and_answers_have_calls_of_the
     let now = net.now;
     let refused = net.process(0).send(now, To::Rank(Rank(1)), &content(DirectKind::Request(32), MS));
     assert_eq!(refused, Err(Refusal::TooMany { limit: 32 }));
-    for call in 0..31 {
+    for call in 0..4 {
         net.process(0).send(now, To::Address(address(1)), &content(DirectKind::Reply(call), u64::MAX)).unwrap();
     }
     let refused = net.process(0).send(now, To::Rank(Rank(1)), &content(DirectKind::Decline(31), MS));
-    assert_eq!(refused, Err(Refusal::TooMany { limit: 31 }));
+    assert_eq!(refused, Err(Refusal::TooMany { limit: 4 }));
     net.run(41 * MS);
     for _ in 0..32 {
         let failed = outcome(&mut net, 0);

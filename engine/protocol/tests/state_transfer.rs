@@ -176,6 +176,26 @@ fn an_application_that_takes_seconds_is_waited_for() {
 }
 
 #[test]
+fn a_state_whose_successors_no_member_retains_is_refused() {
+    let mut net = Net::new(3, 0, |config| config.limits.log_bytes = 64 * 1500);
+    net.run(100 * MS);
+    net.publish(0, b"x").unwrap();
+    net.kill(2);
+    net.run(300 * MS);
+    net.processes.iter_mut().for_each(|one| one.answers_after_ns = 300 * MS);
+    net.start(2, 2);
+    for i in 0..1_500u64 {
+        net.publish(0, &i.to_le_bytes()).unwrap(); // more datagrams than rank 0 keeps
+        net.run(MS);
+    }
+    assert!(net.processes.iter().any(|one| !one.asked.is_empty()), "it has asked");
+    assert_eq!(net.processes[2].snapshots, 0, "{:?}", net.processes[2].events);
+    net.run(3_000 * MS);
+    assert_eq!(net.processes[2].snapshots, 1, "{:?}", net.processes[2].events);
+    assert!(net.agree(&[0, 1, 2], 3), "{:?}", net.processes[2].events);
+}
+
+#[test]
 fn a_state_of_a_view_that_is_over_is_not_taken() {
     let mut net = Net::new(4, 0, |_| {});
     net.run(100 * MS);

@@ -2,8 +2,8 @@
 
 use bourdon::View;
 use bourdon_wire::records::{
-    BallotStep, ClientRequest, Direct, Heartbeat, Nak, NakRange, Ping, Transfer, ViewAsk, ballot_steps, direct_steps,
-    heartbeat_flags, transfer_steps,
+    BallotStep, ClientRequest, Direct, DirectCall, Heartbeat, Nak, NakRange, Ping, Transfer, ViewAsk, ballot_steps,
+    direct_steps, heartbeat_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, DatagramHeader, DatagramNumber, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId,
@@ -41,6 +41,7 @@ pub(crate) const KINDS: &[Question] = &[
     Question { name: "ping", question: |target, turn| target.ping(turn) },
     Question { name: "direct probe", question: |target, turn| target.direct(direct_steps::PROBE, turn) },
     Question { name: "direct send", question: |target, turn| target.direct(direct_steps::SEND, turn) },
+    Question { name: "direct request", question: |target, turn| target.direct(direct_steps::REQUEST, turn) },
     Question { name: "client request", question: |target, turn| target.request(turn) },
     Question { name: "heartbeat, member's", question: |target, _| target.heartbeat(target.member, target.epoch, 0) },
     Question { name: "heartbeat, outsider's", question: |target, turn| target.outsider(turn) },
@@ -116,7 +117,9 @@ impl Target {
         let direct: Direct = zeroed(|direct: &mut Direct| {
             (direct.step, direct.sender_id, direct.reply_to) = (step.into(), (sender_id + 1).into(), self.stranger);
         });
-        self.datagram((Rank::CLIENT, Incarnation(1)), self.epoch, Kind::Direct, &[direct.as_bytes()])
+        let call = DirectCall { call: sender_id.into(), patience_ns: u64::MAX.into() };
+        let call = if step == direct_steps::REQUEST { call.as_bytes() } else { &[] };
+        self.datagram((Rank::CLIENT, Incarnation(1)), self.epoch, Kind::Direct, &[direct.as_bytes(), call])
     }
 
     fn request(&self, turn: u64) -> Vec<u8> {

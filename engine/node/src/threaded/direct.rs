@@ -1,7 +1,8 @@
 //! Direct messages and requests of a threaded node, at its data agent: calls come as commands, their outcomes go to the
 //! calls, messages of other processes to a mailbox, their requests to a subscription's ring.
 //!
-//! A call that the protocol has no room for waits here for its turn, in order. Messages and requests of others that the
+//! A call that the protocol has no room for waits here for its turn, requests and messages each in their order: a
+//! message does not wait for the replies to requests. Messages and requests of others that the
 //! application does not fetch stay in the protocol's own bounded queues: then they are refused, and their senders learn
 //! of it.
 
@@ -16,7 +17,7 @@ use std::sync::mpsc::TrySendError;
 
 /// Messages that the application has not fetched.
 pub(crate) const MESSAGES_MAX: usize = 256;
-/// Calls that wait for room in the protocol.
+/// Requests, and messages, that wait for room in the protocol.
 const WAITING_MAX: usize = 256;
 
 /// A direct message or a request to send.
@@ -87,23 +88,24 @@ pub(crate) struct Post {
     messages: Sender<DirectMessage>,
     /// A message that did not fit.
     unread: Option<DirectMessage>,
-    /// Calls that wait for room.
-    waiting: VecDeque<CallCommand>,
+    /// Messages that wait for room, and requests.
+    waiting: [VecDeque<CallCommand>; 2],
     /// A request that did not fit its ring.
     held: Option<Request>,
 }
 
 impl Post {
     pub(crate) fn new(messages: Sender<DirectMessage>) -> Self {
-        Self { messages, unread: None, waiting: VecDeque::new(), held: None }
+        Self { messages, unread: None, waiting: [VecDeque::new(), VecDeque::new()], held: None }
     }
 
     /// Begins a call, or queues it behind those that wait.
     pub(crate) fn call(&mut self, node: &mut impl Calling, command: CallCommand) {
-        if self.waiting.is_empty() {
-            self.waiting.extend(command.begin(node));
-        } else if self.waiting.len() < WAITING_MAX {
-            self.waiting.push_back(command);
+        let waiting = &mut self.waiting[usize::from(command.is_request)];
+        if waiting.is_empty() {
+            waiting.extend(command.begin(node));
+        } else if waiting.len() < WAITING_MAX {
+            waiting.push_back(command);
         } else {
             command.completion.complete(Err(RequestError::Refused(Refusal::TooMany { limit: WAITING_MAX })));
         }
@@ -111,10 +113,12 @@ impl Post {
 
     /// Moves what there is to the application. Returns how much.
     pub(crate) fn work(&mut self, node: &mut impl Calling, outlets: &mut [Outlet]) -> usize {
-        while let Some(command) = self.waiting.pop_front() {
-            if let Some(command) = command.begin(node) {
-                self.waiting.push_front(command);
-                break;
+        for waiting in &mut self.waiting {
+            while let Some(command) = waiting.pop_front() {
+                if let Some(command) = command.begin(node) {
+                    waiting.push_front(command);
+                    break;
+                }
             }
         }
         self.collect_messages(node) + self.collect_requests(node, outlets)
@@ -155,6 +159,6 @@ impl Post {
 
     /// Whether calls wait that were accepted.
     pub(crate) fn owes(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waiting.iter().any(|waiting| !waiting.is_empty())
     }
 }

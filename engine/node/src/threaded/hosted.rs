@@ -19,6 +19,7 @@ use crate::delivery::Delivery;
 use crate::inline::InlineNode;
 use crate::mailbox::{Receiver, Sender};
 use crate::node_error::Error;
+use crate::snapshot::{Snapshot, SnapshotRequest};
 use crate::threaded::closing::{Closing, Stop};
 use crate::threaded::commands::{COMMANDS_MAX, Command, Reply};
 use crate::threaded::control::DataEnd;
@@ -68,6 +69,8 @@ pub(crate) struct Hosted {
     publications_made: usize,
     /// Messages that subscriptions have skipped which are gone.
     overruns_before: u64,
+    /// Messages were delivered: the state that begins now lacks them.
+    has_delivered: bool,
     /// The view that the next message is delivered in, as it was handed out.
     view: Option<Event>,
     /// The view, for the application to read.
@@ -127,6 +130,7 @@ impl Hosted {
             outlets: Vec::new(),
             publications_made: 0,
             overruns_before: 0,
+            has_delivered: false,
             view: None,
             shown_view: Arc::new(Mutex::new(view)),
             listener: ends.listener,
@@ -166,6 +170,7 @@ impl Hosted {
             outlet.put_event(view);
             outlet.show();
         }
+        outlet.is_whole = !self.has_delivered;
         self.outlets.push(outlet);
     }
 
@@ -196,12 +201,15 @@ impl Hosted {
         let was_behind = self.is_gated || self.outlets.iter().any(Outlet::is_behind);
         let limit = self.delivery_limit();
         work_count += usize::from(was_behind && !self.is_gated); // another group may wait for what has found room
+        self.node.takes_snapshot = self.outlets.iter().any(Outlet::takes_snapshots);
         let (outlets, events, view) = (&mut self.outlets, &mut self.events, &mut self.view);
+        let has_delivered = &mut self.has_delivered;
         let (mut shown, mut dropped) = (false, 0);
         work_count += self.node.poll_after(limit, passed, |delivery| {
             shown = true;
             match delivery {
                 Delivery::Message(message) => {
+                    *has_delivered = true;
                     for outlet in outlets.iter_mut().filter(|outlet| outlet.wants(&message)) {
                         outlet.put(&message);
                     }
@@ -215,10 +223,8 @@ impl Hosted {
                     }
                     outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
                 }
-                Delivery::SnapshotRequest(request) => {
-                    hand_snapshot_over(outlets, Value::SnapshotRequest(request));
-                }
-                Delivery::Snapshot(snapshot) => hand_snapshot_over(outlets, Value::Snapshot(snapshot)),
+                Delivery::SnapshotRequest(request) => hand_request_over(outlets, request),
+                Delivery::Snapshot(snapshot) => hand_snapshot_over(outlets, snapshot),
                 other => unreachable!("a node that an agent polls delivers neither skips nor requests: {other:?}"),
             }
         })?;
@@ -581,8 +587,20 @@ impl Hosted {
     }
 }
 
-/// One subscription has to do with snapshots. A request for which there is none, or no room, is dropped: it declines.
+/// One subscription has to do with snapshots. A request for which there is none that has everything, or no room, is
+/// dropped: it declines.
 #[cold]
-fn hand_snapshot_over(outlets: &mut [Outlet], value: Value) {
-    outlets.iter_mut().find(|outlet| outlet.takes_snapshots()).map(|outlet| outlet.put_value(value));
+fn hand_request_over(outlets: &mut [Outlet], request: SnapshotRequest) {
+    let mut takers = outlets.iter_mut().filter(|outlet| outlet.is_whole && outlet.takes_snapshots());
+    takers.next().map(|outlet| outlet.put_value(Value::SnapshotRequest(request)));
+}
+
+/// From here on all of them have what the application has.
+#[cold]
+fn hand_snapshot_over(outlets: &mut [Outlet], snapshot: Snapshot) {
+    outlets.iter_mut().for_each(|outlet| outlet.is_whole = true);
+    outlets
+        .iter_mut()
+        .find(|outlet| outlet.takes_snapshots())
+        .map(|outlet| outlet.put_value(Value::Snapshot(snapshot)));
 }

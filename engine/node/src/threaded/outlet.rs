@@ -59,6 +59,8 @@ pub(crate) struct Outlet {
     overflow: VecDeque<Kept>,
     /// It gets requests for snapshots, and snapshots, if no subscription before it does.
     snapshots: bool,
+    /// It was given everything since the beginning, or since a snapshot: the application's state can follow from it.
+    pub(crate) is_whole: bool,
     /// Messages an observer's ring had no room for.
     pub(crate) overruns: WatermarkWriter,
     /// Wakes the subscriber.
@@ -106,6 +108,7 @@ pub(crate) fn ends(chosen: Chosen) -> std::io::Result<(Outlet, Inlet)> {
         values,
         overflow: VecDeque::new(),
         snapshots: chosen.snapshots,
+        is_whole: false,
         overruns,
         bell,
         waker: waker.clone(),

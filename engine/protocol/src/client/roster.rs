@@ -58,7 +58,8 @@ impl Roster {
     /// Where a member is, if it was ever heard.
     pub(super) fn target(&self, rank: Rank) -> Option<Target> {
         let known = self.0.get(rank.index())?.as_ref()?;
-        Some(Target { member: Some((rank, Some(known.incarnation))), address: known.address, rtt_ns: None })
+        let member = Some((rank, Some(known.incarnation)));
+        Some(Target { member, address: known.address, is_proven: false, rtt_ns: None })
     }
 
     pub(super) fn health(&self, now: Instant, target: &Target) -> Health {

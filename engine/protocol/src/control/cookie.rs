@@ -74,6 +74,22 @@ impl Cookies {
         [step, step.wrapping_sub(1)].iter().any(|step| self.hash([0, *step], address) == cookie)
     }
 
+    /// The cookie for an address as the number of a probe, which comes back from there.
+    pub(crate) fn number(&self, now: Instant, address: &Address) -> u64 {
+        self.number_of(now.0 / STEP_NS, address)
+    }
+
+    /// Whether a probe with this number was sent to that address recently.
+    pub(crate) fn is_valid_number(&self, now: Instant, address: &Address, number: u64) -> bool {
+        let step = now.0 / STEP_NS;
+        [step, step.wrapping_sub(1)].iter().any(|step| self.number_of(*step, address) == number)
+    }
+
+    /// Below 2^63, as all numbers in records.
+    fn number_of(&self, step: u64, address: &Address) -> u64 {
+        self.hash([2, step], address) >> 1
+    }
+
     /// The n-th nonce of this process.
     fn nonce(&self, n: u64) -> u64 {
         self.hash([1, n], &Address::default())

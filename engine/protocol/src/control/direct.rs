@@ -12,14 +12,20 @@
 //! accepts exactly that number: no message is delivered twice, and all are delivered in order ([`receiver`]). The
 //! caller's half is [`caller`].
 //!
+//! A request names the address for its answer, so an attacker can name another host's. A reply may be long and is sent
+//! again, so it waits until that address has proved that it receives: a member has, and any other by the echo of a
+//! probe whose number is a cookie (`control/cookie.rs`). Such a request is not acknowledged but probed, so its sender
+//! sends it again, and each copy causes one more probe: no loss ends that.
+//!
 //! Invariants: within one incarnation of a receiver a message is delivered at most once; the messages from one process
-//! to another that are delivered are delivered in the order of the calls; an answer is never longer than what it
-//! answers; every call ends, with an outcome, after [`caller::GIVE_UP_NS`]. Source: Birrell and Nelson (1984), §3.3,
-//! for a callee that keeps one number a caller; RFC 1546 for anycast, here done by the callers.
+//! to another that are delivered are delivered in the order of the calls; an acknowledgement is never longer than
+//! what it acknowledges; every call ends, with an outcome, after [`caller::GIVE_UP_NS`]. Source: Birrell and Nelson
+//! (1984), §3.3, for a callee that keeps one number a caller; RFC 1546 for anycast, here done by the callers.
 
 pub(crate) mod caller;
 pub(crate) mod receiver;
 
+use crate::control::cookie::Cookies;
 use crate::counters::Counters;
 use crate::event::{CallId, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest};
 use crate::outbox::{Destination, Outbox};
@@ -185,14 +191,27 @@ impl Direct {
         });
     }
 
-    /// Receives a record that `rank` sent.
-    pub(crate) fn receive(&mut self, now: Instant, rank: Rank, body: &[u8], out: &mut Out<'_>) {
+    /// Receives a record that `rank` sent; with `cookies` if the address in it must prove that it receives.
+    pub(crate) fn receive(
+        &mut self,
+        now: Instant,
+        rank: Rank,
+        body: &[u8],
+        cookies: Option<&Cookies>,
+        out: &mut Out<'_>,
+    ) {
         let Some((record, payload)) = records::Direct::read(body) else { return };
         let own = record.sender_id.get() == self.sender_id;
         let answer = match record.step.get() {
             direct_steps::TAKEN if own => return self.caller.taken(now, rank, record),
             direct_steps::BUSY if own => return self.caller.busy(record),
-            direct_steps::ECHO if own => return self.caller.echo(now, record),
+            direct_steps::ECHO if own => {
+                let number = record.sequence.get();
+                if cookies.is_some_and(|cookies| cookies.is_valid_number(now, &record.reply_to, number)) {
+                    self.caller.note_proof(now, record.reply_to);
+                }
+                return self.caller.echo(now, record);
+            }
             direct_steps::BROADCAST if !own => {
                 return self.receiver.hear(now, rank, record, payload, out.counters);
             }
@@ -207,7 +226,12 @@ impl Direct {
             _ => return,
         };
         if record.reply_to.is_reachable() && record.reply_to != self.address {
-            let answer = records::Direct { step: answer.into(), reply_to: self.address, ..*record };
+            let is_new = record.step.get() == direct_steps::REQUEST && answer == direct_steps::TAKEN;
+            let is_proven = !is_new || self.caller.is_proven(record.reply_to);
+            let answer = match cookies.filter(|_| !is_proven) {
+                Some(cookies) => self.record(direct_steps::PROBE, cookies.number(now, &record.reply_to), 0, now),
+                None => records::Direct { step: answer.into(), reply_to: self.address, ..*record },
+            };
             out.send(now, Destination::Peer(record.reply_to), &answer, &[]);
         }
     }

@@ -206,15 +206,17 @@ impl SnapshotFetch {
         if total > limit as u64 {
             return Taken::TooLarge(total);
         }
-        if self.total_bytes == 0 {
-            if part_bytes == 0 {
-                return Taken::Nothing;
-            }
-            if total == 0 {
+        if part_bytes == 0 {
+            return Taken::Nothing;
+        }
+        if total == 0 {
+            if self.total_bytes == 0 {
                 self.waits += 1;
                 self.tries = if self.waits < WAITS { 0 } else { self.tries };
-                return Taken::Nothing;
             }
+            return Taken::Nothing; // else it came late, or twice: the donor has made the snapshot since
+        }
+        if self.total_bytes == 0 {
             (self.total_bytes, self.part_bytes, self.checksum) = (total as usize, part_bytes as usize, checksum);
             self.bytes = alloc::vec![0; self.total_bytes];
             self.have = alloc::vec![false; self.total_bytes.div_ceil(self.part_bytes)];
@@ -257,5 +259,23 @@ impl SnapshotFetch {
     /// The bytes kept for it.
     pub(crate) fn held_bytes(&self) -> usize {
         self.bytes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_that_the_snapshot_is_being_made_harms_no_transfer_that_has_begun() {
+        let now = Instant(0);
+        let mut fetch = SnapshotFetch::new(now, 1, Rank(0));
+        let bytes = [7; 12];
+        let (whole, promise) = ((12, 8, crc32c::crc32c(&bytes)), (0, 8, 0));
+        let mut take = |part, bytes: &[u8], whole| fetch.take(now, part, bytes, whole, 100);
+        assert_eq!(take(0, &[], promise), Taken::Nothing);
+        assert_eq!(take(0, &bytes[..8], whole), Taken::More);
+        assert_eq!(take(0, &[], promise), Taken::Nothing, "it was late on the way");
+        assert_eq!(take(1, &bytes[8..], whole), Taken::Whole);
     }
 }

@@ -10,7 +10,7 @@ use crate::outbox::Outbox;
 use crate::refusal::Refusal;
 use crate::view::Member;
 use alloc::vec;
-use bourdon_wire::{Instant, Rank};
+use bourdon_wire::{Instant, Rank, records};
 use zerocopy::IntoBytes;
 
 /// The direct messages of a process that starts: with an incarnation of its own, which does not depend on its place in
@@ -41,7 +41,16 @@ impl Process {
             To::Address(address) if !address.is_reachable() || address == self.cx.config.address => {
                 return Err(Refusal::Unreachable);
             }
-            To::Address(address) => (TargetChoice::One, vec![Target { member: None, address, rtt_ns: None }]),
+            To::Address(address) => {
+                let is_proven = self.is_proven(address);
+                // An answer to a member ends when it leaves the view.
+                let is_there = |member: &&Member| {
+                    self.cx.presence.knows(**member) && self.cx.presence.address(member.rank) == Some(address)
+                };
+                let mut members = self.data.view.members.iter().filter(|_| content.kind.is_answer());
+                let member = members.find(is_there).map(|member| (member.rank, Some(member.incarnation)));
+                (TargetChoice::One, vec![Target { member, address, is_proven, rtt_ns: None }])
+            }
             To::All => {
                 let mut out = out(&mut self.cx.outbox, &mut self.cx.counters);
                 return self.direct.broadcast(now, content, &mut out).map(|()| None);
@@ -97,12 +106,16 @@ impl Process {
         let incarnation = peer.and_then(|peer| peer.incarnation).filter(|incarnation| {
             self.data.view.contains(Member { rank, incarnation: *incarnation }) // else it can't be missed
         });
-        Ok(Target { member: Some((rank, incarnation)), address, rtt_ns: self.detector.rtt_ns(rank) })
+        let rtt_ns = self.detector.rtt_ns(rank);
+        Ok(Target { member: Some((rank, incarnation)), address, is_proven: false, rtt_ns }) // gets no answers
     }
 
     pub(super) fn on_direct(&mut self, now: Instant, rank: Rank, body: &[u8]) {
+        let reply_to = records::Direct::read(body).map(|(record, _)| record.reply_to);
+        let is_proven = reply_to.is_some_and(|address| self.is_proven(address));
+        let cookies = Some(self.trust.cookies()).filter(|_| !is_proven);
         let mut out = out(&mut self.cx.outbox, &mut self.cx.counters);
-        self.direct.receive(now, rank, body, &mut out);
+        self.direct.receive(now, rank, body, cookies, &mut out);
     }
 
     pub(super) fn tend_direct(&mut self, now: Instant) {

@@ -10,6 +10,7 @@ use crate::data::pipeline::Pipeline;
 use crate::data::repair::{ATTEMPTS_AT_SENDER, Answer, DATA_PART, Earnings};
 use crate::mutant::Mutant;
 use crate::outbox::{Destination, Outbox};
+use crate::values::position::Position;
 use crate::view::{bit, ranks};
 use bourdon_wire::records::{self};
 use bourdon_wire::{Address, DatagramNumber, Epoch, InstanceId, Instant, Kind, Rank};
@@ -243,4 +244,16 @@ pub(super) fn oldest_retained(data: &Pipeline) -> DatagramNumber {
     let Some(outbound) = &data.outbound else { return DatagramNumber(0) };
     let capacity = data.streams[outbound.rank.index()].log.capacity();
     DatagramNumber((outbound.packer.open.0 + 1).saturating_sub(capacity))
+}
+
+/// Whether a member can no longer retransmit what follows this position in its stream, if its log is as long as the log
+/// of this process.
+pub(super) fn is_outdated(data: &Pipeline, position: &Position) -> bool {
+    let Some(outbound) = &data.outbound else { return false };
+    let capacity = data.streams[outbound.rank.index()].log.capacity();
+    let oldest = |rank: Rank| match rank == outbound.rank {
+        true => oldest_retained(data),
+        false => DatagramNumber(data.streams[rank.index()].window.known_end.0.saturating_sub(capacity)),
+    };
+    data.view.members.iter().any(|member| position.streams[member.rank.index()].number < oldest(member.rank))
 }

@@ -1,5 +1,6 @@
 //! Moves state from a member to a process that comes late; `control/state_transfer.rs` has the parts.
 
+use super::retransmit::is_outdated;
 use super::{Process, Standing};
 use crate::config::{Role, Start};
 use crate::control::state_transfer::{
@@ -98,21 +99,24 @@ impl Process {
 
     /// Begins a snapshot for a joiner, if one waits and this is a place at which the application can be asked for its
     /// state: what was delivered so far is in that state, and nothing that is delivered later. None in the middle of a
-    /// message of several datagrams or of a view change, and while an event waits that has its place here: then the
-    /// joiner asks again.
+    /// message of several datagrams or of a view change, and while an event waits that has its place here: then it is
+    /// to be begun later.
     pub fn begin_snapshot(&mut self, now: Instant) -> Option<SnapshotTicket> {
-        if !core::mem::take(&mut self.transfer.is_wanted) || self.cx.has_ordered() {
+        self.transfer.is_wanted &= self.transfer.donor.is_some(); // the joiner may be gone
+        if !self.transfer.is_wanted || self.cx.has_ordered() {
             return None;
         }
         let unfinished = self.begin_unfinished(None)?;
         let ticket = unfinished.ticket;
+        self.transfer.is_wanted = false;
         self.transfer.donor.as_mut()?.unfinished = Some(unfinished);
         self.pass_reports(now);
         Some(ticket)
     }
 
     /// Takes the application's answer to a snapshot that was begun, at any time later. What comes after the view has
-    /// changed, or for a joiner that is gone, is discarded: the joiner asks again.
+    /// changed, or for a joiner that is gone, is discarded: the joiner asks again. What comes so late that a sender no
+    /// longer retains what follows its position is refused: the joiner would begin there and have to start over.
     pub fn finish_snapshot(&mut self, now: Instant, ticket: SnapshotTicket, answer: SnapshotAnswer) {
         let position_now = (self.cx.config.mutant == Some(Mutant::PositionAtAnswer)).then(|| self.position());
         let limit_bytes = self.cx.config.limits.max_snapshot_bytes;
@@ -123,6 +127,7 @@ impl Process {
             return;
         };
         let step = match answer {
+            SnapshotAnswer::State(_) if is_outdated(&self.data, &unfinished.position) => transfer_steps::REFUSE,
             SnapshotAnswer::State(state) if state.len() <= limit_bytes => {
                 if let Some(position) = position_now.flatten() {
                     unfinished.position = position;

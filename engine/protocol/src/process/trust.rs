@@ -60,6 +60,10 @@ impl Trust {
         }
     }
 
+    pub(super) fn cookies(&self) -> &Cookies {
+        &self.cookies
+    }
+
     /// A view begins: another incarnation of a rank has issued none of the cookies that are held.
     pub(super) fn enter(&mut self, now: Instant, before: &View, view: &View) {
         self.announcements.enter(now);

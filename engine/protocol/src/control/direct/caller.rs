@@ -12,6 +12,9 @@
 //! receiver that it called longest ago; if it calls that receiver again it goes on above every number it has ever used,
 //! so that no number is used twice.
 //!
+//! An answer goes to the address that a request names. A reply waits until that address has proved that it receives, or
+//! its deadline passes.
+//!
 //! After a fail-over two processes may have accepted the message: the first may have done so just before it crashed, or
 //! its answer was lost. No protocol that ends in finite time can rule that out.
 
@@ -40,6 +43,8 @@ const FRESH_NS: u64 = 1_000_000_000;
 pub(crate) const CALLS_MAX: usize = 32;
 /// Pending answers, which have no outcome: a process that waits for many replies can reply itself.
 pub(crate) const ANSWERS_MAX: usize = 31;
+/// Of them, to one address: several that are silent leave room for answers to others.
+const ANSWERS_EACH_MAX: usize = 4;
 /// Receivers remembered: those of a full view and as many others.
 const PEERS_MAX: usize = 128;
 
@@ -62,6 +67,8 @@ pub(crate) struct Target {
     /// The member and its incarnation, if the target is known to be a member.
     pub(crate) member: Option<(Rank, Option<Incarnation>)>,
     pub(crate) address: Address,
+    /// It has proved that it receives at its address.
+    pub(crate) is_proven: bool,
     /// Its round trip, if other parts of this process know it.
     pub(crate) rtt_ns: Option<u64>,
 }
@@ -88,6 +95,8 @@ struct Peer {
     probe: bool,
     /// It did not answer a call or a probe: no call waits for its round trip.
     mute: bool,
+    /// It has proved that it receives: it is sent replies.
+    is_proven: bool,
     used_at: Instant,
 }
 
@@ -149,7 +158,10 @@ impl Caller {
             true => (answers, ANSWERS_MAX),
             false => (self.calls.len() - answers + self.outcomes.len(), CALLS_MAX),
         };
-        if pending >= limit {
+        if is_answer && self.answers_to(targets[0].address) >= ANSWERS_EACH_MAX {
+            return Err(Refusal::TooMany { limit: ANSWERS_EACH_MAX });
+        }
+        if pending >= limit && !(is_answer && self.drop_unproven()) {
             return Err(Refusal::TooMany { limit });
         }
         let (step, head) = head(content);
@@ -162,6 +174,7 @@ impl Caller {
         for target in &targets {
             let peer = self.peer(now, target.address);
             let stale = target.rtt_ns.is_none() && (peer.rtt_ns.is_none() || now.since(peer.measured_at) > FRESH_NS);
+            peer.is_proven |= target.is_proven;
             peer.probe |= stale && choice == TargetChoice::Any;
             unknown |= target.rtt_ns.or(peer.rtt_ns).is_none() && !peer.mute;
         }
@@ -186,6 +199,17 @@ impl Caller {
         });
         self.check();
         Ok(id)
+    }
+
+    fn answers_to(&self, address: Address) -> usize {
+        self.calls.iter().filter(|call| call.is_answer && call.answered() == Some(address)).count()
+    }
+
+    /// Drops the oldest answer that waits for the proof of its address, for another. Returns whether there was one.
+    fn drop_unproven(&mut self) -> bool {
+        let is_unproven = |call: &Call| call.is_answer && !call.answered().is_some_and(|to| self.is_proven(to));
+        let oldest = self.calls.iter().position(is_unproven);
+        oldest.map(|index| self.calls.remove(index)).is_some()
     }
 
     /// Moves a call to the next target if the current target failed, and ends calls that can't go on.
@@ -283,7 +307,8 @@ impl Caller {
             let (oldest, again) = (*oldest, now >= peer.retry_at);
             assert!((RETRY_MIN_NS..=RETRY_MAX_NS).contains(&peer.pause_ns), "{peer:?}");
             assert!(calls.iter().all(|(sequence, _)| *sequence < peer.next), "{peer:?} has its numbers");
-            for (sequence, call) in calls.iter_mut().filter(|(_, call)| again || call.is_fresh) {
+            let is_proven = peer.is_proven;
+            for (sequence, call) in calls.iter_mut().filter(|(_, call)| call.is_due(again, is_proven)) {
                 call.attempts += 1;
                 call.is_fresh = false;
                 send(peer.address, call.step, *sequence, oldest, &call.payload);
@@ -324,6 +349,18 @@ impl Caller {
         for call in &mut self.calls {
             call.was_busy |= call.current.is_some_and(|(_, own)| own == leg);
         }
+    }
+
+    /// An address has proved that it receives: the answers that wait for it are due.
+    pub(crate) fn note_proof(&mut self, now: Instant, address: Address) {
+        let peer = self.peer(now, address);
+        if !peer.is_proven {
+            (peer.is_proven, peer.retry_at, peer.pause_ns) = (true, now, peer.first_pause_ns());
+        }
+    }
+
+    pub(crate) fn is_proven(&self, address: Address) -> bool {
+        self.peers.iter().any(|peer| peer.address == address && peer.is_proven)
     }
 
     /// A probe came back.
@@ -404,6 +441,20 @@ impl Caller {
     }
 }
 
+impl Call {
+    /// Where an answer goes.
+    fn answered(&self) -> Option<Address> {
+        self.current.map(|(target, _)| target).or(self.targets.first().copied()).map(|target| target.address)
+    }
+
+    /// Whether a copy is to be sent. An address that has not proved that it receives is sent a decline once, which is
+    /// no longer than the request, and no reply.
+    fn is_due(&self, again: bool, is_proven: bool) -> bool {
+        let is_waiting = self.is_answer && !is_proven;
+        self.is_fresh && !(is_waiting && self.step == direct_steps::REPLY) || again && !is_waiting
+    }
+}
+
 impl Peer {
     fn new(now: Instant, address: Address, next: u64) -> Self {
         Self {
@@ -415,6 +466,7 @@ impl Peer {
             measured_at: now,
             probe: false,
             mute: false,
+            is_proven: false,
             used_at: now,
         }
     }
