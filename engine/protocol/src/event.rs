@@ -244,9 +244,10 @@ pub enum Event {
     /// Messages that a publication had accepted were dropped: the group can't take them, or this process was removed
     /// from it before they were delivered.
     ///
-    /// If `refusal` is given, or [`Event::Settled`] came before, no process delivers them: the application may publish
-    /// them again, as new messages. Where no `Settled` comes (at the levels `unreliable` and `best-effort`, and after
-    /// [`Event::Superseded`]), other processes may have delivered them: published again, they may come twice.
+    /// At `reliable` and above no process delivers them, and the application may publish them again, as new messages;
+    /// after [`Event::Removed`] only if [`Event::Settled`] has come since. At the levels `unreliable` and `best-effort`,
+    /// and where no `Settled` comes (after [`Event::Superseded`]), other processes may have delivered them: published
+    /// again, they may come twice. The refusal does not decide that: it is the last reason of any drop.
     Dropped {
         /// The publication's place in the order in which they were made.
         publication: usize,
