@@ -245,9 +245,9 @@ pub enum Event {
     /// from it before they were delivered.
     ///
     /// At `reliable` and above no process delivers them, and the application may publish them again, as new messages;
-    /// after [`Event::Removed`] only if [`Event::Settled`] has come since. At the levels `unreliable` and `best-effort`,
-    /// and where no `Settled` comes (after [`Event::Superseded`]), other processes may have delivered them: published
-    /// again, they may come twice. The refusal does not decide that: it is the last reason of any drop.
+    /// after [`Event::Removed`] only if [`Event::Settled`] has come since. At the levels `unreliable` and
+    /// `best-effort`, and where no `Settled` comes (after [`Event::Superseded`]), other processes may have delivered
+    /// them: published again, they may come twice. The refusal does not decide that: it is the last reason of any drop.
     Dropped {
         /// The publication's place in the order in which they were made.
         publication: usize,
