@@ -158,7 +158,7 @@ impl Channels {
         self.joined.iter_mut().find(|joined| &*joined.name == name).map(|joined| &mut joined.node)
     }
 
-    /// The group that a channel is, for [`crate::Message::message_name`].
+    /// The group that a channel is, for [`Message::message_name`](crate::Message::message_name).
     pub fn group(&self, name: &str) -> Option<GroupId> {
         self.get(name).map(|node| node.engine.process().config().group)
     }

@@ -10,7 +10,28 @@ use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 /// Space for one message. What it holds at first is not defined. Dropped without [`Claim::commit`], nothing is
-/// published.
+/// published. It derefs to the payload: bytes, or the topic's type.
+///
+/// ```
+/// use bourdon::{Publication, Refusal, Topic};
+/// use zerocopy::little_endian::{I64, U32};
+/// use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+///
+/// #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+/// #[repr(C)]
+/// struct Trade {
+///     instrument: U32,
+///     price: I64,
+/// }
+///
+/// fn publish(publication: &mut Publication, trades: &Topic<Trade>) -> Result<u64, Refusal> {
+///     let mut trade = publication.try_claim_as(trades)?;
+///     trade.instrument.set(7); // every field: what it held before is not defined
+///     trade.price.set(475_025);
+///     Ok(trade.commit())
+/// }
+/// # let _ = publish;
+/// ```
 #[must_use = "a claim that is not committed publishes nothing"]
 pub struct Claim<'a, P: ?Sized = [u8]> {
     space: Space<'a>,

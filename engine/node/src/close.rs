@@ -46,7 +46,8 @@ pub struct CloseReport {
     pub unacknowledged: Vec<Range<u64>>,
     /// Of a node with threads: all messages that were dropped, each reported by an event
     /// [`Event::Dropped`](crate::Event::Dropped) before. The place of the publication, and the numbers of the messages.
-    /// They may be among those that are not acknowledged as well.
+    /// They may be among those that are not acknowledged as well. Whether they may be published again stands at
+    /// [`Event::Dropped`](crate::Event::Dropped).
     pub dropped: Vec<(usize, RangeInclusive<u64>)>,
     /// Whether the members go on without this process in their view: it has left, or it was an observer or in no view.
     /// If not, they suspect it, and then go on without it.

@@ -209,6 +209,9 @@ impl InlineNode {
     /// call, together with what the application publishes in answer: so do not stop calling while this returns more
     /// than zero.
     ///
+    /// The node is borrowed until the call returns, so a handler can't publish. It keeps what the answer needs, a copy
+    /// of the payload for one, and the application publishes after the call.
+    ///
     /// ```
     /// # use bourdon::*;
     /// # fn show(node: &mut InlineNode) -> Result<(), error::PortError> {
@@ -310,8 +313,9 @@ impl InlineNode {
         events.for_each(|event| on_delivery(Delivery::Event(event)));
     }
 
-    /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once where the port
-    /// spins, or if locks or elections were given up since the last poll.
+    /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once with
+    /// [`threads.idle`](crate::settings::ThreadSettings::idle) `spin` or `yield`, whose sockets do not sleep, or if
+    /// locks or elections were given up since the last poll. With `park` (the default) and `backoff` it sleeps.
     ///
     /// # Errors
     /// If the port is broken.

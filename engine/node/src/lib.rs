@@ -65,7 +65,7 @@ pub mod error {
     pub use crate::request::RequestError;
     pub use crate::threaded::NotAcknowledged;
     pub use bourdon_port::PortError;
-    pub use bourdon_protocol::{CoordinationRefusal, DirectFailure, Loss};
+    pub use bourdon_protocol::{ConfigError, CoordinationRefusal, DirectFailure, Loss};
     pub use bourdon_wire::NameError;
 }
 
@@ -79,8 +79,8 @@ pub mod event {
 pub mod id {
     pub use bourdon_protocol::Member;
     pub use bourdon_wire::{
-        Address, ClientId, Epoch, GroupId, Incarnation, InstanceId, MessageName, OrderNumber, Rank, Sequence, TopicId,
-        TopicName,
+        Address, ClientId, ClientTag, Epoch, GroupId, Incarnation, InstanceId, MessageName, OrderNumber, Rank,
+        Sequence, TopicId, TopicName,
     };
 }
 

@@ -226,7 +226,8 @@ impl Guard {
         &self.name
     }
 
-    /// Higher than the tokens of all earlier holders: hand it to the resource with each write.
+    /// Higher than the tokens of all earlier holders of this lock: hand it to the resource with each write. Tokens of
+    /// other names do not compare with it.
     pub fn token(&self) -> FencingToken {
         self.token
     }
@@ -296,7 +297,9 @@ impl Election {
         &self.name
     }
 
-    /// Stands, and begins an election if there is no leader.
+    /// Stands, and begins an election if there is no leader. A leader leads until it resigns, is removed or reaches no
+    /// majority: a candidate of higher rank that stands later does not depose it. Which candidate then wins is the rule
+    /// of [`ElectionKind`](crate::settings::ElectionKind).
     ///
     /// ```
     /// # use bourdon::*;
@@ -313,7 +316,8 @@ impl Election {
         self.stand(Participation::Campaign)
     }
 
-    /// Stands, and leaves it to others to begin the first election.
+    /// Stands, and leaves it to others to begin the first election. Once there has been a leader, it is a candidate
+    /// like any other.
     ///
     /// # Errors
     /// As [`Election::campaign`].

@@ -137,7 +137,8 @@ impl Subscribe {
     }
 
     /// Where it begins. A process begins where `process.start` names; a subscription that is made after
-    /// [`Node::join`](crate::Node::join) begins live. Any other beginning is refused.
+    /// [`Node::join`](crate::Node::join) begins live. Any other beginning is refused. [`Start::Oldest`] and
+    /// [`Start::Snapshot`] are for observers.
     ///
     /// ```
     /// use bourdon::{Start, Subscribe};

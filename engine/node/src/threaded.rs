@@ -334,6 +334,9 @@ impl Node {
     /// Starts the group: it is formed or joined from now on, and delivery begins. Every [`Subscription`] that was made
     /// before misses nothing. Of a node that is joined already, this does nothing.
     ///
+    /// It returns before there is a view: an [`Event::View`](crate::Event::View) with this process's rank reports the
+    /// view that it is in. Publications with a deadline wait for that by themselves.
+    ///
     /// # Errors
     /// [`Error::ThreadsGone`] if a panic has ended the threads, [`Error::Closed`] if the node has ended.
     pub fn join(&self) -> Result<(), Error> {
@@ -494,8 +497,9 @@ impl Node {
         self.command(Command::Leave)
     }
 
-    /// The view that this process is in, or follows; before the first, and at a client, an empty one of epoch 0. It may
-    /// be newer than the last [`Event::View`](crate::Event::View) that a subscription has read.
+    /// The view that this process is in, or follows; before the first, and at a client, an empty one of epoch 0. A
+    /// member that was removed is not among its members until it is back. It may be newer than the last
+    /// [`Event::View`](crate::Event::View) that a subscription has read.
     ///
     /// ```
     /// # use bourdon::*;
@@ -579,6 +583,10 @@ impl Node {
 
     /// Waits for a lock, at most until the deadline; not at all if that has passed already. While the group is still
     /// forming or the node in no view, it waits for that as well; before [`Node::join`] it is refused.
+    ///
+    /// For members only. With the default [`MutexKind`](crate::settings::MutexKind) the group must have total order, at
+    /// `reliable` or above. A lock is not reentrant: a second call for the same name waits for the first guard, also on
+    /// the same thread.
     ///
     /// # Errors
     /// [`LockError::Busy`] if it was not granted in time; [`LockError::Refused`] with what the group lacked all the

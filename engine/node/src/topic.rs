@@ -133,7 +133,7 @@ impl<P: ?Sized> Topic<P> {
     }
 
     /// The same topic, whose messages come after one of another channel: a process that runs both channels delivers
-    /// them in that order. Costs 34 bytes on the network. See `docs/channels.md`.
+    /// them in that order. Costs 34 bytes on the network.
     ///
     /// ```
     /// # use bourdon::*;

@@ -85,6 +85,11 @@ pub enum Flow {
     Paced,
     /// `gating`: as for a member, but not in a view. A publisher stops waiting for an observer that is silent or too
     /// slow for a time (`flow.gating_timeout_ns`). A member that waits is paced as well.
+    ///
+    /// It must be set at the observer and at the members. A publisher begins to wait once the observer has asked for it
+    /// and has caught up. What is published before that, the observer may lose. A member counts the observers that it
+    /// waits for ([`Counter::GatingObservers`](crate::Counter::GatingObservers)): its counters file and `bourdon stat`
+    /// have that as `gating_observers`. To lose nothing, publish once it counts the observer.
     Gating,
 }
 
@@ -118,9 +123,11 @@ pub enum Role {
 pub enum Start {
     /// `live`: at a member's present place in the order, without its state.
     Live,
-    /// `oldest`: with the oldest message that can still be retransmitted.
+    /// `oldest`: with the oldest message that can still be retransmitted. For observers only.
     Oldest,
-    /// `snapshot`: with a member's snapshot, and the messages after it.
+    /// `snapshot`: with a member's snapshot, and the messages after it. For observers only: a member that joins takes a
+    /// snapshot by itself. It needs an application that takes snapshots here (`process.snapshots`, or a subscription
+    /// with `Subscribe::snapshots`), and members whose applications give them.
     Snapshot,
 }
 
@@ -328,32 +335,68 @@ pub struct Config {
     pub mutant: Option<crate::Mutant>,
 }
 
-/// Why a configuration is refused.
+/// Why a configuration is refused. The text names the value and its range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[allow(missing_docs)] // the messages describe them
 pub enum ConfigError {
+    /// The number of members is out of its range.
     #[error("a view has 1 to {} members, not {members}", Rank::MAX.0 + 1)]
-    Members { members: u16 },
+    Members {
+        /// The number.
+        members: u16,
+    },
+    /// This process's rank is not one of the group's.
     #[error("rank {rank} is not in a view of {members} members: ranks go from 0 to {}", members - 1)]
-    Rank { rank: Rank, members: u16 },
+    Rank {
+        /// The rank.
+        rank: Rank,
+        /// How many members the group has.
+        members: u16,
+    },
+    /// The sequencer's rank is not one of the group's.
     #[error("the sequencer's rank {rank} is not in a view of {members} members")]
-    Sequencer { rank: Rank, members: u16 },
+    Sequencer {
+        /// The rank.
+        rank: Rank,
+        /// How many members the group has.
+        members: u16,
+    },
+    /// The longest datagram, in bytes, is out of its range.
     #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to {max}", max = Limits::MTU_MAX_BYTES)]
     Mtu(usize),
+    /// The instance that this process would form is 0: a node draws it at random.
     #[error("an instance's candidate is random and not 0: draw it from the system's randomness")]
     Candidate,
+    /// The stored birth of the group is not valid: remove the file.
     #[error("the stored birth {0} is not valid: births are milliseconds since 1970, below 2^48; remove the file")]
     BirthFloor(u64),
+    /// The incarnation is 0: a node draws it at random.
     #[error("an incarnation is random and not 0: draw it from the system's randomness")]
     Incarnation,
+    /// A deadline for repairs at a level that has none.
     #[error("a deadline is for best effort: at other levels a gap is skipped at once, or never")]
     Deadline,
+    /// The rate limit or its floor is out of its range.
     #[error(
         "the rate limit is {limit} bytes a second; it must be at least the floor, {floor}, which is at least {least}"
     )]
-    Rate { limit: u64, floor: u64, least: u64 },
+    Rate {
+        /// The limit, in bytes a second.
+        limit: u64,
+        /// The floor, in bytes a second.
+        floor: u64,
+        /// The lowest floor, in bytes a second.
+        least: u64,
+    },
+    /// A buffer is too small for datagrams of this length.
     #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]
-    TooSmall { what: &'static str, bytes: usize, least: usize },
+    TooSmall {
+        /// Which one.
+        what: &'static str,
+        /// Its size, in bytes.
+        bytes: usize,
+        /// The least size, in bytes.
+        least: usize,
+    },
 }
 
 impl Config {

@@ -35,10 +35,11 @@ pub struct Message<'a> {
     pub incarnation: Incarnation,
     /// The instance of the group.
     pub instance: InstanceId,
-    /// The sender's numbering of its messages, from 0.
+    /// The sender's numbering of its messages, from 0, over all topics: a subscription to some topics sees holes, and
+    /// only [`Event::Gap`] is a loss. A publication numbers its own messages, from 1.
     pub sequence: Sequence,
-    /// Its place in the total order, where there is one; in real-time order, the group time at which it was sent in
-    /// nanoseconds since the UNIX epoch, unless it is late.
+    /// Its place in the total order, from 0, where there is one; in real-time order, the group time at which it was
+    /// sent in nanoseconds since the UNIX epoch, unless it is late.
     pub order: Option<OrderNumber>,
     /// The view it was sent and delivered in.
     pub epoch: Epoch,
@@ -118,6 +119,9 @@ impl<'a> Message<'a> {
 #[non_exhaustive]
 pub enum Event {
     /// A view was installed. Everything of the view before has been delivered, and nothing of this view yet.
+    ///
+    /// It may be without this process: an observer is in none, and a member that was removed follows the group until
+    /// it joins. A member of rank r is in it if `members >> r & 1` is 1.
     View {
         /// Its id.
         epoch: Epoch,
@@ -135,12 +139,19 @@ pub enum Event {
     /// A quorum can be reached again.
     Majority,
     /// The other members went on without this process, in the view with this id. It comes back by itself, as a new
-    /// member. The messages that it published and has not delivered are in doubt until [`Event::Settled`].
+    /// member.
+    ///
+    /// The group may deliver messages meanwhile that this process never delivers, and no [`Event::Gap`] reports them:
+    /// the application gets this event, [`Event::Settled`], and later an [`Event::View`] that has its rank. A state
+    /// that was kept up from the messages is behind the group's from here on. The application takes a
+    /// snapshot (`Subscribe::snapshots`), or begins with an empty state.
+    ///
+    /// The messages that this process published and has not delivered are in doubt until [`Event::Settled`].
     Removed(Epoch),
     /// This process left, as its application requested. The view with this id is without it; 0 if it has heard of none.
     Left(Epoch),
     /// Of the messages that this process sent before it was removed, all below were delivered and no others ever will
-    /// be.
+    /// be. It does not come at levels that lose messages, nor after [`Event::Superseded`]: then no process knows.
     Settled {
         /// Its incarnation before.
         incarnation: Incarnation,
@@ -199,7 +210,8 @@ pub enum Event {
     /// A process has another configuration: members, order, reliability, mtu or message size differ.
     ConfigurationDiffers(Rank),
     /// A newer instance of the group is alive with a majority. This process was in an older instance, resumed or cut
-    /// off, and has left it. It joins the newer instance as a new member.
+    /// off, and has left it. It joins the newer instance as a new member. State kept up from the older instance is not
+    /// the newer one's: take a snapshot, or begin with an empty state.
     Superseded {
         /// The newer instance.
         instance: InstanceId,
@@ -231,6 +243,11 @@ pub enum Event {
     Reached(Reach),
     /// Messages that a publication had accepted were dropped: the group can't take them, or this process was removed
     /// from it before they were delivered.
+    ///
+    /// At `reliable` and above no process delivers them, and the application may publish them again, as new messages;
+    /// after [`Event::Removed`] only if [`Event::Settled`] has come since. At the levels `unreliable` and
+    /// `best-effort`, and where no `Settled` comes (after [`Event::Superseded`]), other processes may have delivered
+    /// them: published again, they may come twice. The refusal does not decide that: it is the last reason of any drop.
     Dropped {
         /// The publication's place in the order in which they were made.
         publication: usize,
@@ -318,7 +335,8 @@ pub enum To<'a> {
     Among(&'a [Rank]),
     /// The process at this address, as a message or a request of it gave it: an observer or a client, too.
     Address(Address),
-    /// Every process of the group that hears the network, once and unacknowledged. Not for requests.
+    /// Every process of the group that hears the network, once and unacknowledged. Not for requests:
+    /// these are refused as [`Refusal::Unreachable`].
     All,
 }
 

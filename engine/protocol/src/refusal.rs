@@ -33,8 +33,8 @@ pub enum Refusal {
     /// The window is full: a receiver has not acknowledged enough yet.
     #[error("the window is full: {} is a whole window behind", receiver(.slowest))]
     Window {
-        /// The member that is furthest behind; `None` if it is an observer that gates, or this process itself: its own
-        /// log is full of what it has not delivered or sent.
+        /// The member that is furthest behind. `None` if it is an observer that gates, or this process itself: its own
+        /// log is full of what it has not delivered or sent, as while one of its own subscriptions is full.
         slowest: Option<Rank>,
     },
     /// The message would be sent faster than `flow.rate_limit_bytes_per_s`, or than observers that are paced for can
@@ -80,7 +80,8 @@ pub enum Refusal {
     /// No heartbeat of any member that a direct message may go to was received.
     #[error("no eligible member has been heard from yet")]
     NoReceiver,
-    /// The message is longer than `max_message_bytes` or a quarter of the window; a direct message, than a datagram.
+    /// The message is longer than `max_message_bytes` or a quarter of the window. A request, a reply, a direct message,
+    /// a claim at an inline node and a client's message must fit one datagram (`limits.mtu_bytes`).
     #[error(
         "the message is longer than {limit_bytes} bytes, the least of max_message_bytes, a quarter of the slowest \
              member's window and, for a claim, a direct message or a client's message, one datagram: split it, or \
@@ -93,7 +94,8 @@ pub enum Refusal {
     /// The role of this process rules it out.
     #[error("process.role rules that out: an inline observer can't publish, and a client is in no view")]
     Role,
-    /// A direct message would go to this process itself, or to an address at which there can be no process.
+    /// A direct message would go to this process itself, or to an address at which there can be no process; or a
+    /// request to [`To::All`](crate::To::All).
     #[error("a direct message can't go to this process itself, and only to an address of one process, with a port")]
     Unreachable,
     /// A setting rules it out.

@@ -7,7 +7,17 @@ use core::net::{IpAddr, Ipv6Addr, SocketAddr};
 use zerocopy::little_endian::U16;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-/// An IPv6 address (IPv4 mapped into it) and a port.
+/// An IPv6 address (IPv4 mapped into it) and a port. It converts from and to a
+/// [`SocketAddr`], which has a text.
+///
+/// ```
+/// # extern crate bourdon_wire as id;
+/// use std::net::SocketAddr;
+///
+/// let socket: SocketAddr = "192.0.2.1:7401".parse().expect("an address");
+/// let address = id::Address::from(socket);
+/// assert_eq!(SocketAddr::from(address).to_string(), "192.0.2.1:7401");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
 pub struct Address {

@@ -73,9 +73,10 @@ id!(/// A client that publishes through a member.
 
 number!(/// Counts the datagrams of one stream: what can be lost, requested again and retained.
     DatagramNumber);
-number!(/// Counts the messages of one sender on one channel; with the sender it names a message for ever.
+number!(/// Counts the messages of one sender on one channel, from 0, over all topics; with the sender it names a
+    /// message for ever.
     Sequence);
-number!(/// Counts the messages of a group in their total order.
+number!(/// Counts the messages of a group in their total order, from 0.
     OrderNumber);
 
 impl Epoch {
@@ -119,7 +120,7 @@ const fn hash(name: &str) -> u64 {
 }
 
 impl ClientId {
-    /// The topic of messages that are the group's own commands: they have their place in the order, and no application
+    /// The client of messages that are the group's own commands: they have their place in the order, and no application
     /// receives them.
     pub const GROUP: Self = Self(u64::MAX);
 }

@@ -75,7 +75,7 @@ impl TopicName {
         1 + usize::from(self.length)
     }
 
-    /// Writes it as [`split_name`] reads it: [`TopicName::wire_bytes`] bytes.
+    /// Writes it as `split_name` reads it: [`TopicName::wire_bytes`] bytes.
     ///
     /// # Panics
     /// If there is no room: a bug of the caller.

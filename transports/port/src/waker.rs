@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-/// Ends a [`Port::wait`](crate::Port::wait); cheap to clone, may be used from any thread.
+/// Ends the wait of a node or of a port; cheap to clone, may be used from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<OwnedFd>);
 

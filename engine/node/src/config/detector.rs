@@ -15,7 +15,8 @@ pub enum Profile {
     /// `fast`: failures show within 20 ms, on hosts with cores to spare.
     Fast,
     /// `patient`: failures show within two seconds. For TCP over networks that lose packets, where a connection stalls
-    /// 200 ms, then 400 and 800, for a segment whose retransmissions are lost.
+    /// 200 ms, then 400 and 800, for a segment whose retransmissions are lost. Also where members that live are
+    /// removed though nothing failed: hosts with too few cores, virtual machines that are paused, debuggers.
     Patient,
 }
 

@@ -29,7 +29,8 @@ pub struct ProcessSettings {
     /// Default 0. From 0 to `group.members` − 1 ([`Range`](super::SettingsError::Range)). Different at each member: a
     /// process whose rank another process has reports it ([`IdentityConflict`](crate::Event::IdentityConflict)).
     pub rank: u16,
-    /// Where an observer that comes late begins.
+    /// Where an observer that comes late begins. It has no effect at a member, which takes a snapshot if its
+    /// application takes part in that.
     ///
     /// Default [`Start::Live`]. Each process may have its own.
     pub start: Start,

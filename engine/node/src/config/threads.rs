@@ -25,7 +25,10 @@ const DATA_AGENTS_MAX: u64 = 64;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ThreadSettings {
-    /// What a data agent of a [`Node`](crate::Node) does while nothing arrives.
+    /// What a data agent of a [`Node`](crate::Node) does while nothing arrives. At an
+    /// [`InlineNode`](crate::InlineNode) it selects the sockets only: with `spin` and `yield` they never sleep, and
+    /// [`wait`](crate::InlineNode::wait) returns at once; with `park` and `backoff` it sleeps. The application's loop
+    /// chooses what to do between two polls, with [`Idler`](crate::time::Idler) for one.
     ///
     /// Default [`IdleStrategy::Park`].
     pub idle: IdleStrategy,

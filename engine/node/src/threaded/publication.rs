@@ -23,7 +23,9 @@ use bourdon_wire::TopicName;
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
 
-/// Why a message is not acknowledged. It may be delivered all the same, unless it was dropped.
+/// Why a message is not acknowledged. With [`Late`](Self::Late), [`Cancelled`](Self::Cancelled) and
+/// [`Closed`](Self::Closed) it may be delivered all the same: published again, it may come twice. Until the process is
+/// removed, wait on instead. After that it is in doubt until [`Event::Settled`](crate::Event::Settled) decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotAcknowledged {
@@ -43,7 +45,7 @@ pub enum NotAcknowledged {
         held_up_by: Option<Refusal>,
     },
     /// The message was dropped: the group could not take it, or this process was removed from the group before it was
-    /// delivered.
+    /// delivered. Whether it may be published again stands at [`Event::Dropped`](crate::Event::Dropped).
     #[error("message {number} was dropped: the group could not take it, or this process was removed before")]
     Dropped {
         /// Its number.
@@ -326,8 +328,12 @@ impl Publication {
         acknowledged
     }
 
-    /// Waits until a message is acknowledged, and with it all before it, at most until the deadline. 0 is no message,
-    /// and needs no wait.
+    /// Waits until a message is acknowledged, and with it all before it but those that were dropped, at most until the
+    /// deadline. 0 is no message, and needs no wait.
+    ///
+    /// It reports a drop of this message only: `Ok` for the last number does not mean that every earlier one was
+    /// delivered. An [`Event::Dropped`](crate::Event::Dropped) reports each drop to subscriptions with
+    /// [`Subscribe::events`](crate::Subscribe::events), and the [`CloseReport`](crate::CloseReport) lists all of them.
     ///
     /// ```
     /// # use bourdon::*;

@@ -54,6 +54,9 @@ enum Readiness {
 /// [`Overrun::Skip`](crate::Overrun). A handle may outlive its node: once all that was delivered has been read, every
 /// call returns [`Closed`].
 ///
+/// A process that was removed and comes back has missed messages, and no [`Event::Gap`](crate::Event::Gap) reports
+/// them: an application that keeps a state looks at [`Event::Removed`](crate::Event::Removed) as well.
+///
 /// ```no_run
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let node = bourdon::Node::open(&bourdon::Settings::default())?;

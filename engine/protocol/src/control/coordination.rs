@@ -30,6 +30,10 @@ const _: () = assert!(BIRTHS_END <= 1 << 48 && TOKEN_NUMBERS_END < 1 << 48);
 /// Grows with every grant of a lock and with every leadership of an election, also when all members end and the group
 /// forms again. Tokens are compared by the birth of the group's instance, then by the epoch, then by the number.
 ///
+/// Only tokens of one lock, or of one election, can be compared: those of another name grow by themselves. A resource
+/// keeps the highest token it has seen for each name. It refuses a lower one, and takes an equal one: that is the same
+/// holder's next write.
+///
 /// ```
 /// # extern crate bourdon_protocol as bourdon;
 /// # mod id { pub use bourdon_wire::Epoch; }
@@ -39,6 +43,26 @@ const _: () = assert!(BIRTHS_END <= 1 << 48 && TOKEN_NUMBERS_END < 1 << 48);
 /// let later = FencingToken { epoch: id::Epoch(2), number: 0, ..earlier };
 /// assert!(later > earlier && later.as_u128() > earlier.as_u128() && later.to_hex() > earlier.to_hex());
 /// assert_eq!(later.to_string(), "1800000000000.2.0");
+///
+/// /// A resource with a single writer.
+/// struct Store {
+///     highest: FencingToken,
+///     value: u64,
+/// }
+///
+/// impl Store {
+///     fn write(&mut self, token: FencingToken, value: u64) -> bool {
+///         let is_current = token >= self.highest;
+///         if is_current {
+///             (self.highest, self.value) = (token, value);
+///         }
+///         is_current
+///     }
+/// }
+///
+/// let mut store = Store { highest: FencingToken::default(), value: 0 };
+/// assert!(store.write(earlier, 1) && store.write(earlier, 2) && store.write(later, 3));
+/// assert!(!store.write(earlier, 4) && store.value == 3); // its holder has lost the lock
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FencingToken {
@@ -100,10 +124,12 @@ pub enum MutexKind {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum ElectionKind {
-    /// `bully`, the default: the highest rank wins by asking those above it (Garcia-Molina, 1982).
+    /// `bully`, the default: of the candidates that stand when there is no leader, the highest rank wins, by asking
+    /// those above it (Garcia-Molina, 1982). A higher rank that stands later does not depose the leader.
     #[default]
     Bully,
-    /// `ring`: the highest rank wins because it survives a round trip (Chang and Roberts, 1979).
+    /// `ring`: the same rank wins, because it survives a round trip (Chang and Roberts, 1979). It deposes no leader
+    /// either.
     Ring,
 }
 
