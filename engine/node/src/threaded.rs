@@ -530,7 +530,8 @@ impl Node {
     ///
     /// # Errors
     /// Why there is no reply: it was refused, declined, or not answered by the deadline. After
-    /// [`RequestError::Unanswered`] it may have been executed.
+    /// [`RequestError::Unanswered`] it may have been executed. It is refused at once while no member was heard
+    /// ([`Refusal::NoReceiver`], [`Refusal::Unheard`]), as right after [`Node::join`]: pause, and ask again.
     pub fn request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
         self.caller.call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
     }

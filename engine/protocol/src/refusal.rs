@@ -13,8 +13,8 @@ use core::fmt;
 ///   wait, or drop the message.
 /// - **Unavailable**, as long as an outage lasts: `Forming`, `Outside`, `NoMajority`, `Unheard`, `NoReceiver`. Wait for
 ///   the event `View` or `Majority`.
-/// - **Permanent**: `TooLarge`, `Role`, `Unreachable`, `Unsupported`, `Closed`. Change the message or the settings; the
-///   node has ended.
+/// - **Permanent**: `TooLarge`, `Role`, `Unreachable`, `Unsupported`, `Closed`, `Cancelled`. Change the message or
+///   the settings; the node has ended, or its waits have.
 ///
 /// [`Refusal::is_transient`] holds for the first two: the same call may succeed later.
 ///

@@ -252,16 +252,18 @@ fn answers_to_silent_addresses_leave_room_for_others_and_end_with_their_member()
     let mut net = formed(3, 0);
     net.kill(2);
     let now = net.now;
-    let mut reply = |to| net.process(0).send(now, To::Address(address(to)), &content(DirectKind::Reply(0), u64::MAX));
+    let mut reply =
+        |now, to| net.process(0).send(now, To::Address(address(to)), &content(DirectKind::Reply(0), u64::MAX));
     for _ in 0..4 {
-        reply(2).unwrap();
+        reply(now, 2).unwrap();
     }
-    assert_eq!(reply(2), Err(Refusal::TooMany { limit: 4 }));
-    for index in 0..80 {
-        reply(100 + index / 4).expect("an answer that waits for a proof makes room");
+    assert_eq!(reply(now, 2), Err(Refusal::TooMany { limit: 4 }));
+    for index in 0..27 {
+        reply(now, 100 + index / 4).expect("there is room");
     }
+    assert_eq!(reply(now, 1), Err(Refusal::TooMany { limit: 31 }), "their addresses may prove themselves yet");
     for _ in 0..4 {
-        reply(1).unwrap();
+        reply(now + 100 * MS, 1).expect("an answer that has waited for a proof makes room");
     }
     net.run(400 * MS);
     assert_eq!(std::iter::from_fn(|| net.process(1).poll_answer()).count(), 4);

@@ -72,7 +72,7 @@ pub struct GroupSettings {
     ///
     /// Default 0. From 0 to `members` − 1 ([`Range`](super::SettingsError::Range)). The same at all processes.
     pub sequencer: u16,
-    /// Of which members more than half must continue into the next view.
+    /// Of which members more than half, or half with the oldest, must continue into the next view.
     ///
     /// Default [`Quorum::View`]. The same at all processes.
     pub quorum: Quorum,

@@ -71,6 +71,8 @@ pub(crate) struct Hosted {
     overruns_before: u64,
     /// Messages were delivered: the state that begins now lacks them.
     has_delivered: bool,
+    /// A snapshot waits for a subscription that takes it: one may still be made (`process.snapshots`).
+    awaits_taker: bool,
     /// The view that the next message is delivered in, as it was handed out.
     view: Option<Event>,
     /// The view, for the application to read.
@@ -124,6 +126,7 @@ impl Hosted {
     ) -> Self {
         let drop_timeout_ns = std::mem::take(&mut node.drop_timeout_ns); // its rings are emptied first
         let (published_as, view) = (node.engine.process().incarnation(), node.view().clone());
+        let awaits_taker = node.engine.process().config().snapshots;
         Self {
             node,
             publications: Vec::new(),
@@ -131,6 +134,7 @@ impl Hosted {
             publications_made: 0,
             overruns_before: 0,
             has_delivered: false,
+            awaits_taker,
             view: None,
             shown_view: Arc::new(Mutex::new(view)),
             listener: ends.listener,
@@ -201,7 +205,7 @@ impl Hosted {
         let was_behind = self.is_gated || self.outlets.iter().any(Outlet::is_behind);
         let limit = self.delivery_limit();
         work_count += usize::from(was_behind && !self.is_gated); // another group may wait for what has found room
-        self.node.takes_snapshot = self.outlets.iter().any(Outlet::takes_snapshots);
+        self.node.takes_snapshot = !self.awaits_taker || self.outlets.iter().any(Outlet::takes_snapshots);
         let (outlets, events, view) = (&mut self.outlets, &mut self.events, &mut self.view);
         let has_delivered = &mut self.has_delivered;
         let (mut shown, mut dropped) = (false, 0);
@@ -224,7 +228,10 @@ impl Hosted {
                     outlets.iter_mut().for_each(|outlet| dropped += u64::from(!outlet.put_event(event)));
                 }
                 Delivery::SnapshotRequest(request) => hand_request_over(outlets, request),
-                Delivery::Snapshot(snapshot) => hand_snapshot_over(outlets, snapshot),
+                Delivery::Snapshot(snapshot) => {
+                    *has_delivered = true; // a subscription that is made later lacks it
+                    hand_snapshot_over(outlets, snapshot);
+                }
                 other => unreachable!("a node that an agent polls delivers neither skips nor requests: {other:?}"),
             }
         })?;

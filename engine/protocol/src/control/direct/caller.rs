@@ -161,7 +161,7 @@ impl Caller {
         if is_answer && self.answers_to(targets[0].address) >= ANSWERS_EACH_MAX {
             return Err(Refusal::TooMany { limit: ANSWERS_EACH_MAX });
         }
-        if pending >= limit && !(is_answer && self.drop_unproven()) {
+        if pending >= limit && !(is_answer && self.drop_unproven(now)) {
             return Err(Refusal::TooMany { limit });
         }
         let (step, head) = head(content);
@@ -205,9 +205,12 @@ impl Caller {
         self.calls.iter().filter(|call| call.is_answer && call.answered() == Some(address)).count()
     }
 
-    /// Drops the oldest answer that waits for the proof of its address, for another. Returns whether there was one.
-    fn drop_unproven(&mut self) -> bool {
-        let is_unproven = |call: &Call| call.is_answer && !call.answered().is_some_and(|to| self.is_proven(to));
+    /// Drops the oldest answer that has waited for the proof of its address for longer than that takes, for another.
+    /// Returns whether there was one.
+    fn drop_unproven(&mut self, now: Instant) -> bool {
+        let is_late = |call: &Call| now.since(call.probed_until) >= FAIL_OVER_NS;
+        let is_unproven =
+            |call: &Call| call.is_answer && is_late(call) && !call.answered().is_some_and(|to| self.is_proven(to));
         let oldest = self.calls.iter().position(is_unproven);
         oldest.map(|index| self.calls.remove(index)).is_some()
     }
