@@ -281,3 +281,17 @@ fn issue_a_member_that_is_late_into_the_next_view_is_suspected() {
     }
     assert_eq!(bench.process.suspects(), 0);
 }
+
+#[test]
+fn issue_a_member_whose_ballot_lost_its_quorum_waited_in_silence() {
+    let mut bench = proposer();
+    bench.process.on_evidence(bench.now, Rank(2), Incarnation(1));
+    bench.wait(MS);
+    for _ in 0..100 {
+        bench.wait(10 * MS);
+    }
+    let news = bench.news();
+    assert!(news.contains(&Effect::Event(Event::NoMajority)), "{news:?}");
+    let refused = bench.process.try_publish(bench.now, &Outgoing::default(), b"x");
+    assert_eq!(refused, Err(Refusal::NoMajority { missing: 0b101 }));
+}

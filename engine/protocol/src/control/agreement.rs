@@ -415,7 +415,14 @@ impl Agreement {
         if ballots.decided().is_some() {
             return; // delivery comes first
         }
-        if ballots.is_wedged() { self.tend_ballot(part, moment) } else { self.consider(part, moment, sight) }
+        let is_wedged = ballots.is_wedged();
+        let verdict = self.judge(part, moment, sight);
+        if is_wedged {
+            // It proposes nothing beside a ballot, but has reported if no quorum can end that.
+            self.tend_ballot(part, moment);
+        } else {
+            self.follow(part, moment, sight, verdict);
+        }
     }
 
     /// Before the first view the lowest rank proposes, once it has heard all others.
@@ -466,7 +473,8 @@ impl Agreement {
         }
     }
 
-    fn consider(&mut self, part: &mut Part, moment: &Moment, sight: &Sight) {
+    /// What this member should do about its view, and whether it reaches a quorum of it.
+    fn judge(&mut self, part: &mut Part, moment: &Moment, sight: &Sight) -> Verdict {
         let view: Vec<Rank> = part.view().members.iter().map(|member| member.rank).collect();
         let situation = Situation {
             view: &view,
@@ -483,6 +491,10 @@ impl Agreement {
         if core::mem::replace(&mut part.lacks_majority, lacks) != lacks {
             self.give(Order::LacksMajority(lacks));
         }
+        verdict
+    }
+
+    fn follow(&mut self, part: &mut Part, moment: &Moment, sight: &Sight, verdict: Verdict) {
         match verdict {
             Verdict::Content => self.consider_wishes(part, moment, sight),
             Verdict::Wait { until } => self.give(Order::LookAt(until)),
