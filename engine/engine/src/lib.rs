@@ -34,6 +34,16 @@ pub const DELIVER_LIMIT: usize = 1 << 16;
 /// segmentation run. What waits longer leaves the caches before the kernel reads it.
 const BACKLOG_SEND_BYTES: usize = 65_507;
 
+/// Where a port sends what goes to a destination of the protocol.
+#[inline]
+pub fn place(destination: Destination) -> To {
+    match destination {
+        Destination::Group => To::Group,
+        Destination::Peer(address) => To::Peer(address.into()),
+        Destination::Broadcast => To::Broadcast,
+    }
+}
+
 /// What [`Engine::poll`] hands out.
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'a> {
@@ -307,12 +317,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         (self.may_deliver, self.is_cold) = (true, true);
         let (port, mut failed) = (&mut self.port, None);
         self.process.transmit_packed(self.now, seals, |to, bytes, segment_bytes| {
-            let to = match to {
-                Destination::Group => To::Group,
-                Destination::Peer(address) => To::Peer(address.into()),
-                Destination::Broadcast => To::Broadcast,
-            };
-            port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
+            port.send(place(to), bytes, segment_bytes).unwrap_or_else(|error| {
                 failed = Some(error);
                 0
             })

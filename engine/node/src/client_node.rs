@@ -8,10 +8,10 @@ use crate::config::{Role, Settings};
 use crate::node_error::Error;
 use crate::request::{Calling, Calls, Completion, Directs, Outbound, Request};
 use crate::transport::{AnyPort, pick};
-use bourdon_engine::Clock;
-use bourdon_port::{Echo, Port, PortError, Sleep, To, Waker};
+use bourdon_engine::{Clock, place};
+use bourdon_port::{Echo, Port, PortError, Sleep, Waker};
 use bourdon_protocol::{
-    self as protocol, CallId, Client, ClientEvent, Destination, DirectAnswer, DirectContent, DirectKind, DirectMessage,
+    self as protocol, CallId, Client, ClientEvent, DirectAnswer, DirectContent, DirectKind, DirectMessage,
     DirectOutcome, DirectRequest, Outgoing, Refusal,
 };
 use bourdon_wire::{
@@ -137,12 +137,7 @@ impl ClientNode {
         let Endpoint { client, port, .. } = &mut self.endpoint;
         let mut failed = None;
         client.transmit(now, |to, bytes, segment_bytes| {
-            let to = match to {
-                Destination::Group => To::Group,
-                Destination::Peer(address) => To::Peer(address.into()),
-                Destination::Broadcast => To::Broadcast,
-            };
-            port.send(to, bytes, segment_bytes).unwrap_or_else(|error| {
+            port.send(place(to), bytes, segment_bytes).unwrap_or_else(|error| {
                 failed = Some(error);
                 0
             })
