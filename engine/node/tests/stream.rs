@@ -5,10 +5,8 @@ use bourdon::stream::Received;
 use bourdon::{Closed, Deadline, Delivery, InlineNode, Subscribe, Topic};
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
-/// A runtime with one worker, whose wake-ups can be counted.
 /// A runtime of one thread, which has this name.
 fn runtime(thread: &str) -> Runtime {
     Builder::new_multi_thread().worker_threads(1).thread_name(thread).enable_io().build().expect("it starts")
