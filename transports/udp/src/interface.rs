@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr;
 
-use bourdon_port::PortError;
+use bourdon_port::{Loss, PortError};
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// An interface that is up and has an address of the family asked for.
@@ -27,27 +27,43 @@ pub(crate) struct Interface {
 impl Interface {
     /// Finds `name`'s address in the family of `group`.
     pub(crate) fn find(name: &str, group: SocketAddr) -> Result<Self, PortError> {
-        let refuse = |why: &str| PortError::Interface { name: name.to_owned(), why: why.to_owned() };
+        Self::look_up(name, group, None)?.map_err(|loss| {
+            let why = match loss {
+                Loss::Down => "it is down (`ip link set up` brings it up)",
+                Loss::NoAddress if group.is_ipv4() => "it has no IPv4 address",
+                Loss::NoAddress => "it has no IPv6 address",
+                _ => "there is none of this name",
+            };
+            PortError::Interface { name: name.to_owned(), why: why.to_owned() }
+        })
+    }
+
+    /// As [`Interface::find`]; where it has several addresses, `kept` stays the one. Inside: why it can't be used.
+    pub(crate) fn look_up(
+        name: &str,
+        group: SocketAddr,
+        kept: Option<IpAddr>,
+    ) -> Result<Result<Self, Loss>, PortError> {
         let io = |doing| move |source: std::io::Error| PortError::Io { doing, source };
         let socket = Socket::new(Domain::for_address(group), Type::DGRAM, None).map_err(io("opening a socket"))?;
         // Longer names can't exist, and would be cut to one that might.
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
-            return Err(refuse("there is none of this name"));
+            return Ok(Err(Loss::NoInterface));
         }
-        let index =
-            rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| refuse("there is none of this name"))?;
+        let Ok(index) = rustix::net::netdevice::name_to_index(&socket, name) else { return Ok(Err(Loss::NoInterface)) };
         let Addresses { found: mut candidates, is_up, broadcast } =
             addresses(name, group).map_err(io("listing interfaces"))?;
         if !is_up {
-            return Err(refuse("it is down (`ip link set up` brings it up)"));
+            return Ok(Err(Loss::Down));
         }
         // A link-local address means nothing to a peer that does not know the scope, so any other comes first.
-        candidates.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()));
-        let address = *candidates
-            .first()
-            .ok_or_else(|| refuse(if group.is_ipv4() { "it has no IPv4 address" } else { "it has no IPv6 address" }))?;
+        candidates.sort_by_key(|address| {
+            let is_link_local = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+            (Some(address.ip()) != kept, is_link_local)
+        });
+        let Some(address) = candidates.first().copied() else { return Ok(Err(Loss::NoAddress)) };
         let mtu_bytes = mtu(&socket, name).map_err(io("asking for the MTU"))?;
-        Ok(Self { name: name.to_owned(), index, address, mtu_bytes, broadcast })
+        Ok(Ok(Self { name: name.to_owned(), index, address, mtu_bytes, broadcast }))
     }
 
     /// `address` with this interface as its scope, where its kind needs one.
