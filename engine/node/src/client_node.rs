@@ -5,6 +5,7 @@
 //! than a dead group.
 
 use crate::config::{Role, Settings};
+use crate::host;
 use crate::node_error::Error;
 use crate::request::{Calling, Calls, Completion, Directs, Outbound, Request};
 use crate::transport::{AnyPort, pick};
@@ -20,6 +21,8 @@ use bourdon_wire::{
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+/// How often it is looked whether the host has changed.
+const UPKEEP_NS: u64 = 5_000_000;
 /// Datagrams taken from the port at once: the window's answers and a heartbeat of each member.
 const RECEIVE_LIMIT: usize = 128;
 
@@ -38,6 +41,8 @@ pub(crate) struct ClientNode {
     calls: Calls,
     /// The last poll's time.
     now: Instant,
+    /// When it is next looked whether the host has changed.
+    upkeep_due: Instant,
     fallback: Option<String>,
     max_message_bytes: usize,
 }
@@ -69,6 +74,7 @@ impl ClientNode {
             endpoint: Endpoint { client, port: picked.port, clock },
             calls: Calls::new(move || waker.wake()),
             now,
+            upkeep_due: now,
             fallback: picked.fallback,
             max_message_bytes: Client::max_message_bytes(settings.limits.mtu_bytes),
         })
@@ -129,6 +135,13 @@ impl ClientNode {
         let Endpoint { client, port, clock } = &mut self.endpoint;
         let now = clock.now();
         self.now = now;
+        if now >= self.upkeep_due {
+            self.upkeep_due = now + UPKEEP_NS;
+            if let Some(change) = port.follow_host()? {
+                client.move_to(now, port.local_address().into());
+                tracing::warn!("{}", host::event(&change));
+            }
+        }
         let count = port.receive(RECEIVE_LIMIT, |arrival| {
             client.on_datagram(now, arrival.bytes, arrival.to_all);
         })?;

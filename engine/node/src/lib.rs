@@ -18,6 +18,7 @@ mod deadline;
 mod delivery;
 mod directory;
 mod discover;
+mod host;
 mod identity;
 mod idle;
 mod inline;
@@ -72,7 +73,7 @@ pub mod error {
 /// Parts of an [`Event`].
 pub mod event {
     pub use bourdon_protocol::control::detector::Why;
-    pub use bourdon_protocol::{Reach, Waiting};
+    pub use bourdon_protocol::{InterfaceName, NetworkLoss, Reach, Waiting};
 }
 
 /// Numbers and names of processes, views, messages and topics.

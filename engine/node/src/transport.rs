@@ -5,7 +5,7 @@
 
 use crate::config::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::faults::{Faults, Faulty};
-use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, Sleep, To, Waker};
+use bourdon_port::{Arrival, Echo, HostChange, Idle, Limits, Port, PortError, Sleep, To, Waker};
 use bourdon_protocol::Reach;
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
@@ -241,6 +241,10 @@ macro_rules! port_of_its_variants {
 
             fn can_broadcast(&self) -> bool {
                 match self { $(Self::$variant(port) => port.can_broadcast()),+ }
+            }
+
+            fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
+                match self { $(Self::$variant(port) => port.follow_host()),+ }
             }
 
             fn limits(&self) -> Limits {

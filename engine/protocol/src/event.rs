@@ -1,8 +1,10 @@
 //! What a process gives its application: messages, events, refusals.
 
+mod network;
 mod text;
 mod waiting;
 
+pub use network::{InterfaceName, NetworkLoss};
 pub use text::Ranks;
 pub use waiting::{Reach, Waiting};
 
@@ -235,6 +237,13 @@ pub enum Event {
     GateEnded(Rank),
     /// This member waits for the observer at this address no longer, for that reason.
     GateDropped(Address),
+    /// A member is reached at another address, as it has proved: its host has got another one.
+    Moved {
+        /// The member.
+        rank: Rank,
+        /// Its address from now on.
+        address: Address,
+    },
     /// A process on the address uses another version.
     OtherVersion(u8),
     /// This process is in no view yet.
@@ -260,6 +269,23 @@ pub enum Event {
     },
     /// A barrier that the application asked for was refused.
     SyncRefused(Refusal),
+    /// This process can use its network interface no longer: it sends and receives nothing until
+    /// [`Event::NetworkBack`].
+    NetworkLost {
+        /// The interface.
+        interface: InterfaceName,
+        /// Why not.
+        why: NetworkLoss,
+    },
+    /// The sockets of this process were opened again: its interface is back, or has got another address.
+    NetworkBack {
+        /// The interface.
+        interface: InterfaceName,
+        /// The address of this process from now on.
+        address: Address,
+        /// Its address before.
+        before: Address,
+    },
     /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
     BirthNotStored(&'static str),
     /// The control thread takes nothing: this node has stopped sending, acknowledging and delivering.
@@ -300,7 +326,10 @@ impl Event {
             | Self::OlderInstance { .. }
             | Self::GateEnded(_)
             | Self::GateDropped(_)
+            | Self::Moved { .. }
             | Self::OtherVersion(_)
+            | Self::NetworkLost { .. }
+            | Self::NetworkBack { .. }
             | Self::Waiting(_)
             | Self::Reached(_)
             | Self::Dropped { .. }

@@ -91,7 +91,7 @@ pub enum Idle {
 /// Why a port can use its interface no longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Loss {
+pub enum InterfaceLoss {
     /// There is no interface of this name.
     NoInterface,
     /// The interface is down.
@@ -112,7 +112,7 @@ pub enum HostChange {
         /// The interface.
         interface: String,
         /// Why not.
-        loss: Loss,
+        loss: InterfaceLoss,
     },
     /// The port has opened its sockets again on this interface.
     Bound {

@@ -18,7 +18,7 @@ use crate::interface::Interface;
 use crate::options::UdpOptions;
 use crate::watch::Watch;
 use crate::{Open, Receiver, UdpPort};
-use bourdon_port::{HostChange, Idle, Limits, Loss, PortError, Sleep, Waker};
+use bourdon_port::{HostChange, Idle, InterfaceLoss, Limits, PortError, Sleep, Waker};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::{Mutex, PoisonError};
@@ -34,7 +34,7 @@ pub(crate) struct Followed {
     /// The interface could not be looked up.
     must_look: bool,
     /// Why it is closed, as it was reported.
-    loss: Option<Loss>,
+    loss: Option<InterfaceLoss>,
     pub(crate) limits: Limits,
     pub(crate) local_address: SocketAddr,
     pub(crate) io: &'static str,
@@ -140,7 +140,7 @@ impl UdpPort {
         self.reopen()
     }
 
-    fn close(&mut self, loss: Loss) -> Option<HostChange> {
+    fn close(&mut self, loss: InterfaceLoss) -> Option<HostChange> {
         self.open = None;
         let is_news = self.followed.loss.replace(loss) != Some(loss);
         is_news.then(|| HostChange::Lost { interface: self.followed.options.interface.clone(), loss })
@@ -148,7 +148,7 @@ impl UdpPort {
 
     fn reopen(&mut self) -> Option<HostChange> {
         self.open = None;
-        let Ok(open) = self.followed.open(&self.waker) else { return self.close(Loss::Refused) };
+        let Ok(open) = self.followed.open(&self.waker) else { return self.close(InterfaceLoss::Refused) };
         let followed = &mut self.followed;
         let address = open.sockets.local_address();
         let before = std::mem::replace(&mut followed.local_address, address);

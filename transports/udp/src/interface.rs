@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr;
 
-use bourdon_port::{Loss, PortError};
+use bourdon_port::{InterfaceLoss, PortError};
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// An interface that is up and has an address of the family asked for.
@@ -29,9 +29,9 @@ impl Interface {
     pub(crate) fn find(name: &str, group: SocketAddr) -> Result<Self, PortError> {
         Self::look_up(name, group, None)?.map_err(|loss| {
             let why = match loss {
-                Loss::Down => "it is down (`ip link set up` brings it up)",
-                Loss::NoAddress if group.is_ipv4() => "it has no IPv4 address",
-                Loss::NoAddress => "it has no IPv6 address",
+                InterfaceLoss::Down => "it is down (`ip link set up` brings it up)",
+                InterfaceLoss::NoAddress if group.is_ipv4() => "it has no IPv4 address",
+                InterfaceLoss::NoAddress => "it has no IPv6 address",
                 _ => "there is none of this name",
             };
             PortError::Interface { name: name.to_owned(), why: why.to_owned() }
@@ -43,25 +43,27 @@ impl Interface {
         name: &str,
         group: SocketAddr,
         kept: Option<IpAddr>,
-    ) -> Result<Result<Self, Loss>, PortError> {
+    ) -> Result<Result<Self, InterfaceLoss>, PortError> {
         let io = |doing| move |source: std::io::Error| PortError::Io { doing, source };
         let socket = Socket::new(Domain::for_address(group), Type::DGRAM, None).map_err(io("opening a socket"))?;
         // Longer names can't exist, and would be cut to one that might.
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
-            return Ok(Err(Loss::NoInterface));
+            return Ok(Err(InterfaceLoss::NoInterface));
         }
-        let Ok(index) = rustix::net::netdevice::name_to_index(&socket, name) else { return Ok(Err(Loss::NoInterface)) };
+        let Ok(index) = rustix::net::netdevice::name_to_index(&socket, name) else {
+            return Ok(Err(InterfaceLoss::NoInterface));
+        };
         let Addresses { found: mut candidates, is_up, broadcast } =
             addresses(name, group).map_err(io("listing interfaces"))?;
         if !is_up {
-            return Ok(Err(Loss::Down));
+            return Ok(Err(InterfaceLoss::Down));
         }
         // A link-local address means nothing to a peer that does not know the scope, so any other comes first.
         candidates.sort_by_key(|address| {
             let is_link_local = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
             (Some(address.ip()) != kept, is_link_local)
         });
-        let Some(address) = candidates.first().copied() else { return Ok(Err(Loss::NoAddress)) };
+        let Some(address) = candidates.first().copied() else { return Ok(Err(InterfaceLoss::NoAddress)) };
         let mtu_bytes = mtu(&socket, name).map_err(io("asking for the MTU"))?;
         Ok(Ok(Self { name: name.to_owned(), index, address, mtu_bytes, broadcast }))
     }

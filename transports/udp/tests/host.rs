@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{enter_namespace, fresh_group};
 use bourdon_port::conformance::{PATIENCE, pattern, receive_count, receive_up_to, send_all};
-use bourdon_port::{HostChange, Idle, Loss, Port, To};
+use bourdon_port::{HostChange, Idle, InterfaceLoss, Port, To};
 use bourdon_udp::{UdpOptions, UdpPort};
 
 /// The ways to wait: the thread's, and whether `io_uring` may be used.
@@ -56,7 +56,7 @@ fn change_of(port: &mut UdpPort) -> HostChange {
     }
 }
 
-fn lost(loss: Loss) -> HostChange {
+fn lost(loss: InterfaceLoss) -> HostChange {
     HostChange::Lost { interface: "left".to_owned(), loss }
 }
 
@@ -83,8 +83,8 @@ fn an_interface_made_again_is_bound_at_the_same_address() {
         let (a, b) = (first.local_address(), second.local_address());
         let waker = second.waker();
         ip(&["link del left"]);
-        assert_eq!(change_of(first), lost(Loss::NoInterface));
-        assert_eq!(change_of(second), lost(Loss::NoInterface));
+        assert_eq!(change_of(first), lost(InterfaceLoss::NoInterface));
+        assert_eq!(change_of(second), lost(InterfaceLoss::NoInterface));
         assert_eq!(first.follow_host().expect("followed"), None, "reported once");
         // It goes on, without any effect.
         assert_eq!(first.send(To::Group, &pattern(2, 3000), 1000).expect("it is lost"), 3);
@@ -145,9 +145,9 @@ fn an_interface_that_is_down_or_without_an_address_is_waited_for() {
     with_two_ports(|first, second| {
         let (a, b) = (first.local_address(), second.local_address());
         ip(&["link set left down"]);
-        assert_eq!(change_of(first), lost(Loss::Down));
+        assert_eq!(change_of(first), lost(InterfaceLoss::Down));
         ip(&["link set left up", "addr del 192.0.2.1/24 dev left"]);
-        assert_eq!(change_of(second), lost(Loss::NoAddress));
+        assert_eq!(change_of(second), lost(InterfaceLoss::NoAddress));
         ip(&["addr add 192.0.2.1/24 dev left"]);
         assert_eq!(last_change(first), bound(a, a));
         assert_eq!(last_change(second), bound(b, b));
@@ -164,7 +164,7 @@ fn a_send_that_finds_no_way_ends_no_port() {
             send_all(first, To::Group, &pattern(3, 3000), 1000);
             send_all(first, To::Peer(second.local_address()), &pattern(3, 100), 100);
         }
-        assert_eq!(change_of(first), lost(Loss::NoInterface));
+        assert_eq!(change_of(first), lost(InterfaceLoss::NoInterface));
     });
 }
 

@@ -5,6 +5,7 @@
 //! improved.
 
 use super::Event;
+use super::network::write_lost;
 use crate::control::detector::Why;
 use bourdon_wire::{Epoch, InstanceId, Rank, Sequence};
 use core::fmt::{Display, Formatter, Result};
@@ -45,6 +46,7 @@ impl Event {
             Self::RankClaimed(_) => "rank_claimed",
             Self::Restarted { .. } => "restarted",
             Self::ConfigurationDiffers(_) => "configuration_differs",
+            Self::Moved { .. } => "moved",
             Self::OtherVersion(_) => "other_version",
             Self::GateEnded(_) => "gate_ended",
             Self::GateDropped(_) => "gate_dropped",
@@ -55,6 +57,8 @@ impl Event {
             Self::Reached(_) => "reached",
             Self::Dropped { .. } => "publication_dropped",
             Self::SyncRefused(_) => "sync_refused",
+            Self::NetworkLost { .. } => "network_lost",
+            Self::NetworkBack { .. } => "network_back",
             Self::BirthNotStored(_) => "birth_not_stored",
             Self::Halted => "halted",
             Self::Resumed => "resumed",
@@ -71,6 +75,7 @@ impl Event {
             | Self::RankClaimed(rank)
             | Self::ConfigurationDiffers(rank)
             | Self::Restarted { rank, .. }
+            | Self::Moved { rank, .. }
             | Self::GateEnded(rank)
             | Self::Gap { sender: rank, .. }
             | Self::Retracted { sender: rank, .. } => Some(rank),
@@ -178,6 +183,28 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
     }
 }
 
+/// How processes are reached has changed.
+fn write_network(f: &mut Formatter<'_>, event: &Event) -> Result {
+    match event {
+        Event::Moved { rank, address } => write!(f, "member {rank} is at {} now", SocketAddr::from(*address)),
+        Event::NetworkLost { interface, why } => write_lost(f, *interface, *why),
+        Event::NetworkBack { interface, address, before } => {
+            let (address, before) = (SocketAddr::from(*address), SocketAddr::from(*before));
+            let (ip, ip_before) = (address.ip(), before.ip());
+            if ip == ip_before {
+                write!(f, "interface {interface} can be used again: sockets are bound to {address} again")
+            } else {
+                write!(
+                    f,
+                    "interface {interface} has the address {ip} now (this process was at {ip_before}): sockets are \
+                     bound to {address}"
+                )
+            }
+        }
+        _ => unreachable!("{event:?} is about no address"),
+    }
+}
+
 /// What the node could not do for its application.
 fn write_hindrance(f: &mut Formatter<'_>, event: &Event) -> Result {
     match event {
@@ -243,6 +270,7 @@ impl Display for Event {
             Event::Waiting(waiting) => waiting.fmt(f),
             Event::Reached(reach) => reach.fmt(f),
             Event::Dropped { .. } | Event::SyncRefused(_) | Event::Halted | Event::Resumed => write_hindrance(f, self),
+            Event::Moved { .. } | Event::NetworkLost { .. } | Event::NetworkBack { .. } => write_network(f, self),
             Event::BirthNotStored(why) => f.write_str(why),
             Event::Missed { count } => {
                 write!(f, "{count} events were not kept for a subscription that left those before them unread")
@@ -255,7 +283,7 @@ impl Display for Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Reach, Waiting};
+    use crate::event::{InterfaceName, NetworkLoss, Reach, Waiting};
     use crate::refusal::Refusal;
     use alloc::string::ToString;
     use bourdon_wire::{Address, Incarnation};
@@ -307,6 +335,13 @@ mod tests {
             Event::BirthNotStored("can't keep it"),
             Event::Halted,
             Event::Resumed,
+            Event::Moved { rank, address: Address::default() },
+            Event::NetworkLost { interface: InterfaceName::new("eth0"), why: NetworkLoss::Down },
+            Event::NetworkBack {
+                interface: InterfaceName::new("an-interface-with-a-long-name"),
+                address: Address::default(),
+                before: Address::default(),
+            },
             Event::Missed { count: 3 },
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));

@@ -116,7 +116,7 @@ impl Process {
         }
         let same = header.instance() == self.data.view.instance
             || self.cx.config.mutant == Some(Mutant::OtherInstanceBelieved);
-        if self.is_moved(from, heartbeat.address) {
+        if self.is_moved(now, from, heartbeat.address) {
             return;
         }
         if heartbeat.flags.get() & heartbeat_flags::FORMED != 0 {

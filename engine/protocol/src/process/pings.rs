@@ -63,10 +63,11 @@ impl Process {
         }
     }
 
-    /// Whether the sender follows this view without being in it, and may have to ask for the time.
+    /// Whether the sender follows this view without being in it: it may have to ask for the time, or whether a member
+    /// has moved.
     pub(super) fn is_follower(&self, header: &DatagramHeader) -> bool {
         let member = self.data.view.incarnation(header.rank()) == Some(header.incarnation());
-        self.cx.config.order == Order::RealTime && header.epoch() == self.data.view.epoch && !member
+        header.epoch() == self.data.view.epoch && !member
     }
 
     /// Answers the ping of a process that is not a member.
@@ -89,6 +90,9 @@ impl Process {
             return;
         }
         if ping.answer.get() != 0 {
+            if self.note_move(now, from, ping) {
+                return;
+            }
             let own_ns = now.0.wrapping_add(self.cx.config.wall_offset_ns);
             let is_reference = from.rank == self.data.view.sequencer;
             if !(is_reference && self.cx.clock_sync.answer(now, ping.nonce.get(), sent_ns, own_ns)) {
