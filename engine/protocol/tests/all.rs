@@ -26,6 +26,7 @@ mod joining;
 mod leaning;
 mod lossy;
 mod membership;
+mod moving;
 mod mutex;
 mod named;
 mod observers;

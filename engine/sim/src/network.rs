@@ -28,6 +28,8 @@ pub struct Faults {
     pub cut: u64,
     /// Paths on which long datagrams vanished for a while.
     pub narrow: u64,
+    /// Addresses that changed.
+    pub moves: u64,
     pub partition: u64,
     pub crash: u64,
     pub restart: u64,
@@ -62,6 +64,7 @@ impl Faults {
             (&mut self.corrupt, other.corrupt),
             (&mut self.overflow, other.overflow),
             (&mut self.narrow, other.narrow),
+            (&mut self.moves, other.moves),
             (&mut self.pause, other.pause),
             (&mut self.cut, other.cut),
             (&mut self.partition, other.partition),

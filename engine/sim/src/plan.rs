@@ -86,6 +86,9 @@ pub enum Happening {
     ClockJump,
     /// No datagram longer than `other` bytes passes from it or to it for `for_ns`: a path with a smaller MTU.
     Narrow,
+    /// Its host gets another address, the one with the number `other`: it goes on there, and what is under way to the
+    /// earlier one is lost.
+    Move,
     /// The detectors of the group that it leans on suspect the member `other` for `for_ns`; at 0, no longer.
     Judge,
     /// They watch the member `other` no longer: it has been removed from the view of that group.
@@ -436,6 +439,11 @@ impl FaultPlan {
 /// The address of process or client number `index`.
 pub(crate) fn address(index: usize) -> Address {
     address_in(0, index)
+}
+
+/// An address that a process gets later; no other process has it then.
+pub(crate) fn later_address(number: u64, index: usize) -> Address {
+    SocketAddr::from(([10, 1, number as u8, 1], 1000 + index as u16)).into()
 }
 
 /// The address of a member that starts after so many restarts of the whole group: its old process may still live.

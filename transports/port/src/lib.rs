@@ -180,7 +180,8 @@ pub trait Port {
     /// has changed since the last call.
     ///
     /// To be called every few milliseconds by the thread that receives, which never waits here; without a change it
-    /// costs one system call at most. The port's wakers stay valid, and so does its address where the host still has it.
+    /// costs one system call at most. The port's wakers stay valid, and so does its address where the host still has
+    /// it.
     ///
     /// # Errors
     /// If the port can't follow the change.

@@ -193,8 +193,8 @@ impl Process {
 
     // ---- proving one's own ----------------------------------------------------------------------------------------
 
-    /// This process is reached at another address from now on, and members find evidence of its end at another port: its
-    /// host has got another address, or its interface was made again.
+    /// This process is reached at another address from now on, and members find evidence of its end at another port:
+    /// its host has got another address, or its interface was made again.
     ///
     /// A member keeps its incarnation, and the others believe the address once it has answered their pings there. A
     /// process in no view has no such proof to give: it begins again as another incarnation.

@@ -19,6 +19,8 @@ pub enum Family {
     Late,
     /// Paths on which long datagrams vanish and short ones pass.
     Narrow,
+    /// Hosts that get other addresses.
+    Moved,
     /// Observers that publishers wait for.
     Gated,
     /// Observers that lose much, and for which publishers send more slowly.
@@ -35,13 +37,14 @@ pub enum Family {
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
         Self::Observed,
         Self::Late,
         Self::Narrow,
+        Self::Moved,
         Self::Gated,
         Self::Paced,
         Self::Apart,
@@ -64,6 +67,7 @@ impl Family {
             Self::Observed => "observed",
             Self::Late => "late",
             Self::Narrow => "narrow",
+            Self::Moved => "moved",
             Self::Gated => "gated",
             Self::Paced => "paced",
             Self::Apart => "apart",
@@ -82,6 +86,7 @@ impl Family {
             Self::Observed => Plan::observed(seed),
             Self::Late => Plan::late(seed),
             Self::Narrow => Plan::narrow(seed),
+            Self::Moved => Plan::moved(seed),
             Self::Gated => Plan::gated(seed),
             Self::Paced => Plan::paced(seed),
             Self::Apart => Plan::apart(seed),

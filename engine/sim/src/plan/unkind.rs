@@ -237,6 +237,23 @@ impl Plan {
         plan
     }
 
+    /// A plan in which the hosts of members and observers get other addresses in the midst of all else, several at once
+    /// at times.
+    pub fn moved(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x30fe);
+        let mut plan = if rng.bool() { Self::turbulent(seed) } else { Self::draw(seed) };
+        let processes = plan.members + plan.observers.len() as u16;
+        for number in 0..pick(rng, &[1, 2, 4, 8]) {
+            let (at_ns, process) = (rng.u64(0..plan.faults.until_ns), rng.u16(0..processes));
+            plan.happens(at_ns, Happening::Move, process, number, 0);
+            if rng.u8(0..4) == 0 {
+                (0..processes).for_each(|other| plan.happens(at_ns, Happening::Move, other, number, 0));
+            }
+        }
+        plan.events.sort_by_key(|event| event.at_ns);
+        plan
+    }
+
     /// A plan in which publishers wait for observers, which are paused and cut off, and some of which end.
     pub fn gated(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed ^ 0x6a7e);

@@ -1,10 +1,10 @@
 //! The events of the plan for processes: crashes and new incarnations, cuts, pauses, clocks.
 
 use super::{Phase, What, World};
-use crate::plan::{EventPlan, Happening};
+use crate::plan::{EventPlan, Happening, later_address};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{Member, Mutant};
-use bourdon_wire::{Incarnation, Rank};
+use bourdon_wire::{Address, Incarnation, Rank};
 
 impl World<'_> {
     pub(super) fn happen(&mut self, event: EventPlan) {
@@ -38,6 +38,7 @@ impl World<'_> {
                 self.network.narrow(index, event.other as usize, until_ns);
                 self.network.faults.narrow += 1;
             }
+            Happening::Move => self.move_to(index, later_address(event.other, index)),
             Happening::Judge => {
                 let (bit, lasts) = (1 << event.other, event.for_ns > 0);
                 self.judge(index, |watched, suspects| {
@@ -123,6 +124,18 @@ impl World<'_> {
         }
         self.network.faults.restart += 1;
         self.begin(index);
+    }
+
+    /// The host of a process gets another address, whether the process runs or not.
+    fn move_to(&mut self, index: usize, address: Address) {
+        self.ends[index] = address;
+        self.network.faults.moves += 1;
+        let node = &mut self.nodes[index];
+        let now = node.clock.read(self.now_ns);
+        if let Some(process) = &mut node.process {
+            process.move_to(now, address, process.config().link_port);
+            self.wake(index, self.now_ns);
+        }
     }
 
     fn leave(&mut self, index: usize) {
