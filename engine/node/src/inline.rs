@@ -372,7 +372,7 @@ impl InlineNode {
     /// # Errors
     /// If it is too long, too many are under way, no receiver was heard, or the port can't broadcast.
     pub fn try_send(&mut self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
-        self.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+        self.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER, awaits_receiver: false })
     }
 
     /// Sends a request of at most one datagram beside the stream. [`Call::try_reply`] returns the reply with a later
@@ -397,7 +397,7 @@ impl InlineNode {
     /// # Errors
     /// As [`InlineNode::try_send`].
     pub fn try_request(&mut self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
-        self.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+        self.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into(), awaits_receiver: false })
     }
 
     fn try_call(&mut self, outbound: &Outbound<'_>) -> Result<Call, Refusal> {
@@ -696,6 +696,10 @@ impl InlineNode {
 impl Calling for InlineNode {
     fn begin(&mut self, outbound: &Outbound<'_>, completion: Completion) -> Result<(), (Refusal, Completion)> {
         self.calls.begin(&mut self.engine, outbound, completion)
+    }
+
+    fn end_late(&mut self) {
+        self.calls.end_late();
     }
 
     fn next_message(&mut self) -> Option<DirectMessage> {

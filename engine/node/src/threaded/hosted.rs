@@ -558,6 +558,7 @@ impl Hosted {
             }
             Command::Leave => node.leave(),
             Command::Call(command) => self.post.call(node, command),
+            Command::EndLateCalls => self.post.end_late(node),
             Command::View => {
                 let report = ViewReport::of(node.engine.process(), node.engine.now());
                 self.reply(Reply::View(Box::new(report)));
