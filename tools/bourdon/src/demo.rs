@@ -26,7 +26,8 @@ use std::time::Duration;
 /// What the demo runs
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Publish this file's records instead of synthetic bursts
+    /// Publish this file's records instead of synthetic bursts: a pipe is read once, - is stdin, zstd and gzip are
+    /// decompressed
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: Option<PathBuf>,
     /// How to read the input
@@ -241,7 +242,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let (publishers, members) = (args.publishers, args.members);
         return Err(Failure::unusable(format!("{publishers} publishers need as many members, not {members}")));
     }
-    let source = input::Source { path: args.input.clone(), format: args.format, limit: args.messages };
+    let mut source = input::Source { path: args.input.clone(), format: args.format, limit: args.messages };
+    let _copy = source.make_repeatable()?;
     let records = source.load()?;
     settings.process.snapshots = runner::can_be_kept(&records);
     let count = records.len() as u64;
