@@ -159,6 +159,7 @@ fn mesh(settings: &Settings, idle: Idle) -> Result<TcpOptions, PortError> {
         }
     };
     Ok(TcpOptions {
+        may_move: own.is_none() && network.listen.is_none(),
         dial: dial.to_vec(),
         token: u64::from(GroupId::of(&settings.group.name).0),
         idle,

@@ -307,3 +307,158 @@ fn falls_back_without(system_call: libc::c_long) {
     assert!(node.fallback().is_some_and(|why| why.contains("io_uring") && why.contains("epoll")));
     assert_eq!(node.io(), "epoll");
 }
+
+// ---- changes of the host -----------------------------------------------------------------------------------------
+
+fn ip(commands: &[&str]) -> bool {
+    commands.iter().all(|command| {
+        let done = std::process::Command::new("ip").args(command.split(' ')).status();
+        done.is_ok_and(|status| status.success())
+    })
+}
+
+/// The interface of the tests below.
+const MADE: [&str; 4] = [
+    "link add left type veth peer name right",
+    "link set right up",
+    "link set left up",
+    "addr add 192.0.2.1/24 dev left",
+];
+
+/// Runs a test in a network namespace of its own, with the interface `left`.
+fn in_a_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(move || {
+        // SAFETY: takes a number only, and changes the namespace of this thread, which runs nothing but one test.
+        if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 || !ip(&["link set lo up"]) || !ip(&MADE) {
+            return crate::skipped::report(format_args!(
+                "no network namespace here: {}",
+                std::io::Error::last_os_error()
+            ));
+        }
+        test();
+    });
+    thread.join().expect("the test passes");
+}
+
+/// A group of inline members on `left`, with a threaded observer and client.
+struct Hosts {
+    members: Vec<InlineNode>,
+    events: Vec<Vec<Event>>,
+    delivered: Vec<usize>,
+    _observer: Node,
+    observed: bourdon::Subscription,
+    client: Node,
+    world: World,
+}
+
+impl Hosts {
+    fn new() -> Self {
+        let world = World::new(3);
+        let at = |mut settings: bourdon::Settings| {
+            settings.network.interface = "left".to_owned();
+            settings
+        };
+        let members = (0..3).map(|rank| InlineNode::join(&at(world.member(rank))).expect("it joins")).collect();
+        let observer = Node::open(&at(world.observer())).expect("it opens");
+        let observed = observer.subscribe(bourdon::Subscribe::all().events()).expect("it is open");
+        observer.join().expect("it joins");
+        let mut settings = at(world.observer());
+        settings.process.role = bourdon::settings::Role::Client;
+        let client = Node::open(&settings).expect("it opens");
+        client.join().expect("it joins");
+        let (events, delivered) = (vec![Vec::new(); 3], vec![0; 3]);
+        let mut hosts = Self { members, events, delivered, _observer: observer, observed, client, world };
+        hosts.until("a view of all", |hosts| hosts.members.iter().all(|member| member.view().members.len() == 3));
+        hosts
+    }
+
+    fn poll(&mut self) {
+        for ((member, events), delivered) in self.members.iter_mut().zip(&mut self.events).zip(&mut self.delivered) {
+            let polled = member.poll(64, |delivery| match delivery.event() {
+                Some(event) => events.push(event),
+                None => *delivered += 1,
+            });
+            polled.expect("it goes on");
+        }
+    }
+
+    fn until(&mut self, what: &str, mut is_done: impl FnMut(&mut Self) -> bool) {
+        until(what, || {
+            self.poll();
+            is_done(self)
+        });
+    }
+
+    /// Each member and the client publish, and all processes deliver it.
+    fn exercise(&mut self) {
+        self.until("all are members", |hosts| {
+            let is_in = |member: &InlineNode| member.standing() == bourdon::Standing::Member;
+            hosts.members.iter().all(|member| is_in(member) && member.view().members.len() == 3)
+        });
+        let before = self.delivered.clone();
+        for rank in 0..3 {
+            self.until("it is taken", |hosts| hosts.members[rank].try_publish(&TOPIC, b"from a member").is_ok());
+        }
+        let mut publication = self.client.publication().expect("it is open");
+        self.until("it is taken", |_| publication.try_publish(&TOPIC, b"from the client").is_ok());
+        self.until("all is delivered", |hosts| (0..3).all(|rank| hosts.delivered[rank] >= before[rank] + 4));
+        let (mut by_members, mut by_client) = (0, 0);
+        self.until("it is observed", |hosts| {
+            while let Some(delivery) = hosts.observed.try_next().expect("it is open") {
+                let payload = delivery.message().map(|message| message.payload.to_vec());
+                by_members += usize::from(payload.as_deref() == Some(b"from a member"));
+                by_client += usize::from(payload.as_deref() == Some(b"from the client"));
+            }
+            by_members >= 3 && by_client >= 1
+        });
+    }
+
+    fn saw(&self, rank: usize, is_it: impl Fn(&Event) -> bool) -> bool {
+        self.events[rank].iter().any(is_it)
+    }
+}
+
+/// All three members, the observer and the client are on the interface whose address changes.
+#[test]
+fn a_group_whose_address_changes_goes_on() {
+    in_a_namespace(|| {
+        let mut hosts = Hosts::new();
+        hosts.exercise();
+        assert!(ip(&["addr add 192.0.2.33/24 dev left"]));
+        hosts.exercise();
+        assert!(!hosts.saw(0, |event| matches!(event, Event::NetworkBack { .. })), "the address is still there");
+        assert!(ip(&["addr del 192.0.2.1/24 dev left"]));
+        hosts.until("all are bound", |hosts| {
+            (0..3).all(|rank| hosts.saw(rank, |event| matches!(event, Event::NetworkBack { .. })))
+        });
+        hosts.exercise();
+        assert!(hosts.members.iter().all(|member| !member.local_address().ip().to_string().ends_with(".1")));
+        for rank in 0..3 {
+            assert!(!hosts.saw(rank, |event| matches!(event, Event::Removed(_))), "{:?}", hosts.events[rank]);
+        }
+    });
+}
+
+#[test]
+fn a_group_whose_interface_is_made_again_comes_back() {
+    in_a_namespace(|| {
+        let mut hosts = Hosts::new();
+        hosts.exercise();
+        assert!(ip(&["link del left"]));
+        hosts.until("no member has a way, and each knows", |hosts| {
+            (0..3).all(|rank| {
+                hosts.saw(rank, |event| matches!(event, Event::NetworkLost { .. }))
+                    && hosts.saw(rank, |event| matches!(event, Event::NoMajority))
+            })
+        });
+        assert!(ip(&MADE));
+        hosts.exercise();
+        assert!(hosts.saw(0, |event| matches!(event, Event::NetworkBack { .. })));
+        assert!(ip(&["link set left down"]));
+        hosts.events.iter_mut().for_each(Vec::clear);
+        hosts.until("it is down", |hosts| hosts.saw(0, |event| matches!(event, Event::NetworkLost { .. })));
+        assert!(ip(&["link set left up"]));
+        hosts.exercise();
+        drop(hosts.world);
+    });
+}

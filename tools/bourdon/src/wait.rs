@@ -45,6 +45,7 @@ pub(crate) fn why(refusal: Option<Refusal>) -> String {
             "the member heard last reaches no majority of its view: restore the others, or stop all members and start \
                  the group again"
         }
+        Some(Refusal::NoNetwork) => "the network interface of this process is gone, down, or without an address",
         Some(refusal) => return format!("its member takes none now: {refusal}"),
         None => "the group has formed, and its member has not taken what was sent",
     };
@@ -57,6 +58,7 @@ pub(crate) fn class(refusal: Option<Refusal>) -> &'static str {
         Some(Refusal::NoReceiver) => "no_member_heard",
         Some(Refusal::Forming { .. }) => "forming",
         Some(Refusal::NoMajority { .. }) => "no_majority",
+        Some(Refusal::NoNetwork) => "no_network",
         _ => "held_up",
     }
 }

@@ -258,6 +258,21 @@ pub enum PortError {
         /// The kernel's error.
         source: std::io::Error,
     },
+    /// The host has got another address in the place of the one that the configuration gives this process: the other
+    /// processes would not find it.
+    #[error(
+        "interface {interface} has the address {now} in the place of {address}, at which the others look for this \
+             process: over tcp no member can move; give the host {address} again, or change network.peers at all \
+             processes and start them again"
+    )]
+    AddressReplaced {
+        /// The interface that had the address.
+        interface: String,
+        /// The address that the configuration gives.
+        address: std::net::IpAddr,
+        /// What the interface has.
+        now: std::net::IpAddr,
+    },
     /// When it is opened: the interface takes no multicast. Allow it, or name another.
     #[error(
         "no multicast route for {group} over {interface}: {source}; try `ip link set {interface} multicast on` (IPv6 \

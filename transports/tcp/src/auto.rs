@@ -333,10 +333,14 @@ impl Port for AutoPort {
     }
 
     fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
-        let change = match &mut self.multicast {
+        let mut change = match &mut self.multicast {
             Some(multicast) => multicast.follow_host()?,
             None => None,
         };
+        if change.is_none() {
+            change = self.mesh.follow_host()?;
+            self.hello.address = self.mesh.local_address();
+        }
         if change.is_some() {
             self.both = None; // it watched descriptors that are closed
         }

@@ -112,7 +112,7 @@ impl UdpPort {
     pub(crate) fn follow(&mut self) -> Result<Option<HostChange>, PortError> {
         let (index, has_failed) = match &self.open {
             Some(open) => (Some(open.sockets.interface().index), open.sender.is_cut_off()),
-            None => (None, false),
+            None => (None, true),
         };
         let has_failed = has_failed || self.followed.must_look;
         Ok(if self.followed.watch.is_due(index, has_failed) { self.look() } else { None })

@@ -80,6 +80,36 @@ impl Interface {
     }
 }
 
+/// An interface, and its addresses of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name.
+    pub interface: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The interface that has `address`, or the one named, with all its addresses of that family; none if there is none.
+///
+/// # Errors
+/// If the kernel refuses to list the interfaces.
+pub fn holder_of(address: IpAddr, named: Option<&str>) -> std::io::Result<Option<Holder>> {
+    let mut all: Vec<Holder> = Vec::new();
+    each_address(|name, _, own, _| {
+        let Some(own) = own.map(|own| own.ip()).filter(|own| own.is_ipv4() == address.is_ipv4()) else { return };
+        let interface = String::from_utf8_lossy(name).into_owned();
+        match all.iter_mut().find(|holder| holder.interface == interface) {
+            Some(holder) => holder.addresses.push(own),
+            None => all.push(Holder { interface, addresses: vec![own] }),
+        }
+    })?;
+    let is_it = |holder: &Holder| match named {
+        Some(name) => holder.interface == name,
+        None => holder.addresses.contains(&address),
+    };
+    Ok(all.into_iter().find(is_it))
+}
+
 fn needs_scope(ip: Ipv6Addr) -> bool {
     // ff01::/16 interface-local, ff02::/16 link-local: RFC 4291, 2.7.
     ip.is_unicast_link_local() || (ip.is_multicast() && (ip.segments()[0] & 0xf) <= 2)
@@ -94,34 +124,44 @@ struct Addresses {
 
 /// What `name` has in `group`'s family.
 fn addresses(name: &str, group: SocketAddr) -> std::io::Result<Addresses> {
+    let (mut found, mut is_up, mut broadcast) = (Vec::new(), false, None);
+    each_address(|interface, flags, own, of_network| {
+        if interface != name.as_bytes() {
+            return;
+        }
+        is_up |= flags & libc::IFF_UP as u32 != 0;
+        found.extend(own.filter(|address| address.is_ipv4() == group.is_ipv4()));
+        if flags & libc::IFF_BROADCAST as u32 != 0
+            && let (Some(SocketAddr::V4(_)), Some(SocketAddr::V4(network))) = (own, of_network)
+        {
+            broadcast = broadcast.or(Some(*network.ip()));
+        }
+    })?;
+    Ok(Addresses { found, is_up, broadcast })
+}
+
+/// Calls `take` with each address of each interface: the interface's name and flags, the address if it is an internet
+/// address, and the network's broadcast address.
+fn each_address(mut take: impl FnMut(&[u8], u32, Option<SocketAddr>, Option<SocketAddr>)) -> std::io::Result<()> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: getifaddrs writes one pointer to `list`, which is a live local, and keeps no reference to it.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
-    let (mut found, mut is_up, mut broadcast) = (Vec::new(), false, None);
     let mut next = list;
     // SAFETY: `next` is null or one of the entries of `list`, which lives until freeifaddrs below; nothing else knows
     // of the list, so nothing changes it meanwhile.
     while let Some(entry) = unsafe { next.as_ref() } {
         next = entry.ifa_next;
         // SAFETY: ifa_name is never null and points to a terminated string that lives as long as the list.
-        if unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes() != name.as_bytes() {
-            continue;
-        }
-        is_up |= entry.ifa_flags & libc::IFF_UP as u32 != 0;
+        let name = unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes();
         // SAFETY: both point to nothing or to an address that lives as long as the list.
         let (own, of_network) = unsafe { (read(entry.ifa_addr), read(entry.ifa_ifu)) };
-        found.extend(own.filter(|address| address.is_ipv4() == group.is_ipv4()));
-        if entry.ifa_flags & libc::IFF_BROADCAST as u32 != 0
-            && let (Some(SocketAddr::V4(_)), Some(SocketAddr::V4(network))) = (own, of_network)
-        {
-            broadcast = broadcast.or(Some(*network.ip()));
-        }
+        take(name, entry.ifa_flags, own, of_network);
     }
     // SAFETY: `list` came from getifaddrs, is freed once, and nothing borrowed from it is alive any more.
     unsafe { libc::freeifaddrs(list) };
-    Ok(Addresses { found, is_up, broadcast })
+    Ok(())
 }
 
 /// The internet address that `address` points to, if it does.

@@ -37,11 +37,13 @@ mod send;
 mod sockets;
 mod watch;
 
+pub use interface::{Holder, holder_of};
 pub use join::is_source_specific;
 pub use options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
 pub use receive::SocketReceiver;
 pub use send::SocketSender;
 pub use sockets::{Sockets, coalesce_received, segment_sent};
+pub use watch::Watch;
 
 use epoll::Epoll;
 use follow::Followed;

@@ -6,6 +6,8 @@
 //! change on a netlink socket. Reading that is one call that returns nothing, so the list is read only after a change
 //! of this interface, after a send that failed for want of it, and at intervals while it is unusable.
 //!
+//! A port without an interface of its own, over TCP, watches all of them.
+//!
 //! Invariants: nothing here waits; announcements that were lost because too many came count as a change.
 //!
 //! Source: rtnetlink(7), netlink(7).
@@ -24,7 +26,7 @@ const INDEX_AT: usize = HEADER_BYTES + 4;
 
 /// The kernel's announcements, and when to look though there is none.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub struct Watch {
     /// None where the kernel refuses it: then failed sends report the change.
     socket: Option<Socket>,
     retry_at: Option<Instant>,
@@ -33,15 +35,15 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Begins to collect announcements.
-    pub(crate) fn open() -> Self {
+    pub fn open() -> Self {
         Self { socket: open().ok(), retry_at: None, buffer: vec![0; BUFFER_BYTES].into_boxed_slice() }
     }
 
     /// Whether the interface should be looked up: the kernel has announced a change of the one with this index, of any
     /// if there is none; or it is unusable, or sends to it fail, and it has not been looked up for a while.
-    pub(crate) fn is_due(&mut self, index: Option<u32>, has_failed: bool) -> bool {
+    pub fn is_due(&mut self, index: Option<u32>, has_failed: bool) -> bool {
         let mut is_due = self.take_announcements(index);
-        if index.is_none() || has_failed {
+        if has_failed {
             let now = Instant::now();
             is_due |= self.retry_at.is_none_or(|at| at <= now);
             if is_due {
