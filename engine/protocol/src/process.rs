@@ -238,13 +238,14 @@ impl Process {
         let header = datagram.header;
         let rank = header.rank();
         let ranked = rank.0 < self.cx.config.members;
+        let from = Member { rank, incarnation: header.incarnation() };
         match frame.kind() {
             Some(Kind::Nak) => return self.on_nak(now, header.epoch(), frame.body),
             Some(Kind::ClientRequest) => return self.on_client(now, header.instance(), frame),
             Some(Kind::ViewAsk) => return self.on_view_ask(now, header.epoch(), frame.body),
             Some(Kind::Direct) => return self.on_direct(now, rank, frame.body),
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
-            Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
+            Some(Kind::Ping) if !self.data.view.contains(from) => return self.on_strangers_ping(now, from, frame.body),
             Some(Kind::Progress) if !ranked => return self.on_progress(now, header, frame.body),
             Some(Kind::Congestion) if !ranked => return self.on_congestion(now, header, frame.body),
             _ if !ranked => return self.cx.count(Counter::DiscardedSender),
@@ -256,7 +257,6 @@ impl Process {
             Some(Kind::Challenge) => return self.on_challenge(now, rank, frame.body),
             _ => {}
         }
-        let from = Member { rank, incarnation: header.incarnation() };
         let current = header.epoch() == self.data.view.epoch && self.data.view.contains(from);
         let mutant = self.cx.config.mutant;
         let earlier = header.epoch().next() == self.data.view.epoch;

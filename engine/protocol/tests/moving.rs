@@ -153,6 +153,27 @@ fn a_call_to_a_member_that_moves_meanwhile_is_taken_there() {
     assert!(net.process(2).poll_direct().is_none(), "once");
 }
 
+/// An observer, or a joiner, that has heard a member once and is in no view yet.
+#[test]
+fn a_process_in_no_view_finds_members_that_have_moved() {
+    let mut net = Net::new(MEMBERS, 1, |_| {});
+    net.run(200 * MS);
+    for index in [2, 3] {
+        net.kill(index);
+        net.run(500 * MS);
+        // It hears the heartbeats, and its requests are lost.
+        net.lose = Box::new(move |from, _| from == index);
+        net.start(index, 9);
+        net.run(100 * MS);
+        (0..2).for_each(|member| net.move_to(member, address(600 + 10 * index as u16 + member as u16)));
+        net.run(100 * MS);
+        net.lose = Box::new(|_, _| false);
+        net.run(3_000 * MS);
+        assert_ne!(net.process(index).standing(), Standing::Outside, "{:?}", net.processes[index].events);
+        assert_eq!(net.process(index).view().members.len(), 3);
+    }
+}
+
 /// The nonces of the pings that go to a port.
 fn pings_to(process: &mut Process, now: bourdon_wire::Instant, port: u16) -> Vec<u64> {
     let mut nonces = Vec::new();

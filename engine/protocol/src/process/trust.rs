@@ -120,12 +120,17 @@ impl Process {
         is_moved
     }
 
-    /// Whether a member of the view has announced its known address no longer for a while.
+    /// Whether a member has announced its known address no longer for a while: one of this process's view, or any if
+    /// it is in none.
     fn may_have_moved(&self, now: Instant, from: Member) -> bool {
         let silence_ns = MOVE_SILENCE * self.cx.config.timing.heartbeat_max_ns;
         let is_silent = |peer: &Peer| now.since(peer.heard_at) >= silence_ns;
-        let is_inside = matches!(self.standing(), Standing::Member | Standing::Following);
-        is_inside && self.data.view.contains(from) && self.cx.presence.get(from.rank).is_some_and(is_silent)
+        let concerns = match self.standing() {
+            Standing::Member | Standing::Following => self.data.view.contains(from),
+            Standing::Forming | Standing::Outside => true,
+            Standing::Gone => false,
+        };
+        concerns && self.cx.presence.get(from.rank).is_some_and(is_silent)
     }
 
     /// A member has answered a ping: whether it was one to the address to which the member may have moved. That address
