@@ -243,6 +243,10 @@ pub enum Event {
         rank: Rank,
         /// Its address from now on.
         address: Address,
+        /// The view that this process is in, or follows.
+        epoch: Epoch,
+        /// Bit r: the process of rank r is a member of it. The move changes no view.
+        members: u64,
     },
     /// A process on the address uses another version.
     OtherVersion(u8),

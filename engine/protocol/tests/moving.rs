@@ -4,7 +4,7 @@ use crate::common::net::{Net, address as first_address};
 use crate::common::{Bench, MS, address, control};
 use bourdon_protocol::{Counter, Destination, Event, Order, Process, Standing, To};
 use bourdon_wire::records::Ping;
-use bourdon_wire::{Address, Datagram, Kind, Rank};
+use bourdon_wire::{Address, Datagram, Epoch, Kind, Rank};
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
 
@@ -12,6 +12,11 @@ const MEMBERS: u16 = 3;
 
 fn elsewhere(index: usize) -> Address {
     address(500 + index as u16)
+}
+
+/// In the first view.
+fn moved(rank: u16, address: Address, members: u64) -> Event {
+    Event::Moved { rank: Rank(rank), address, epoch: Epoch(1), members }
 }
 
 fn was_removed_or_suspected(net: &Net, index: usize) -> bool {
@@ -39,7 +44,7 @@ fn a_member_that_moves_keeps_its_place_and_loses_nothing() {
     for index in 0..4 {
         assert!(!was_removed_or_suspected(&net, index), "{:?}", net.processes[index].events);
         assert_eq!(*net.process(index).view(), view);
-        let moved = Event::Moved { rank: Rank(2), address: elsewhere(2) };
+        let moved = moved(2, elsewhere(2), 0b111);
         assert_eq!(net.heard(index, moved), index != 2, "{index}");
         assert_eq!(net.messages(index).len(), 9);
     }
@@ -73,7 +78,7 @@ fn a_member_may_come_back_to_an_earlier_address() {
     for at in [elsewhere(2), first_address(2), elsewhere(2)] {
         net.move_to(2, at);
         net.run(300 * MS);
-        assert!(net.heard(0, Event::Moved { rank: Rank(2), address: at }));
+        assert!(net.heard(0, moved(2, at, 0b111)));
     }
     assert!((0..3).all(|index| !was_removed_or_suspected(&net, index)));
 }
@@ -196,7 +201,7 @@ fn answer(nonce: u64, port: u16) -> Vec<u8> {
 #[test]
 fn a_heartbeat_alone_moves_no_member() {
     let mut bench = Bench::member(Order::Fifo, 2, 1).formed();
-    let moved = Event::Moved { rank: Rank(0), address: address(7) };
+    let moved = moved(0, address(7), 0b11);
     let forged = bench.heartbeat(0, |heartbeat| heartbeat.address = address(7));
     let forge = |bench: &mut Bench| {
         bench.process.take_in(bench.now, &forged, None, true);

@@ -30,7 +30,11 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["by_tcp"] = reach.by_mesh.into();
         }
         Event::GateDropped(address) => object["address"] = text_of(address),
-        Event::Moved { address, .. } => object["address"] = text_of(address),
+        Event::Moved { address, epoch, members, .. } => {
+            object["address"] = text_of(address);
+            object["epoch"] = epoch.0.into();
+            object["members"] = ranks(members);
+        }
         Event::NetworkLost { interface, .. } => object["interface"] = interface.as_str().into(),
         Event::NetworkBack { interface, address, before } => {
             object["interface"] = interface.as_str().into();

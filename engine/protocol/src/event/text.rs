@@ -186,7 +186,13 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
 /// How processes are reached has changed.
 fn write_network(f: &mut Formatter<'_>, event: &Event) -> Result {
     match event {
-        Event::Moved { rank, address } => write!(f, "member {rank} is at {} now", SocketAddr::from(*address)),
+        Event::Moved { rank, address, epoch, members } => {
+            write!(f, "member {rank} is at {} now", SocketAddr::from(*address))?;
+            match members {
+                0 => Ok(()),
+                _ => write!(f, "; view {epoch} stays: members {}", Ranks(*members)),
+            }
+        }
         Event::NetworkLost { interface, why } => write_lost(f, *interface, *why),
         Event::NetworkBack { interface, address, before } => {
             let (address, before) = (SocketAddr::from(*address), SocketAddr::from(*before));
@@ -335,7 +341,7 @@ mod tests {
             Event::BirthNotStored("can't keep it"),
             Event::Halted,
             Event::Resumed,
-            Event::Moved { rank, address: Address::default() },
+            Event::Moved { rank, address: Address::default(), epoch: Epoch(4), members: 0b101 },
             Event::NetworkLost { interface: InterfaceName::new("eth0"), why: NetworkLoss::Down },
             Event::NetworkBack {
                 interface: InterfaceName::new("an-interface-with-a-long-name"),

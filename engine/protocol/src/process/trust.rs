@@ -120,17 +120,12 @@ impl Process {
         is_moved
     }
 
-    /// Whether a member has announced its known address no longer for a while: one of this process's view, or any if
-    /// it is in none.
+    /// Whether a process has announced its known address no longer for a while. It may be in no view here, and in one
+    /// that this process does not know yet.
     fn may_have_moved(&self, now: Instant, from: Member) -> bool {
         let silence_ns = MOVE_SILENCE * self.cx.config.timing.heartbeat_max_ns;
         let is_silent = |peer: &Peer| now.since(peer.heard_at) >= silence_ns;
-        let concerns = match self.standing() {
-            Standing::Member | Standing::Following => self.data.view.contains(from),
-            Standing::Forming | Standing::Outside => true,
-            Standing::Gone => false,
-        };
-        concerns && self.cx.presence.get(from.rank).is_some_and(is_silent)
+        self.standing() != Standing::Gone && self.cx.presence.get(from.rank).is_some_and(is_silent)
     }
 
     /// A member has answered a ping: whether it was one to the address to which the member may have moved. That address
@@ -146,7 +141,8 @@ impl Process {
             if let Some(before) = before {
                 self.direct.relocate(before, address);
             }
-            self.cx.event(Event::Moved { rank, address });
+            let (epoch, members) = (self.data.view.epoch, self.data.view.bits());
+            self.cx.event(Event::Moved { rank, address, epoch, members });
         }
         true
     }
