@@ -210,9 +210,11 @@ impl Process {
         }
         self.direct.move_to(address);
         self.trust.held = HeldCookies::new(self.cx.config.members); // they are for the address before
-        let is_outside = matches!(self.standing(), Standing::Forming | Standing::Outside | Standing::Following);
-        if is_outside && self.cx.config.rank().is_some() {
-            self.renew_incarnation();
+        match self.standing() {
+            _ if self.cx.config.rank().is_none() => {}
+            Standing::Following => self.lose_view(),
+            Standing::Forming | Standing::Outside => self.renew_incarnation(),
+            Standing::Member | Standing::Gone => {}
         }
     }
 
