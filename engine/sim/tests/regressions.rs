@@ -147,6 +147,7 @@ regressions! {
     observer_delivers_beyond_where_the_members_stopped,
     epoch_ends_while_a_run_is_delivered,
     member_enters_a_view_and_is_out_at_once,
+    message_arrives_after_the_agreed_barrier,
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod lock;
 mod matrix;
 mod outputs;
 mod topics;
+mod waits;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;

@@ -6,8 +6,8 @@
 //! own, that snoops and queries as a switch does. Nothing is added to the namespace in which the harness was started.
 //!
 //! Most faults are injected at the bridge, so that hosts notice only silence: their interfaces stay up. [`Lab::cut`] is
-//! a pulled cable: the switch receives no membership reports either. [`Lab::cut_one_way`] drops packets from one port to
-//! another; address resolution still passes, because otherwise the other direction would fail as well. Others change
+//! a pulled cable: the switch receives no membership reports either. [`Lab::cut_one_way`] drops packets from one port
+//! to another; address resolution still passes, because otherwise the other direction would fail as well. Others change
 //! the host itself: its interface is removed and made again, brought down and up, or gets another address.
 //!
 //! Invariants: every namespace and process that a lab makes is gone after its `Drop`; no other is touched. The next
