@@ -53,14 +53,6 @@ fn gates_break_nothing() {
     assert!(report.faults.crash > 50 && report.delivered > 1_000_000, "{report:?}");
 }
 
-/// Hosts that get other addresses: each process goes on, as the same one.
-#[test]
-fn other_addresses_break_nothing() {
-    let report = run(SEEDS, Options { family: Some(Family::Moved), ..options(Mode::Both) }, &|_| {});
-    assert_clean(&report);
-    assert!(report.faults.moves > 500, "{report:?}");
-}
-
 #[test]
 fn pacing_breaks_nothing() {
     let report = run(SEEDS, Options { family: Some(Family::Paced), ..options(Mode::Both) }, &|_| {});
