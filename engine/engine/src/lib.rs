@@ -13,9 +13,7 @@ pub use clock::{Clock, Time};
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
-    self as protocol, CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer,
-    DirectContent, DirectMessage, DirectOutcome, DirectRequest, Event, FromControl, Message, Outgoing, Process,
-    Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl,
+    CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer, DirectContent, DirectMessage, DirectOutcome, DirectRequest, Event, FromControl, Message, Outgoing, Process, Recovery, Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl, self as protocol,
 };
 use bourdon_wire::{Incarnation, Instant, Rank, Sequence, TopicId};
 use std::time::Duration;
@@ -450,6 +448,22 @@ impl<P: Port, C: Time> Engine<P, C> {
     pub fn leave(&mut self) {
         self.now = self.clock.now();
         self.process.leave(self.now);
+    }
+
+    /// What [`Engine::recover`] would do now: see [`Process::recovery`].
+    pub fn recovery(&mut self) -> Recovery {
+        self.now = self.clock.now();
+        self.process.recovery(self.now)
+    }
+
+    /// Founds a new instance of the group by hand: see [`Process::recover`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover(&mut self) -> Result<Recovery, Recovery> {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.recover(self.now)
     }
 
     /// Makes another member the sequencer: the hot publisher, whose messages then need no second hop.

@@ -14,6 +14,13 @@ use core::net::SocketAddr;
 #[derive(Clone, Copy, Debug)]
 pub struct Ranks(pub u64);
 
+impl Ranks {
+    /// The ranks, the lowest first.
+    pub fn iter(self) -> impl Iterator<Item = u16> {
+        (0..64).filter(move |rank| self.0 >> rank & 1 == 1)
+    }
+}
+
 impl Display for Ranks {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let mut separator = "";
