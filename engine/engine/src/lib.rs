@@ -13,7 +13,9 @@ pub use clock::{Clock, Time};
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
-    CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer, DirectContent, DirectMessage, DirectOutcome, DirectRequest, Event, FromControl, Message, Outgoing, Process, Recovery, Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl, self as protocol,
+    self as protocol, CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer,
+    DirectContent, DirectMessage, DirectOutcome, DirectRequest, Event, FromControl, Message, Outgoing, Process,
+    Recovery, Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl,
 };
 use bourdon_wire::{Incarnation, Instant, Rank, Sequence, TopicId};
 use std::time::Duration;

@@ -84,8 +84,9 @@ pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
         Line::Sync {} => Request::Sync,
         Line::Recover { instance: None, .. } => Request::Recover(None),
         Line::Recover { instance: Some(instance), epoch } => {
-            let instance = u64::from_str_radix(&instance, 16)
-                .map_err(|error| wrong(&error, "an instance has up to 16 hexadecimal digits, 0 before the first view"))?;
+            let instance = u64::from_str_radix(&instance, 16).map_err(|error| {
+                wrong(&error, "an instance has up to 16 hexadecimal digits, 0 before the first view")
+            })?;
             Request::Recover(Some(Ended { instance: InstanceId(instance), epoch: Epoch(epoch) }))
         }
         Line::Leave {} => Request::Leave,
