@@ -225,7 +225,7 @@ impl Display for Event {
             Event::NoMajority => f.write_str(
                 "no majority of the view can be reached: restore the network, or let members that are paused go on; \
                      members that were restarted have forgotten what they promised and do not count, so if a majority \
-                     is gone for good, stop all members and start the group again",
+                     is gone for good, run `bourdon recover` beside a survivor",
             ),
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(
