@@ -167,6 +167,7 @@ enum ReliabilityArg {
     Reliable,
     Uniform,
     Stable,
+    #[value(hide = true)] // it needs a log on disk
     Durable,
 }
 
@@ -188,7 +189,9 @@ enum TransportArg {
     Portable,
     Tcp,
     Auto,
+    #[value(hide = true)] // not built yet, as xdp
     Shm,
+    #[value(hide = true)]
     Xdp,
 }
 

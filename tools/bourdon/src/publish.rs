@@ -181,7 +181,7 @@ impl Publisher<'_> {
         self.stalled_since = waits.then(|| self.stalled_since.unwrap_or(now));
         match (self.timeout, self.stalled_since) {
             (Some(timeout), Some(since)) if now - since >= timeout => Err(Failure::Late(format!(
-                "no message has been taken for {} s: {}; {} of {published} messages were taken",
+                "gave up: no message has been taken for {} s: {}; of {published} messages sent, {} were taken",
                 timeout.as_secs_f64(),
                 why(refusal),
                 self.publication.acknowledged()
