@@ -219,8 +219,8 @@ pub enum Event {
     },
     /// An operator had this member found a new instance of the group with itself as the only member, because the
     /// majority of the older instance was gone. The other members of the older instance join it as new members. The
-    /// application's state stays as it is; messages that this member received and did not deliver are void here, its own
-    /// that were not acknowledged are in doubt, and its locks are lost.
+    /// application's state stays as it is; messages that this member received and did not deliver are void here, its
+    /// own that were not acknowledged are in doubt, and its locks are lost.
     Recovered {
         /// The new instance.
         instance: InstanceId,

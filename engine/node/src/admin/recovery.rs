@@ -1,8 +1,8 @@
 //! Recovery by hand on the admin socket: what it would do, and that it be done.
 //!
 //! `{"request":"recover"}` only reports. The report names the view that a recovery would end; a request that repeats
-//! this, `{"request":"recover","instance":"…","epoch":N}`, carries it out, unless the view has changed since or there is
-//! an obstacle. So an operator agrees to what was shown, and to nothing else.
+//! this, `{"request":"recover","instance":"…","epoch":N}`, carries it out, unless the view has changed since or there
+//! is an obstacle. So an operator agrees to what was shown, and to nothing else.
 
 use crate::inline::InlineNode;
 use bourdon_protocol::{Ranks, Recovery};

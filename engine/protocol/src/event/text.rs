@@ -106,8 +106,8 @@ fn write_superseded(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
 }
 
 fn write_recovered(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
-    let text = "was founded here by hand, with this member alone: its messages that were not acknowledged are in doubt, \
-         and its locks are lost; the other members join as new members";
+    let text = "was founded here by hand, with this member alone: its messages that were not acknowledged are in \
+         doubt, and its locks are lost; the other members join as new members";
     write!(f, "instance {:016x} of the group {text}", instance.0)
 }
 

@@ -1,5 +1,5 @@
-//! A group made again by hand: an operator has a member found a new instance of the group, because the majority is gone,
-//! or because he takes it for gone.
+//! A group made again by hand: an operator has a member found a new instance of the group, because the majority is
+//! gone, or is taken for gone.
 //!
 //! As a restart of all members, it begins another generation, but its processes live on. Those that were in a view go
 //! on in the older generation until they report that they follow the later one; a process that was in no view belongs
