@@ -46,6 +46,21 @@ fn a_survivor_founds_a_younger_instance_and_the_others_join_it_when_they_come_ba
 }
 
 #[test]
+fn a_survivor_that_comes_back_when_the_younger_instance_is_at_a_higher_epoch_joins_it() {
+    let mut world = World::new(None);
+    let all = lost(&mut world, 3 * SECOND);
+    let now = world.now;
+    world.processes[all[0]].process.recover(now).expect("the others are silent");
+    world.processes[all[1]].is_paused = false;
+    world.run(3 * SECOND);
+    assert_eq!(world.processes[all[0]].process.view().epoch, Epoch(2));
+    assert_eq!(world.processes[all[2]].process.view().epoch, Epoch(1), "of the older instance");
+    world.processes[all[2]].is_paused = false;
+    world.run(3 * SECOND);
+    assert!(world.are_members(&all), "{:?}", world.processes[all[2]].events);
+}
+
+#[test]
 fn while_a_member_hears_or_announces_a_majority_nothing_is_recovered() {
     let mut world = World::new(None);
     let all = lost(&mut world, SECOND);
