@@ -30,7 +30,7 @@
 use super::epoch_state::EpochState;
 use super::loose::End;
 use super::pipeline::Pipeline;
-use super::stream::{Step, Stream};
+use super::stream::{Step, Stream, phase_ahead};
 use crate::config::{Order, Reliability};
 use crate::view::bit;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
@@ -113,6 +113,15 @@ impl Pipeline {
             EpochState::Decided(cut) if self.is_lossy() => Some(cut.phase > self.barrier.phase && self.holds_cut(cut)),
             _ => None,
         }
+    }
+
+    /// Whether a datagram of a decided epoch comes too late: the barrier that ends its phase was completed at the cut
+    /// without it, because its sender is not in the next view.
+    #[cold]
+    pub(crate) fn is_behind_the_barrier(&self, header: &DatagramHeader) -> bool {
+        let phase = self.barrier.phase;
+        let is_decided = self.is_lossy() && matches!(self.end, EpochState::Decided(_));
+        is_decided && !header.is_of_phase(phase) && phase_ahead(header, phase).is_none()
     }
 
     /// Gives up what this process published and did not deliver; returns which messages.

@@ -290,6 +290,10 @@ impl Pipeline {
             }
             stream.start_at(datagram.header.number(), datagram.header.first_sequence());
         }
+        if !self.end.is_open() && self.is_behind_the_barrier(datagram.header) {
+            counters.add(Counter::DiscardedWindow, 1);
+            return false;
+        }
         if datagram.has(Kind::OrderRun) && !self.are_runs_plausible(datagram) {
             counters.add(Counter::DiscardedRun, 1);
             return false;
