@@ -35,6 +35,7 @@ mod plausibility;
 mod presence;
 mod quorum;
 mod realtime;
+mod recovery;
 mod relay;
 mod repair;
 mod stability;

@@ -29,6 +29,9 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["by_tcp"] = reach.by_mesh.into();
         }
         Event::GateDropped(address) => object["address"] = std::net::SocketAddr::from(address).to_string().into(),
+        Event::Recovered { instance } | Event::Superseded { instance } => {
+            object["instance"] = format!("{:016x}", instance.0).into();
+        }
         Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
         Event::Synced { phase, .. } => object["phase"] = phase.into(),
         _ => {}

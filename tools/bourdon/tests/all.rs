@@ -6,6 +6,7 @@ mod demo;
 mod lock;
 mod matrix;
 mod outputs;
+mod recover;
 mod topics;
 mod waits;
 
