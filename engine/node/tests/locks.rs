@@ -151,7 +151,7 @@ fn a_holder_without_a_majority_loses_the_lock_and_waiters_wait_on() {
     let guard = held(&own, "one");
     let election = campaign(&own);
     until("it to lead", || leads(&election));
-    let mut waits = own.request_lock("one").expect("it is a name");
+    let waits = own.request_lock("one").expect("it is a name");
     until("it to wait", || waits.ahead().is_some());
     let others = [nodes[0].take(), nodes[1].take()];
     let ends = others.map(|node| std::thread::spawn(move || drop(node)));
