@@ -339,13 +339,13 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The number of members is out of its range.
-    #[error("a view has 1 to {} members, not {members}", Rank::MAX.0 + 1)]
+    #[error("group.members is {members}; it must be 1 to {}", Rank::MAX.0 + 1)]
     Members {
         /// The number.
         members: u16,
     },
     /// This process's rank is not one of the group's.
-    #[error("rank {rank} is not in a view of {members} members: ranks go from 0 to {}", members - 1)]
+    #[error("process.rank is {rank}; with group.members = {members} it must be 0 to {}", members - 1)]
     Rank {
         /// The rank.
         rank: Rank,
@@ -353,7 +353,7 @@ pub enum ConfigError {
         members: u16,
     },
     /// The sequencer's rank is not one of the group's.
-    #[error("the sequencer's rank {rank} is not in a view of {members} members")]
+    #[error("group.sequencer is {rank}; with group.members = {members} it must be 0 to {}", members - 1)]
     Sequencer {
         /// The rank.
         rank: Rank,
@@ -361,7 +361,7 @@ pub enum ConfigError {
         members: u16,
     },
     /// The longest datagram, in bytes, is out of its range.
-    #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to {max}", max = Limits::MTU_MAX_BYTES)]
+    #[error("limits.mtu_bytes is {0}; it must be {MTU_MIN_BYTES} to {max}", max = Limits::MTU_MAX_BYTES)]
     Mtu(usize),
     /// The instance that this process would form is 0: a node draws it at random.
     #[error("an instance's candidate is random and not 0: draw it from the system's randomness")]
@@ -373,11 +373,15 @@ pub enum ConfigError {
     #[error("an incarnation is random and not 0: draw it from the system's randomness")]
     Incarnation,
     /// A deadline for repairs at a level that has none.
-    #[error("a deadline is for best effort: at other levels a gap is skipped at once, or never")]
+    #[error(
+        "group.deadline_ns is set, which is for group.reliability = \"best-effort\": at other levels a gap is skipped at \
+         once, or never"
+    )]
     Deadline,
     /// The rate limit or its floor is out of its range.
     #[error(
-        "the rate limit is {limit} bytes a second; it must be at least the floor, {floor}, which is at least {least}"
+        "flow.rate_limit_bytes_per_s is {limit}; it must be at least flow.rate_floor_bytes_per_s, {floor}, which is at \
+         least {least}"
     )]
     Rate {
         /// The limit, in bytes a second.
@@ -388,7 +392,7 @@ pub enum ConfigError {
         least: u64,
     },
     /// A buffer is too small for datagrams of this length.
-    #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]
+    #[error("{what} is {bytes} bytes; with this limits.mtu_bytes it must be at least {least}")]
     TooSmall {
         /// Which one.
         what: &'static str,
@@ -511,8 +515,8 @@ impl Config {
         }
         let least = Limits::SLOTS_MIN * limits.mtu_bytes;
         for (what, bytes) in [
-            ("log_bytes", limits.log_bytes),
-            ("receive_log_bytes", limits.receive_log_bytes),
+            ("limits.log_bytes", limits.log_bytes),
+            ("limits.receive_log_bytes", limits.receive_log_bytes),
             ("the window (this member's share of the receive buffer)", limits.window_bytes),
         ] {
             if bytes < least {

@@ -114,7 +114,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     settings.group.name = args.group;
     settings.group.address = args.address;
     settings.group.members = args.members;
-    settings.group.mutex = args.algorithm;
+    settings.group.mutex = Some(args.algorithm);
     settings.process.rank = args.rank;
     settings.network.interface = "lo".to_owned();
     settings.detector.profile = args.profile;
