@@ -1,7 +1,7 @@
 //! Wrong set-ups as their users meet them: a process that can't work ends by itself, with 2, and names what is wrong.
 
 use crate::common::{World, bourdon, fails, next, run};
-use crate::skipped::skipped;
+use crate::skipped;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
@@ -50,7 +50,7 @@ fn started_with_shm(world: &World, prepare: &str) -> Option<(Value, String)> {
 fn a_shared_memory_without_room_is_passed_over_and_named() {
     let can = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
     if !can.is_ok_and(|status| status.success()) {
-        return skipped("no right to make a mount namespace");
+        return skipped::report("no right to make a mount namespace");
     }
     let full = "mount -t tmpfs -o size=4k tmpfs /dev/shm && { head -c 9999 /dev/zero > /dev/shm/full || true; }";
     let read_only = "mount -t tmpfs -o ro tmpfs /dev/shm";
