@@ -311,7 +311,8 @@ impl InlineNode {
             links.watch(process.links());
         }
         if let Some(counters) = &mut self.counters {
-            counters.1.copy(&self.engine, &AgentFigures::default());
+            let waited_ns = self.reports.waited_ns(now);
+            counters.1.copy(&self.engine, &AgentFigures { waited_ns, ..AgentFigures::default() });
         }
         let reach = self.engine.port().transport().reach();
         let events = self.reports.due(now, process, reach, &mut self.birth);
@@ -334,6 +335,11 @@ impl InlineNode {
     /// If the port is broken.
     pub(crate) fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
         if self.has_commands() { Ok(None) } else { self.engine.sleeper(longest) }
+    }
+
+    /// How long it has waited for a view or, as an observer, for a majority; 0 if it does not wait.
+    pub(crate) fn waited_ns(&self) -> u64 {
+        self.reports.waited_ns(self.engine.now())
     }
 
     fn has_commands(&self) -> bool {

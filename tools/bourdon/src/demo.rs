@@ -15,7 +15,7 @@ mod runner;
 mod schedule;
 mod share;
 
-use crate::exit::Failure;
+use crate::exit::{Failure, note};
 use bourdon::settings::{Flow, IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
 use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -167,6 +167,7 @@ enum ReliabilityArg {
     Reliable,
     Uniform,
     Stable,
+    #[value(hide = true)] // it needs a log on disk
     Durable,
 }
 
@@ -188,7 +189,9 @@ enum TransportArg {
     Portable,
     Tcp,
     Auto,
+    #[value(hide = true)] // not built yet, as xdp
     Shm,
+    #[value(hide = true)]
     Xdp,
 }
 
@@ -281,9 +284,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let broken = report::links_broken(&outcome);
     if broken < args.break_links {
         let all = args.break_links;
-        eprintln!(
-            "bourdon: {broken} of {all} connections were closed: at times there was none, or its process was gone"
-        );
+        note(format!("{broken} of {all} connections were closed: at times there was none, or its process was gone"));
     }
     report::show(&plan, &names, &outcome, args.json)?;
     if outcome.failures.is_empty() { Ok(()) } else { Err(Failure::broken(outcome.failures.join("; "))) }

@@ -5,6 +5,7 @@ mod common;
 mod demo;
 mod lock;
 mod matrix;
+mod outputs;
 mod setups;
 mod topics;
 

@@ -183,7 +183,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
     for (arguments, expected) in [
         (&["--input", &unknown][..], "--format"),
         (&["--input", &empty], "--format"),
-        (&["--input", &cut], "no valid DBN file"),
+        (&["--input", &cut], "the recording is cut short"),
         (&["--input", &compressed], "cut short"),
         (&["--input", "/does/not/exist"], "No such file"),
         (&["--group-address", "10.1.2.3:5000"], "239.0.0.0/8"),

@@ -8,7 +8,7 @@
 mod compressed;
 mod recording;
 
-use crate::exit::Failure;
+use crate::exit::{Failure, note};
 use rustix::fs::{MemfdFlags, memfd_create};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -191,7 +191,7 @@ impl Source {
         if path != Path::new("-") && std::fs::metadata(&*path).is_ok_and(|it| it.is_file() || it.is_dir()) {
             return Ok(None);
         }
-        eprintln!("bourdon: reading {} up to its end", path.display());
+        note(format!("reading {} up to its end", path.display()));
         let bytes = bytes_of(path).map_err(|error| unreadable(path, error))?;
         let copy = memfd_create("bourdon-input", MemfdFlags::CLOEXEC).map_err(std::io::Error::from).map(File::from);
         let copy = copy.and_then(|mut copy| copy.write_all(&bytes).map(|()| copy));

@@ -41,7 +41,7 @@ pub(super) fn records(bytes: &[u8], most: usize) -> Result<Vec<Record>, String> 
     };
     let mut wants_more = true;
     while !rest.is_empty() && wants_more {
-        let part = split_part(rest).ok_or("it is cut short; fetch the file again")?;
+        let part = split_part(rest).ok_or("the recording is cut short; fetch the file again")?;
         rest = &rest[part.len()..];
         let damaged = |error: dbn::Error| format!("it is no valid DBN file ({error})");
         if part.starts_with(MAGIC) {
