@@ -151,13 +151,14 @@ impl InlineNode {
         let incarnation = drawn.incarnation;
         let rank = rank_of(&settings.process)?;
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
-        let picked = pick(settings, echo)?;
+        let mut picked = pick(settings, echo)?;
         let granted_bytes = picked.port.limits().receive_buffer_bytes;
         let mut config = settings.protocol(granted_bytes);
         config.incarnation = incarnation;
         (config.instance_candidate, config.seed, config.secret) = (drawn.candidate, drawn.seed, drawn.secret);
         let (birth, problem) = BirthFile::open(settings);
         config.birth_floor = birth.floor();
+        lone::check(&mut picked.port, settings, &config)?;
         let faults = &settings.faults;
         let port = NodePort::new(
             picked.port,

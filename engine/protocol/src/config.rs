@@ -1,5 +1,8 @@
 //! What a process is given before its first step, and the bounds that everything else stays within.
 
+mod agreed;
+
+pub use agreed::{Agreed, Difference, SettingValue};
 use crate::control::coordination::{ElectionKind, MutexKind};
 use crate::control::detector::DetectorTiming;
 use crate::control::membership::MembershipTiming;
@@ -317,8 +320,6 @@ pub struct Config {
     pub link_port: u16,
     /// What to add to [`Instant`](bourdon_wire::Instant) to get nanoseconds since the UNIX epoch.
     pub wall_offset_ns: u64,
-    /// A hash of what must be the same at every member, besides what is in this struct.
-    pub configuration: u64,
     /// The candidate instance id, used if this process founds the group: random, and not 0.
     pub instance_candidate: InstanceId,
     /// The highest birth of an instance that this process knows from earlier runs, or 0: the next birth is above it.
@@ -428,7 +429,6 @@ impl Config {
             address: Address::default(),
             link_port: 0,
             wall_offset_ns: 0,
-            configuration: 0,
             instance_candidate: InstanceId(1),
             birth_floor: 0,
             seed: 0,
@@ -455,28 +455,9 @@ impl Config {
         }
     }
 
-    /// What must be the same at every member, as one number.
+    /// What must be the same at every member, as one number: see [`Agreed`].
     pub fn fingerprint(&self) -> u64 {
-        let limits = &self.limits;
-        let parts = [
-            u64::from(self.members),
-            self.order as u64,
-            self.reliability as u64
-                | u64::from(self.relay) << 8
-                | (self.feedback as u64) << 9
-                | (self.mutex as u64) << 16
-                | (self.election as u64) << 24
-                | (self.quorum as u64) << 32
-                | u64::from(self.timing.detector.group_after_ns.is_some()) << 40,
-            u64::from(self.sequencer.0),
-            limits.mtu_bytes as u64,
-            limits.max_message_bytes as u64,
-            self.configuration,
-        ];
-        parts.iter().fold(0xcbf2_9ce4_8422_2325, |hash, part| {
-            let mixed = (hash ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            mixed ^ (mixed >> 29)
-        })
+        Agreed::of(self).number()
     }
 
     /// Whether the settings can work together.
@@ -530,10 +511,6 @@ impl Config {
 // A log's slots are found by a mask, also in the smallest log; a datagram's length fits a slot's 16 bits.
 const _: () = assert!(Limits::SLOTS_MIN.is_power_of_two());
 const _: () = assert!(Limits::MTU_MAX_BYTES <= u16::MAX as usize && MTU_MIN_BYTES <= MTU_DEFAULT_BYTES);
-// No two settings share a bit of the fingerprint.
-const _: () = assert!((Reliability::Stable as u64) < 1 << 8 && (Feedback::AckEach as u64) < 1 << 7);
-const _: () = assert!((MutexKind::TokenRing as u64) < 1 << 8 && (ElectionKind::Ring as u64) < 1 << 8);
-const _: () = assert!((Quorum::Members as u64) < 1 << 8);
 
 impl Limits {
     /// The largest MTU: what one UDP datagram over IPv4 carries.

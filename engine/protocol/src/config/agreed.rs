@@ -159,20 +159,20 @@ impl Agreed {
     }
 
     /// Each setting's key and value.
-    fn values(&self) -> [(&'static str, Value); 12] {
-        let named = |names: &[&'static str], place: u64| Value::Name(names.get(place as usize).copied().unwrap_or("?"));
-        let count = |count: usize| Value::Number(count as u64);
+    fn values(&self) -> [(&'static str, SettingValue); 12] {
+        let named = |names: &[&'static str], place: u64| SettingValue::Name(names.get(place as usize).copied().unwrap_or("?"));
+        let count = |count: usize| SettingValue::Number(count as u64);
         [
             ("group.members", count(self.members.into())),
             ("group.order", named(&ORDER_NAMES, place(&ORDERS, &self.order))),
             ("group.reliability", named(&RELIABILITY_NAMES, place(&RELIABILITIES, &self.reliability))),
-            ("group.relay", Value::Flag(self.relay)),
-            ("group.ack_each", Value::Flag(self.feedback == Feedback::AckEach)),
+            ("group.relay", SettingValue::Flag(self.relay)),
+            ("group.ack_each", SettingValue::Flag(self.feedback == Feedback::AckEach)),
             ("group.sequencer", count(self.sequencer.index())),
             ("group.quorum", named(&QUORUM_NAMES, place(&QUORUMS, &self.quorum))),
             ("group.mutex", named(&MUTEX_NAMES, place(&MUTEXES, &self.mutex))),
             ("group.election", named(&ELECTION_NAMES, place(&ELECTIONS, &self.election))),
-            ("channel.detector", Value::Name(if self.leans { "group" } else { "own" })),
+            ("channel.detector", SettingValue::Name(if self.leans { "group" } else { "own" })),
             ("limits.mtu_bytes", count(self.mtu_bytes)),
             ("limits.max_message_bytes", count(self.max_message_bytes)),
         ]
@@ -182,7 +182,7 @@ impl Agreed {
 /// A setting's value, as a configuration file has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Value {
+pub enum SettingValue {
     /// A word.
     Name(&'static str),
     /// A number.
@@ -191,7 +191,7 @@ pub enum Value {
     Flag(bool),
 }
 
-impl Display for Value {
+impl Display for SettingValue {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
@@ -213,7 +213,7 @@ pub struct Difference {
 impl Difference {
     /// Each setting that differs: its key, the value here, and the other process's. None if the other process's release
     /// has other settings.
-    pub fn settings(&self) -> impl Iterator<Item = (&'static str, Value, Value)> {
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, SettingValue, SettingValue)> + use<> {
         let both = Agreed::read(self.own).zip(Agreed::read(self.other));
         let pairs = both.map(|(own, other)| own.values().into_iter().zip(other.values()));
         pairs.into_iter().flatten().filter(|(own, other)| own != other).map(|((key, own), (_, other))| (key, own, other))
@@ -292,8 +292,8 @@ mod tests {
         assert_eq!(
             named,
             [
-                ("group.order", Value::Name("total"), Value::Name("fifo")),
-                ("limits.mtu_bytes", Value::Number(1408), Value::Number(9000))
+                ("group.order", SettingValue::Name("total"), SettingValue::Name("fifo")),
+                ("limits.mtu_bytes", SettingValue::Number(1408), SettingValue::Number(9000))
             ]
         );
         assert_eq!(Difference { own: 0, other: u64::MAX }.settings().count(), 0);

@@ -41,10 +41,11 @@ impl Event {
             Self::Retracted { .. } => "retracted",
             Self::Synced { .. } => "synced",
             Self::SnapshotTooLarge { .. } => "snapshot_too_large",
-            Self::IdentityConflict(_) => "identity_conflict",
+            Self::IdentityConflict { .. } => "identity_conflict",
             Self::RankClaimed(_) => "rank_claimed",
             Self::Restarted { .. } => "restarted",
-            Self::ConfigurationDiffers(_) => "configuration_differs",
+            Self::ConfigurationDiffers(..) => "configuration_differs",
+            Self::Outvoted(..) => "outvoted",
             Self::OtherVersion(_) => "other_version",
             Self::GateEnded(_) => "gate_ended",
             Self::GateDropped(_) => "gate_dropped",
@@ -67,9 +68,10 @@ impl Event {
         match *self {
             Self::Suspected(rank, _)
             | Self::Trusted(rank)
-            | Self::IdentityConflict(rank)
             | Self::RankClaimed(rank)
-            | Self::ConfigurationDiffers(rank)
+            | Self::IdentityConflict { rank, .. }
+            | Self::ConfigurationDiffers(rank, _)
+            | Self::Outvoted(rank, _)
             | Self::Restarted { rank, .. }
             | Self::GateEnded(rank)
             | Self::Gap { sender: rank, .. }
@@ -145,11 +147,14 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
             "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise \
                  limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
         ),
-        Event::IdentityConflict(rank) => {
+        Event::IdentityConflict { rank, address, instance } => {
+            let address = SocketAddr::from(*address);
             write!(
                 f,
-                "another process is a member with rank {rank} and is alive: this process can't join; stop one of the \
-                 two, or give this process another process.rank"
+                "the process at {address} is the member with rank {rank} of the group's instance {:016x}, and is alive: \
+                     this process can't join; stop one of the two, give this process another process.rank or, if it \
+                     belongs to another group, another group.name or group.address",
+                instance.0
             )
         }
         Event::RankClaimed(rank) => {
@@ -160,12 +165,15 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
             "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is \
                  out of the view"
         ),
-        Event::ConfigurationDiffers(rank) => write!(
-            f,
-            "member {rank} is configured otherwise: group.members, order, reliability, relay, ack_each, sequencer, \
-                 quorum, mutex and election, limits.mtu_bytes and max_message_bytes, and channel.detector must be the \
-                 same everywhere"
-        ),
+        Event::ConfigurationDiffers(rank, difference) => {
+            difference.write(f, *rank)?;
+            f.write_str("; these must be the same everywhere: the two don't count as one group")
+        }
+        Event::Outvoted(rank, difference) => {
+            f.write_str("the group is configured otherwise: ")?;
+            difference.write(f, *rank)?;
+            f.write_str("; a majority of it has that, so mend the configuration of this process and start it again")
+        }
         Event::Superseded { instance } => write_superseded(f, *instance),
         Event::OlderInstance { instance } => write_older_instance(f, *instance),
         Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
@@ -255,6 +263,7 @@ impl Display for Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Difference;
     use crate::event::{Reach, Waiting};
     use crate::refusal::Refusal;
     use alloc::string::ToString;
@@ -280,10 +289,13 @@ mod tests {
     fn every_event_has_a_text_and_a_name_of_its_own() {
         let rank = Rank(5);
         let (from, to) = (Sequence(3), Sequence(9));
-        let named = [Event::Trusted, Event::IdentityConflict, Event::RankClaimed, Event::ConfigurationDiffers]
-            .map(|event| event(rank));
+        let named = [Event::Trusted, Event::RankClaimed].map(|event| event(rank));
+        let difference = Difference { own: 0, other: 1 };
         let others = [
             Event::View { epoch: Epoch(4), members: 0b101, sequencer: rank },
+            Event::IdentityConflict { rank, address: Address::default(), instance: InstanceId(7) },
+            Event::ConfigurationDiffers(rank, difference),
+            Event::Outvoted(rank, difference),
             Event::NoMajority,
             Event::Majority,
             Event::Removed(Epoch(9)),

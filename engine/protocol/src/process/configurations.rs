@@ -59,9 +59,9 @@ impl Process {
             electorate: if is_formed { heartbeat.members.get() } else { members },
             address: heartbeat.address,
         };
-        let difference = |other| Difference { own: self.cx.config.fingerprint(), other };
+        let own = self.cx.config.fingerprint();
         if self.configurations.hear(now, from, announced) {
-            self.cx.event(Event::ConfigurationDiffers(from.rank, difference(configuration)));
+            self.cx.event(Event::ConfigurationDiffers(from.rank, Difference { own, other: configuration }));
         }
         if !matches!(self.standing(), Standing::Forming | Standing::Outside) {
             return;
@@ -69,9 +69,9 @@ impl Process {
         if let Some((address, nonce)) = self.configurations.ask(now, from.rank, &mut self.identity.rng) {
             self.ask_for_proof(now, address, nonce);
         }
-        let (own, members) = (self.of_own_configuration(), self.cx.config.members);
-        if let Some((rank, other)) = self.configurations.outvoted(now, own, members) {
-            self.cx.event(Event::Outvoted(rank, difference(other)));
+        let (alike, members) = (self.of_own_configuration(), self.cx.config.members);
+        if let Some((rank, other)) = self.configurations.outvoted(now, alike, members) {
+            self.cx.event(Event::Outvoted(rank, Difference { own, other }));
         }
     }
 

@@ -252,7 +252,8 @@ impl Process {
             following.rival_since = now;
         } else if now.since(following.rival_since) > RANK_IN_USE_NS {
             following.rival_since = Instant(u64::MAX); // reported once a view
-            self.cx.event(Event::IdentityConflict(rank));
+            let (address, instance) = (self.cx.presence.address(rank).unwrap_or_default(), self.data.view.instance);
+            self.cx.event(Event::IdentityConflict { rank, address, instance });
         }
     }
 

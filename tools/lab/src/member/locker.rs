@@ -185,7 +185,7 @@ impl Locker {
                     }
                 }
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
-                Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
+                Event::IdentityConflict { .. } | Event::Outvoted(..) => {
                     return Err(Failure::broken(event));
                 }
                 _ => {}
