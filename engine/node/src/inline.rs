@@ -18,6 +18,7 @@ use crate::links::Links;
 use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
+use crate::lone;
 use crate::node_error::Error;
 use crate::patterns::Filter;
 use crate::reports::Reports;
@@ -151,14 +152,14 @@ impl InlineNode {
         let incarnation = drawn.incarnation;
         let rank = rank_of(&settings.process)?;
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
-        let mut picked = pick(settings, echo)?;
+        let picked = pick(settings, echo)?;
         let granted_bytes = picked.port.limits().receive_buffer_bytes;
         let mut config = settings.protocol(granted_bytes);
         config.incarnation = incarnation;
         (config.instance_candidate, config.seed, config.secret) = (drawn.candidate, drawn.seed, drawn.secret);
         let (birth, problem) = BirthFile::open(settings);
         config.birth_floor = birth.floor();
-        lone::check(&mut picked.port, settings, &config)?;
+        lone::check(settings, &config)?;
         let faults = &settings.faults;
         let port = NodePort::new(
             picked.port,

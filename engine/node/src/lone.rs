@@ -6,13 +6,14 @@
 
 use crate::config::{Role, Settings, Transport};
 use crate::node_error::Error;
+use crate::transport::{Picked, pick};
 use bourdon_engine::Clock;
-use bourdon_port::{Port, To};
+use bourdon_port::{Echo, Port, To};
 use bourdon_protocol::{Config, Difference};
 use bourdon_wire::records::{Challenge, Heartbeat, ViewAsk, heartbeat_flags};
 use bourdon_wire::{
-    CONTROL_CHANNEL, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Incarnation,
-    InstanceId, Kind, Rank, TopicId, seal,
+    CONTROL_CHANNEL, Datagram, DatagramHeader, ECHO_OFFSET, Epoch, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES,
+    Incarnation, InstanceId, Kind, Rank, TopicId, echo_bytes, seal,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -38,12 +39,33 @@ struct Found {
 }
 
 /// Refuses to form a group of one member beside a group of the same name that runs.
-pub(crate) fn check(port: &mut impl Port, settings: &Settings, config: &Config) -> Result<(), Error> {
+pub(crate) fn check(settings: &Settings, config: &Config) -> Result<(), Error> {
     let is_multicast = settings.network.transport != Transport::Tcp;
     let forms_alone = settings.process.role == Role::Member && settings.group.members == 1;
     if !is_multicast || !forms_alone || settings.detector.leans.is_some() {
         return Ok(());
     }
+    // A port of its own: the node's is used by one thread only.
+    let mut listener = settings.clone();
+    listener.network.transport = Transport::Portable;
+    let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(Rank::OBSERVER, CONTROL_CHANNEL, config.incarnation) };
+    let Ok(Picked { mut port, .. }) = pick(&listener, echo) else { return Ok(()) }; // with `auto` there may be no multicast
+    let Some(found) = listen(&mut port, config)? else { return Ok(()) };
+    let differs = Difference { own: config.fingerprint(), other: found.configuration };
+    let named = |(key, own, other)| format!("{key} is {own} here and {other} there");
+    let differs: Vec<_> = differs.settings().map(named).collect();
+    Err(Error::GroupRuns {
+        group: settings.group.name.clone(),
+        rank: found.rank,
+        address: found.address,
+        instance: found.instance,
+        own: config.instance_candidate,
+        differs: if differs.is_empty() { String::new() } else { format!(" ({})", differs.join(", ")) },
+    })
+}
+
+/// A member that was heard and has answered, if there is one.
+fn listen(port: &mut impl Port, config: &Config) -> Result<Option<Found>, Error> {
     let (clock, nonce) = (Clock::start(), config.instance_candidate.0); // random, and no secret
     let (mut found, mut has_answered) = (None, false);
     let (mut until, mut ask_at) = (clock.now() + LISTEN_NS, clock.now());
@@ -51,7 +73,7 @@ pub(crate) fn check(port: &mut impl Port, settings: &Settings, config: &Config) 
         let now = clock.now();
         let left_ns = until.since(now);
         if left_ns == 0 {
-            return Ok(());
+            return Ok(None);
         }
         if let Some(Found { address, .. }) = found
             && now >= ask_at
@@ -75,17 +97,7 @@ pub(crate) fn check(port: &mut impl Port, settings: &Settings, config: &Config) 
             until = now + ANSWER_NS;
         }
     }
-    let found: Found = found.unwrap_or_else(|| unreachable!("a process that was heard has answered"));
-    let differs = Difference { own: config.fingerprint(), other: found.configuration };
-    let differs: Vec<_> = differs.settings().map(|(key, own, other)| format!("{key} is {own} here and {other} there")).collect();
-    Err(Error::GroupRuns {
-        group: settings.group.name.clone(),
-        rank: found.rank,
-        address: found.address,
-        instance: found.instance,
-        own: config.instance_candidate,
-        differs: if differs.is_empty() { String::new() } else { format!(" ({})", differs.join(", ")) },
-    })
+    Ok(found)
 }
 
 /// The member that a heartbeat of a formed group comes from.

@@ -69,7 +69,11 @@ fn no_cut_of_the_example_is_taken_for_another_group() {
         if let Ok(short) = load(&whole.as_bytes()[..cut]) {
             assert!(whole.as_bytes()[..cut].len() > 1, "an empty file");
             // What was kept is what stands there; a value is never read in part.
-            assert!([settings.group.name.as_str(), "default"].contains(&short.group.name.as_str()), "{}", &whole[..cut]);
+            assert!(
+                [settings.group.name.as_str(), "default"].contains(&short.group.name.as_str()),
+                "{}",
+                &whole[..cut]
+            );
         }
     }
 }

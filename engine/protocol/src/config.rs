@@ -2,11 +2,11 @@
 
 mod agreed;
 
-pub use agreed::{Agreed, Difference, SettingValue};
 use crate::control::coordination::{ElectionKind, MutexKind};
 use crate::control::detector::DetectorTiming;
 use crate::control::membership::MembershipTiming;
 use crate::view::View;
+pub use agreed::{Agreed, Difference, SettingValue};
 use bourdon_wire::{
     Address, BIRTHS_END, GroupId, HEADER_BYTES, Incarnation, InstanceId, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank,
 };

@@ -4,11 +4,12 @@
 use crate::common::net::Net;
 use crate::common::{Bench, Effect, MS, To, as_incarnation, in_instance};
 use bourdon_protocol::{Config, Difference, Event, Order, Reliability, Role, SettingValue};
-use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::Rank;
+use bourdon_wire::records::heartbeat_flags;
 
 fn outvoted(net: &Net, index: usize) -> Option<(Rank, Difference)> {
-    let of = |event: &Event| if let Event::Outvoted(rank, difference) = event { Some((*rank, *difference)) } else { None };
+    let of =
+        |event: &Event| if let Event::Outvoted(rank, difference) = event { Some((*rank, *difference)) } else { None };
     net.processes[index].events.iter().find_map(of)
 }
 

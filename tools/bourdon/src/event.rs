@@ -33,9 +33,7 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["instance"] = format!("{:016x}", instance.0).into();
         }
         Event::ConfigurationDiffers(_, difference) | Event::Outvoted(_, difference) => {
-            let differs = |(key, here, there): (&str, SettingValue, SettingValue)| {
-                json!({ "key": key, "here": here.to_string(), "there": there.to_string() })
-            };
+            let differs = |(key, here, there): (&str, SettingValue, SettingValue)| json!({ "key": key, "here": here.to_string(), "there": there.to_string() });
             object["differences"] = difference.settings().map(differs).collect();
         }
         Event::GateDropped(address) => object["address"] = std::net::SocketAddr::from(address).to_string().into(),

@@ -19,13 +19,8 @@ const RELIABILITIES: [Reliability; 5] = [
     Reliability::Stable,
 ];
 const QUORUMS: [Quorum; 2] = [Quorum::View, Quorum::Members];
-const MUTEXES: [MutexKind; 5] = [
-    MutexKind::Replicated,
-    MutexKind::Central,
-    MutexKind::Lamport,
-    MutexKind::RicartAgrawala,
-    MutexKind::TokenRing,
-];
+const MUTEXES: [MutexKind; 5] =
+    [MutexKind::Replicated, MutexKind::Central, MutexKind::Lamport, MutexKind::RicartAgrawala, MutexKind::TokenRing];
 const ELECTIONS: [ElectionKind; 2] = [ElectionKind::Bully, ElectionKind::Ring];
 const ORDER_NAMES: [&str; 5] = ["unordered", "fifo", "causal", "total", "realtime"];
 const RELIABILITY_NAMES: [&str; 5] = ["unreliable", "best-effort", "reliable", "uniform", "stable"];
@@ -160,7 +155,8 @@ impl Agreed {
 
     /// Each setting's key and value.
     fn values(&self) -> [(&'static str, SettingValue); 12] {
-        let named = |names: &[&'static str], place: u64| SettingValue::Name(names.get(place as usize).copied().unwrap_or("?"));
+        let named =
+            |names: &[&'static str], place: u64| SettingValue::Name(names.get(place as usize).copied().unwrap_or("?"));
         let count = |count: usize| SettingValue::Number(count as u64);
         [
             ("group.members", count(self.members.into())),
@@ -216,7 +212,11 @@ impl Difference {
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, SettingValue, SettingValue)> + use<> {
         let both = Agreed::read(self.own).zip(Agreed::read(self.other));
         let pairs = both.map(|(own, other)| own.values().into_iter().zip(other.values()));
-        pairs.into_iter().flatten().filter(|(own, other)| own != other).map(|((key, own), (_, other))| (key, own, other))
+        pairs
+            .into_iter()
+            .flatten()
+            .filter(|(own, other)| own != other)
+            .map(|((key, own), (_, other))| (key, own, other))
     }
 
     /// Writes each setting that differs, with both values.
@@ -248,7 +248,17 @@ mod tests {
                         sizes.map(|(mtu_bytes, bytes)| {
                             let (sequencer, max_message_bytes) = (Rank(sequencer), bytes as usize);
                             let (mutex, election) = (mutex, election);
-                            Agreed { members, order, reliability, sequencer, mutex, election, mtu_bytes, max_message_bytes, ..base }
+                            Agreed {
+                                members,
+                                order,
+                                reliability,
+                                sequencer,
+                                mutex,
+                                election,
+                                mtu_bytes,
+                                max_message_bytes,
+                                ..base
+                            }
                         })
                     })
                 })

@@ -60,15 +60,7 @@ pub(crate) struct Configurations {
 impl Configurations {
     /// Notes a heartbeat; returns whether this is the first of that incarnation.
     pub(crate) fn hear(&mut self, now: Instant, from: Member, announced: Announced) -> bool {
-        let fresh = Heard {
-            from,
-            announced,
-            since: now,
-            at: now,
-            nonce: 0,
-            asked_at: Instant(0),
-            has_answered: false,
-        };
+        let fresh = Heard { from, announced, since: now, at: now, nonce: 0, asked_at: Instant(0), has_answered: false };
         let Some(heard) = self.heard.iter_mut().find(|heard| heard.from.rank == from.rank) else {
             self.heard.push(fresh);
             debug_assert!(self.heard.len() <= Rank::MAX.index() + 1, "at most one for each rank");

@@ -27,11 +27,8 @@ impl Process {
                 }
                 differs
             }
-            Some(Kind::Challenge) => {
-                Challenge::read(frame.body).is_some_and(|(challenge, _)| {
-                    self.configurations.answer(rank, incarnation, challenge.asked.get())
-                })
-            }
+            Some(Kind::Challenge) => Challenge::read(frame.body)
+                .is_some_and(|(challenge, _)| self.configurations.answer(rank, incarnation, challenge.asked.get())),
             Some(Kind::View) => {
                 let nonce = ViewInfo::read_all(frame.body).map_or(0, |(info, _)| info.nonce.get());
                 self.configurations.answer(rank, incarnation, nonce)
@@ -79,7 +76,8 @@ impl Process {
     fn of_own_configuration(&self) -> u32 {
         let own = self.cx.config.rank().map_or(0, bit);
         let ranks = (0..self.cx.config.members).map(Rank);
-        let alike = ranks.filter(|rank| self.cx.presence.get(*rank).is_some_and(|peer| peer.introduced && !peer.differs));
+        let alike =
+            ranks.filter(|rank| self.cx.presence.get(*rank).is_some_and(|peer| peer.introduced && !peer.differs));
         alike.fold(own, |bits, rank| bits | bit(rank)).count_ones()
     }
 

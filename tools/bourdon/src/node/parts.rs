@@ -123,7 +123,16 @@ impl Parts {
         let reporter = Reporter::new(self.json, channel, own);
         reporter.started(own, &node);
         let is_member = own.process.role == Role::Member;
-        self.running.push(Part { reporter, node, events, is_member, limit: Limit::default(), leave_by: None, is_refused: false, has_view: false });
+        self.running.push(Part {
+            reporter,
+            node,
+            events,
+            is_member,
+            limit: Limit::default(),
+            leave_by: None,
+            is_refused: false,
+            has_view: false,
+        });
         Ok(())
     }
 
