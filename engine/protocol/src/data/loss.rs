@@ -211,17 +211,6 @@ impl Pipeline {
         any_over
     }
 
-    /// How many messages may be delivered in a view that has ended, at most `limit`.
-    #[cold]
-    pub(crate) fn left_of_order(&self, limit: usize) -> usize {
-        // A walk that has not begun goes on where the datagram that it comes to states.
-        let stream = &self.streams[self.view.sequencer.index()];
-        let stated = stream.log.get(stream.cursor.floor()).map(|bytes| DatagramHeader::of_checked(bytes).first_order());
-        let next = self.delivered_order().max(stated.unwrap_or_default());
-        let left = self.order_end.0.saturating_sub(next.0);
-        limit.min(usize::try_from(left).unwrap_or(usize::MAX))
-    }
-
     /// Takes out what was given up and not reported yet; returns whether there was any.
     pub(crate) fn take_lost(&mut self, mut lost: impl FnMut(Rank, Sequence, Sequence)) -> bool {
         let mut any = false;
