@@ -117,7 +117,9 @@ pub enum SettingsError {
         source: std::io::Error,
     },
     /// The file sets nothing: it is empty, was truncated, or has only comments left.
-    #[error("{} sets nothing{}: name the group in it (group.name), or restore the file", path.display(), emptiness(*.bytes))]
+    #[error(
+        "{} sets nothing{}: name the group in it (group.name), or restore the file", path.display(), emptiness(*.bytes)
+    )]
     Empty {
         /// The file.
         path: PathBuf,

@@ -1,8 +1,8 @@
 //! Learns a group's configuration from its heartbeats, for observers that know only where it is.
 //!
 //! An observer must know how many members there are and which member orders which messages, or it delivers
-//! something else than the members do. Asking its user to repeat the members' configuration invites mistakes. Heartbeats
-//! carry all that must be the same at every process, as one number: see `Agreed` of the protocol.
+//! something else than the members do. Asking its user to repeat the members' configuration invites mistakes.
+//! Heartbeats carry all that must be the same at every process, as one number: see `Agreed` of the protocol.
 
 use crate::config::{MutexKind, Role, Settings};
 use crate::node_error::Error;
@@ -22,7 +22,8 @@ pub enum Discovery {
     Found,
     /// No member of this group was heard.
     Silence,
-    /// A member was heard, but its configuration is one that this release does not have, or does not fit these settings.
+    /// A member was heard, but its configuration is one that this release does not have, or does not fit these
+    /// settings.
     Unknown,
 }
 

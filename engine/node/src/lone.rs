@@ -49,7 +49,8 @@ pub(crate) fn check(settings: &Settings, config: &Config) -> Result<(), Error> {
     let mut listener = settings.clone();
     listener.network.transport = Transport::Portable;
     let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(Rank::OBSERVER, CONTROL_CHANNEL, config.incarnation) };
-    let Ok(Picked { mut port, .. }) = pick(&listener, echo) else { return Ok(()) }; // with `auto` there may be no multicast
+    // With `auto` there may be no multicast.
+    let Ok(Picked { mut port, .. }) = pick(&listener, echo) else { return Ok(()) };
     let Some(found) = listen(&mut port, config)? else { return Ok(()) };
     let differs = Difference { own: config.fingerprint(), other: found.configuration };
     let named = |(key, own, other)| format!("{key} is {own} here and {other} there");

@@ -375,8 +375,8 @@ pub enum ConfigError {
     Incarnation,
     /// A deadline for repairs at a level that has none.
     #[error(
-        "group.deadline_ns is set, which is for group.reliability = \"best-effort\": at other levels a gap is skipped at \
-         once, or never"
+        "group.deadline_ns is set, which is for group.reliability = \"best-effort\": at other levels a gap is skipped \
+         at once, or never"
     )]
     Deadline,
     /// The rate limit or its floor is out of its range.

@@ -6,8 +6,8 @@
 //! request and no bound (`docs/decisions/names-travel-with-messages.md`).
 //!
 //! Invariants: a [`TopicName`] is 1 to [`NAME_MAX_BYTES`] bytes of parts joined by dots; no part is empty; no character
-//! is a blank, a control character, invisible, or a character that patterns use. [`Frames::check`](crate::Frames::check)
-//! accepts no other.
+//! is a blank, a control character, invisible, or a character that patterns use.
+//! [`Frames::check`](crate::Frames::check) accepts no other.
 
 use crate::TopicId;
 use core::fmt;

@@ -1,7 +1,7 @@
 //! Events of the group as objects: what `bourdon node --json`, `subscribe --json` and scripts read.
 
 use bourdon::Event;
-use bourdon::event::{SettingValue, Waiting};
+use bourdon::event::Waiting;
 use serde_json::{Value, json};
 
 /// The event as an object. `left_out` counts those like it that no line reported before it.
@@ -33,8 +33,10 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["instance"] = format!("{:016x}", instance.0).into();
         }
         Event::ConfigurationDiffers(_, difference) | Event::Outvoted(_, difference) => {
-            let differs = |(key, here, there): (&str, SettingValue, SettingValue)| json!({ "key": key, "here": here.to_string(), "there": there.to_string() });
-            object["differences"] = difference.settings().map(differs).collect();
+            let settings = difference.settings().map(|(key, here, there)| {
+                json!({ "key": key, "here": here.to_string(), "there": there.to_string() })
+            });
+            object["differences"] = settings.collect();
         }
         Event::GateDropped(address) => object["address"] = std::net::SocketAddr::from(address).to_string().into(),
         Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),

@@ -1,7 +1,7 @@
 //! Settings that have no effect beside another: refused at the start, whichever way they were given.
 //!
-//! A user who sets a key expects what it does. A key that does nothing beside another is a mistake in one of the two, and
-//! is found only when what it was set for is missing. A default is no such mistake: it adapts, or has no effect.
+//! A key that does nothing beside another is a mistake in one of the two, and is found only when what it was set for is
+//! missing. A default is no such mistake: it adapts, or has no effect.
 
 use super::{Flow, FlowSettings, MutexKind, Order, Role, Settings, SettingsError, Start, TimingSettings, Transport};
 use crate::config::GroupSettings;
@@ -76,8 +76,8 @@ impl Settings {
             process.start != Start::Live && !observes,
             "process.start",
             process.start,
-            "which is for observers: set process.role = \"observer\", or remove it; a member that joins takes a snapshot \
-             with process.snapshots",
+            "which is for observers: set process.role = \"observer\", or remove it; a member that joins takes a \
+             snapshot with process.snapshots",
         )
     }
 

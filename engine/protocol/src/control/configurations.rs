@@ -109,8 +109,8 @@ impl Configurations {
     }
 
     /// The configuration of the group, if a majority has another one than this process, and a member that has it; once.
-    /// `own` of `members` ranks have this process's configuration. Against a majority of those only a view counts that has
-    /// more than half as many members: a process that formed a group of one by mistake ends no others.
+    /// `own` of `members` ranks have this process's configuration. Against a majority of those only a view counts that
+    /// has more than half as many members: a process that formed a group of one by mistake ends no others.
     pub(crate) fn outvoted(&mut self, now: Instant, own: u32, members: u16) -> Option<(Rank, u64)> {
         if self.was_in_view || self.is_outvoted {
             return None;

@@ -70,8 +70,8 @@ impl Presence {
         other
     }
 
-    /// Notes whether a process is configured otherwise. Another incarnation than the one that introduced itself keeps no
-    /// process out, and a later heartbeat corrects an earlier one.
+    /// Notes whether a process is configured otherwise. Another incarnation than the one that introduced itself keeps
+    /// no process out, and a later heartbeat corrects an earlier one.
     pub(crate) fn note_differs(&mut self, from: Member, differs: bool) {
         let Some(peer) = self.peers.get_mut(from.rank.index()) else { return };
         if peer.incarnation.is_none_or(|incarnation| incarnation == from.incarnation) {

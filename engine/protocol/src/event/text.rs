@@ -151,8 +151,8 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
             let address = SocketAddr::from(*address);
             write!(
                 f,
-                "the process at {address} is the member with rank {rank} of the group's instance {:016x}, and is alive: \
-                     this process can't join; stop one of the two, give this process another process.rank or, if it \
+                "the process at {address} is the member with rank {rank} of the group's instance {:016x}, and is \
+                     alive: this process can't join; stop one of the two, give this process another process.rank or, if it \
                      belongs to another group, another group.name or group.address",
                 instance.0
             )
