@@ -221,6 +221,16 @@ pub enum Event {
     /// The group is configured otherwise than this process: a majority of it, which has this member, has proved that it
     /// receives. This process was in no view yet; it can't join, and should end.
     Outvoted(Rank, Difference),
+    /// Another instance of the group's name stays alive beside this member's: two groups have one name and one address.
+    /// Each takes nothing from the other. Give one of them another name or address.
+    OtherInstance {
+        /// This process's instance.
+        own: InstanceId,
+        /// The other one.
+        other: InstanceId,
+        /// Where a member of it is reached.
+        address: Address,
+    },
     /// A newer instance of the group is alive with a majority. This process was in an older instance, resumed or cut
     /// off, and has left it. It joins the newer instance as a new member. State kept up from the older instance is not
     /// the newer one's: take a snapshot, or begin with an empty state.
@@ -311,6 +321,7 @@ impl Event {
             | Self::ConfigurationDiffers(..)
             | Self::Outvoted(..)
             | Self::OlderInstance { .. }
+            | Self::OtherInstance { .. }
             | Self::GateEnded(_)
             | Self::GateDropped(_)
             | Self::OtherVersion(_)

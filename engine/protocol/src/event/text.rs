@@ -51,6 +51,7 @@ impl Event {
             Self::GateDropped(_) => "gate_dropped",
             Self::Superseded { .. } => "superseded",
             Self::OlderInstance { .. } => "older_instance",
+            Self::OtherInstance { .. } => "other_instance",
             Self::NewInstance { .. } => "new_instance",
             Self::Waiting(_) => "waiting",
             Self::Reached(_) => "reached",
@@ -104,6 +105,16 @@ fn write_older_instance(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
     write!(f, "instance {:016x} of the group {text}", instance.0)
 }
 
+fn write_other_instance(f: &mut Formatter<'_>, own: InstanceId, other: InstanceId, address: SocketAddr) -> Result {
+    write!(
+        f,
+        "instance {:016x} of a group of this name is alive at {address} beside this process's instance {:016x}: two \
+         groups have one group.name and group.address, and take nothing from each other; give one of them another name \
+         or address",
+        other.0, own.0
+    )
+}
+
 fn write_new_instance(f: &mut Formatter<'_>, from: InstanceId, to: InstanceId) -> Result {
     let text = "is followed from now on: what the earlier one published after it was last heard is not known here";
     write!(f, "instance {:016x} of the group ended, and {:016x} {text}", from.0, to.0)
@@ -152,8 +163,8 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
             write!(
                 f,
                 "the process at {address} is the member with rank {rank} of the group's instance {:016x}, and is \
-                     alive: this process can't join; stop one of the two, give this process another process.rank or, if it \
-                     belongs to another group, another group.name or group.address",
+                     alive: this process can't join; stop one of the two, give this process another process.rank \
+                     or, if it belongs to another group, another group.name or group.address",
                 instance.0
             )
         }
@@ -176,6 +187,7 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
         }
         Event::Superseded { instance } => write_superseded(f, *instance),
         Event::OlderInstance { instance } => write_older_instance(f, *instance),
+        Event::OtherInstance { own, other, address } => write_other_instance(f, *own, *other, (*address).into()),
         Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
         Event::OtherVersion(version) => write!(
             f,
@@ -310,6 +322,7 @@ mod tests {
             Event::Superseded { instance: InstanceId(1 << 63) },
             Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
             Event::OlderInstance { instance: InstanceId(5) },
+            Event::OtherInstance { own: InstanceId(5), other: InstanceId(6), address: Address::default() },
             Event::GateEnded(rank),
             Event::GateDropped(Address::default()),
             Event::Waiting(Waiting { missing: 0b110, members: 3, waited_ns: 1 << 40, ..Waiting::default() }),
