@@ -147,7 +147,8 @@ fn forge(bench: &mut Bench, incarnation: fn(u32) -> u32) -> (bool, usize) {
 #[test]
 fn heartbeats_of_addresses_that_do_not_answer_end_no_process() {
     for incarnation in [|_| 7, |turn| turn + 1] {
-        let mut bench = Bench::member(Order::Total, 3, 0);
+        let config = Config { view: None, ..Bench::config(Order::Total, 3, Role::Member(Rank(0))) };
+        let mut bench = Bench::with(config);
         bench.effects();
         let (is_outvoted, sent) = forge(&mut bench, incarnation);
         assert!(!is_outvoted);
