@@ -6,6 +6,7 @@
 pub mod agreement;
 pub(crate) mod clients;
 pub(crate) mod clock_sync;
+pub(crate) mod configurations;
 pub(crate) mod cookie;
 pub mod coordination;
 pub mod coordinator;

@@ -6,6 +6,7 @@ mod waiting;
 pub use text::Ranks;
 pub use waiting::{Reach, Waiting};
 
+use crate::config::Difference;
 use crate::control::detector::Why;
 use crate::refusal::Refusal;
 use crate::view::Member;
@@ -197,7 +198,14 @@ pub enum Event {
     },
     /// This process can't become a member: for 5 s, a member has heard another process that is in the view with this
     /// process's rank. That process keeps the rank; this process should end.
-    IdentityConflict(Rank),
+    IdentityConflict {
+        /// The rank.
+        rank: Rank,
+        /// Where the process that has it is reached.
+        address: Address,
+        /// The instance of the group that it is a member of.
+        instance: InstanceId,
+    },
     /// Another process uses this process's rank as well. A member of a view keeps its rank; of two processes outside
     /// the view, the first that joins gets the rank.
     RankClaimed(Rank),
@@ -208,8 +216,22 @@ pub enum Event {
         /// Its new incarnation.
         incarnation: Incarnation,
     },
-    /// A process has another configuration: members, order, reliability, mtu or message size differ.
-    ConfigurationDiffers(Rank),
+    /// A process of this rank announces another configuration than this process has. It does not count as one of the
+    /// group, whichever of the two is wrong.
+    ConfigurationDiffers(Rank, Difference),
+    /// The group is configured otherwise than this process: a majority of it, which has this member, has proved that it
+    /// receives. This process was in no view yet; it can't join, and should end.
+    Outvoted(Rank, Difference),
+    /// Another instance of the group's name stays alive beside this member's: two groups have one name and one address.
+    /// Each takes nothing from the other. Give one of them another name or address.
+    OtherInstance {
+        /// This process's instance.
+        own: InstanceId,
+        /// The other one.
+        other: InstanceId,
+        /// Where a member of it is reached.
+        address: Address,
+    },
     /// A newer instance of the group is alive with a majority. This process was in an older instance, resumed or cut
     /// off, and has left it. It joins the newer instance as a new member. State kept up from the older instance is not
     /// the newer one's: take a snapshot, or begin with an empty state.
@@ -304,11 +326,13 @@ impl Event {
             | Self::NoMajority
             | Self::Majority
             | Self::SnapshotTooLarge { .. }
-            | Self::IdentityConflict(_)
+            | Self::IdentityConflict { .. }
             | Self::RankClaimed(_)
             | Self::Restarted { .. }
-            | Self::ConfigurationDiffers(_)
+            | Self::ConfigurationDiffers(..)
+            | Self::Outvoted(..)
             | Self::OlderInstance { .. }
+            | Self::OtherInstance { .. }
             | Self::GateEnded(_)
             | Self::GateDropped(_)
             | Self::OtherVersion(_)

@@ -56,7 +56,10 @@ pub mod values;
 pub mod view;
 
 pub use client::{Client, ClientEvent, GroupState};
-pub use config::{Config, ConfigError, Feedback, Flow, Limits, Order, Quorum, Rate, Reliability, Role, Start, Timing};
+pub use config::{
+    Agreed, Config, ConfigError, Difference, Feedback, Flow, Limits, Order, Quorum, Rate, Reliability, Role,
+    SettingValue, Start, Timing,
+};
 pub use control::coordination::{
     Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
     MutexKind, Participation, Patience,

@@ -20,6 +20,7 @@ mod ahead;
 mod application;
 mod change;
 mod client_requests;
+mod configurations;
 mod context;
 mod control_end;
 mod coordinate;
@@ -57,6 +58,7 @@ pub use trust::is_for_one;
 
 use crate::config::{Config, ConfigError, Feedback};
 use crate::control::clients::Clients;
+use crate::control::configurations::Configurations;
 use crate::control::detector::{Detector, Path};
 use crate::control::direct::Direct;
 use crate::control::discovery::Discovery;
@@ -77,7 +79,7 @@ use crate::view::Member;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::{CONTROL_CHANNEL, Datagram, DatagramNumber, Discard, Epoch, Frame, InstanceId, Instant, Kind};
+use bourdon_wire::{CONTROL_CHANNEL, Datagram, DatagramNumber, Discard, Epoch, Frame, InstanceId, Instant, Kind, Rank};
 use context::Context;
 
 /// A group member or observer.
@@ -99,6 +101,8 @@ pub struct Process {
     search: search::Search,
     /// Other instances that this process has heard of.
     discovery: Discovery,
+    /// Processes that are configured otherwise.
+    configurations: Configurations,
     identity: instances::Identity,
     /// Messages published in earlier views, to be published again before anything else.
     unsettled: VecDeque<Unsettled>,
@@ -142,6 +146,7 @@ impl Process {
             rejoin: RejoinDelay::new(),
             search: search::Search::default(),
             discovery: Discovery::default(),
+            configurations: Configurations::default(),
             identity: instances::Identity::new(now, &config),
             unsettled: VecDeque::new(),
             own_mark: own_messages::OwnMark::default(),
@@ -240,6 +245,9 @@ impl Process {
         let header = datagram.header;
         let rank = header.rank();
         let ranked = rank.0 < self.cx.config.members;
+        if rank <= Rank::MAX && self.on_other_configuration(now, header, frame) {
+            return;
+        }
         match frame.kind() {
             Some(Kind::Nak) => return self.on_nak(now, header.epoch(), frame.body),
             Some(Kind::ClientRequest) => return self.on_client(now, header.instance(), frame),

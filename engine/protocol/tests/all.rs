@@ -8,6 +8,7 @@ mod behind;
 mod causal;
 mod clients;
 mod common;
+mod configurations;
 mod continuation;
 
 mod detector;

@@ -28,11 +28,13 @@ pub(crate) struct World {
     record: Option<Vec<(Destination, Vec<u8>)>>,
     mutant: Option<Mutant>,
     run: u64,
+    /// Processes before this one hear none from it on.
+    apart_at: Option<usize>,
 }
 
 impl World {
     pub(crate) fn new(mutant: Option<Mutant>) -> Self {
-        Self { now: Instant(SECOND), processes: Vec::new(), record: None, mutant, run: 0 }
+        Self { now: Instant(SECOND), processes: Vec::new(), record: None, mutant, run: 0, apart_at: None }
     }
 
     pub(crate) fn config(&self, rank: Option<u16>, place: usize) -> Config {
@@ -90,7 +92,8 @@ impl World {
                 Destination::Group | Destination::Broadcast => Some(index) != from,
                 Destination::Peer(peer) => peer == address(one.address),
             };
-            if wanted && !one.is_paused {
+            let is_apart = self.apart_at.zip(from).is_some_and(|(at, from)| (index < at) != (from < at));
+            if wanted && !one.is_paused && !is_apart {
                 one.process.on_datagram(self.now, datagram, None);
             }
         }
@@ -267,6 +270,34 @@ fn processes_of_yesterday_that_are_resumed_are_superseded_and_take_nothing_over(
             &world.processes[*index].events
         });
         assert_ne!(world.processes[*index].process.standing(), Standing::Member);
+    }
+}
+
+/// Two teams chose one name, and their networks meet. The newer group took the older group's members away.
+#[test]
+fn two_groups_that_formed_apart_stay_apart_and_report_each_other() {
+    let mut world = World::new(None);
+    let first = world.start(0, 0);
+    world.apart_at = Some(3);
+    world.run(2 * SECOND);
+    let second = world.start(10, 0);
+    world.run(2 * SECOND);
+    let instances = [world.instance(first[0]), world.instance(second[0])];
+    assert!(world.are_members(&first) && world.are_members(&second) && instances[0] != instances[1]);
+    world.apart_at = None;
+    world.run(10 * SECOND);
+    assert!(world.are_members(&first) && world.are_members(&second));
+    for (indices, own, other) in [(first, instances[0], instances[1]), (second, instances[1], instances[0])] {
+        for index in indices {
+            assert_eq!(world.instance(index), own);
+            let is_report = |event: &Event| match event {
+                Event::OtherInstance { own: here, other: there, .. } => (*here, *there) == (own, other),
+                _ => false,
+            };
+            let reports = world.processes[index].events.iter().filter(|event| is_report(event)).count();
+            assert_eq!(reports, 1, "{index}");
+            assert!(!world.heard(index, |event| matches!(event, Event::Superseded { .. } | Event::Removed(_))));
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod lock;
 mod matrix;
 mod outputs;
 mod recover;
+mod setups;
 mod topics;
 mod waits;
 

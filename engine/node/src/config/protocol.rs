@@ -50,7 +50,7 @@ impl Settings {
         config.sequencer = Rank(self.group.sequencer);
         config.quorum = self.group.quorum;
         (config.flow, config.rate) = (self.flow.mode, self.flow.rate());
-        (config.mutex, config.election) = (self.group.mutex, self.group.election);
+        (config.mutex, config.election) = (self.group.mutex.unwrap_or_default(), self.group.election);
         config.start = self.process.start;
         let window_bytes = window_bytes(granted_bytes, limits.mtu_bytes, self.streams_a_buffer());
         config.limits = limits.protocol(window_bytes.min(limits.receive_log_bytes / 2).min(limits.log_bytes / 2));

@@ -48,16 +48,18 @@ impl Event {
             Self::Retracted { .. } => "retracted",
             Self::Synced { .. } => "synced",
             Self::SnapshotTooLarge { .. } => "snapshot_too_large",
-            Self::IdentityConflict(_) => "identity_conflict",
+            Self::IdentityConflict { .. } => "identity_conflict",
             Self::RankClaimed(_) => "rank_claimed",
             Self::Restarted { .. } => "restarted",
-            Self::ConfigurationDiffers(_) => "configuration_differs",
+            Self::ConfigurationDiffers(..) => "configuration_differs",
+            Self::Outvoted(..) => "outvoted",
             Self::OtherVersion(_) => "other_version",
             Self::GateEnded(_) => "gate_ended",
             Self::GateDropped(_) => "gate_dropped",
             Self::Superseded { .. } => "superseded",
             Self::Recovered { .. } => "recovered",
             Self::OlderInstance { .. } => "older_instance",
+            Self::OtherInstance { .. } => "other_instance",
             Self::NewInstance { .. } => "new_instance",
             Self::Waiting(_) => "waiting",
             Self::Reached(_) => "reached",
@@ -75,9 +77,10 @@ impl Event {
         match *self {
             Self::Suspected(rank, _)
             | Self::Trusted(rank)
-            | Self::IdentityConflict(rank)
             | Self::RankClaimed(rank)
-            | Self::ConfigurationDiffers(rank)
+            | Self::IdentityConflict { rank, .. }
+            | Self::ConfigurationDiffers(rank, _)
+            | Self::Outvoted(rank, _)
             | Self::Restarted { rank, .. }
             | Self::GateEnded(rank)
             | Self::Gap { sender: rank, .. }
@@ -114,6 +117,16 @@ fn write_recovered(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
 fn write_older_instance(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
     let text = "formed before one that this process was in: it waits up to 10 s for the later one, then joins this one";
     write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
+fn write_other_instance(f: &mut Formatter<'_>, own: InstanceId, other: InstanceId, address: SocketAddr) -> Result {
+    write!(
+        f,
+        "instance {:016x} of a group of this name is alive at {address} beside this process's instance {:016x}: two \
+         groups have one group.name and group.address, and take nothing from each other; give one of them another name \
+         or address",
+        other.0, own.0
+    )
 }
 
 fn write_new_instance(f: &mut Formatter<'_>, from: InstanceId, to: InstanceId) -> Result {
@@ -159,11 +172,14 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
             "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise \
                  limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
         ),
-        Event::IdentityConflict(rank) => {
+        Event::IdentityConflict { rank, address, instance } => {
+            let address = SocketAddr::from(*address);
             write!(
                 f,
-                "another process is a member with rank {rank} and is alive: this process can't join; stop one of the \
-                 two, or give this process another process.rank"
+                "the process at {address} is the member with rank {rank} of the group's instance {:016x}, and is \
+                     alive: this process can't join; stop one of the two, give this process another process.rank \
+                     or, if it belongs to another group, another group.name or group.address",
+                instance.0
             )
         }
         Event::RankClaimed(rank) => {
@@ -174,15 +190,19 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
             "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is \
                  out of the view"
         ),
-        Event::ConfigurationDiffers(rank) => write!(
-            f,
-            "member {rank} is configured otherwise: group.members, order, reliability, relay, ack_each, sequencer, \
-                 quorum, mutex and election, limits.mtu_bytes and max_message_bytes, and channel.detector must be the \
-                 same everywhere"
-        ),
+        Event::ConfigurationDiffers(rank, difference) => {
+            difference.write(f, *rank)?;
+            f.write_str("; these must be the same everywhere: the two don't count as one group")
+        }
+        Event::Outvoted(rank, difference) => {
+            f.write_str("the group is configured otherwise: ")?;
+            difference.write(f, *rank)?;
+            f.write_str("; a majority of it has that, so mend the configuration of this process and start it again")
+        }
         Event::Superseded { instance } => write_superseded(f, *instance),
         Event::Recovered { instance } => write_recovered(f, *instance),
         Event::OlderInstance { instance } => write_older_instance(f, *instance),
+        Event::OtherInstance { own, other, address } => write_other_instance(f, *own, *other, (*address).into()),
         Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
         Event::OtherVersion(version) => write!(
             f,
@@ -270,6 +290,7 @@ impl Display for Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Difference;
     use crate::event::{Reach, Waiting};
     use crate::refusal::Refusal;
     use alloc::string::ToString;
@@ -295,10 +316,13 @@ mod tests {
     fn every_event_has_a_text_and_a_name_of_its_own() {
         let rank = Rank(5);
         let (from, to) = (Sequence(3), Sequence(9));
-        let named = [Event::Trusted, Event::IdentityConflict, Event::RankClaimed, Event::ConfigurationDiffers]
-            .map(|event| event(rank));
+        let named = [Event::Trusted, Event::RankClaimed].map(|event| event(rank));
+        let difference = Difference { own: 0, other: 1 };
         let others = [
             Event::View { epoch: Epoch(4), members: 0b101, sequencer: rank },
+            Event::IdentityConflict { rank, address: Address::default(), instance: InstanceId(7) },
+            Event::ConfigurationDiffers(rank, difference),
+            Event::Outvoted(rank, difference),
             Event::NoMajority,
             Event::Majority,
             Event::Removed(Epoch(9)),
@@ -313,6 +337,7 @@ mod tests {
             Event::Superseded { instance: InstanceId(1 << 63) },
             Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
             Event::OlderInstance { instance: InstanceId(5) },
+            Event::OtherInstance { own: InstanceId(5), other: InstanceId(6), address: Address::default() },
             Event::GateEnded(rank),
             Event::GateDropped(Address::default()),
             Event::Waiting(Waiting { missing: 0b110, members: 3, waited_ns: 1 << 40, ..Waiting::default() }),

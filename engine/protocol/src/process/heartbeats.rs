@@ -107,12 +107,9 @@ impl Process {
         let Some((heartbeat, _)) = Heartbeat::read(body) else { return };
         let (epoch, rank) = (header.epoch(), header.rank());
         let from = Member { rank, incarnation: header.incarnation() };
-        let differs = heartbeat.configuration.get() != self.cx.config.fingerprint();
-        if self.cx.presence.note_differs(from, differs) {
-            self.cx.event(Event::ConfigurationDiffers(rank));
-        }
-        if differs || self.note_sighting(now, header, heartbeat) {
-            return; // configured otherwise than we are, or of another instance
+        self.cx.presence.note_differs(from, false);
+        if self.note_sighting(now, header, heartbeat) {
+            return; // of another instance
         }
         let same = header.instance() == self.data.view.instance
             || self.cx.config.mutant == Some(Mutant::OtherInstanceBelieved);

@@ -157,6 +157,7 @@ impl Process {
         assert!(view.instance != InstanceId::NONE, "a view names its instance");
         assert!(!same || self.data.view.birth == view.birth, "an instance has one birth");
         self.note_birth(view.birth);
+        self.configurations.enter();
         let own = self.cx.own_member().filter(|own| view.contains(*own));
         let old = core::mem::replace(&mut self.data, Pipeline::idle(self.cx.config.clone(), view.epoch));
         old.into_logs(&mut self.past.spare);

@@ -88,8 +88,8 @@ impl Process {
 
     /// Another process with this process's rank shows, as any member does, that its instance is alive.
     pub(super) fn on_rivals_frame(&mut self, now: Instant, header: &DatagramHeader, kind: Option<Kind>, body: &[u8]) {
-        let outside = matches!(self.standing(), Standing::Forming | Standing::Outside);
-        if outside
+        let hears = matches!(self.standing(), Standing::Forming | Standing::Outside | Standing::Member);
+        if hears
             && kind == Some(Kind::Heartbeat)
             && self.is_another_process(header)
             && let Some((heartbeat, _)) = records::Heartbeat::read(body)

@@ -213,8 +213,8 @@ impl Member {
     fn hear(&mut self, event: Event) -> Result<bool, Failure> {
         self.print(format_args!("{event}"));
         match event {
-            Event::IdentityConflict(_)
-            | Event::ConfigurationDiffers(_)
+            Event::IdentityConflict { .. }
+            | Event::Outvoted(..)
             | Event::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Role), .. } => {
                 return Err(Failure::broken(event));
             }
