@@ -8,6 +8,7 @@ mod matrix;
 mod outputs;
 mod recover;
 mod topics;
+mod waits;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;
