@@ -1,8 +1,8 @@
 //! The requests of the admin socket: one JSON object a line, answered by one JSON object a line.
 //!
 //! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"sync"}` (answered once the barrier
-//! is complete), `{"request":"recover"}` (`admin/recovery.rs`), `{"request":"leave"}`, `{"request":"stop"}`; and two that
-//! turn the connection into a session (`admin/sessions.rs`): `{"request":"lock","name":…}` and
+//! is complete), `{"request":"recover"}` (`admin/recovery.rs`), `{"request":"leave"}`, `{"request":"stop"}`; and two
+//! that turn the connection into a session (`admin/sessions.rs`): `{"request":"lock","name":…}` and
 //! `{"request":"elect","name":…}`. Everything else is answered with `{"error": ...}` and what to do.
 //!
 //! A list of errors that grows with their number fills memory while no client reads it; so only distinct ones are kept,
