@@ -42,7 +42,7 @@ impl Plan {
         plan.drift_ppm.clear();
         (plan.latency_ns, plan.jitter_ns, plan.latency_back_ns) = (50_000, 20_000, 0);
         (plan.messages, plan.burst, plan.large_permille) = (1_000, 4, 500);
-        plan.interval_ns = until_ns / 1_000 * u64::from(members);
+        plan.interval_ns = 3 * until_ns / 1_000 * u64::from(members);
         let (at_ns, for_ns) = (rng.u64(500 * MS..1_500 * MS), 5_000 * MS);
         let longest_bytes = rng.u64(600..1_200);
         let all = (1 << plan.processes()) - 1;

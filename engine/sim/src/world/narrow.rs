@@ -4,7 +4,7 @@
 use super::{What, World};
 use crate::checkers::{Checkers, Narrow};
 use crate::violation::Verdict;
-use bourdon_protocol::{Counter, Event};
+use bourdon_protocol::{Counter, Event, Standing};
 use std::collections::BTreeSet;
 
 /// In so long before the paths are mended the members that are left must have delivered something.
@@ -71,7 +71,11 @@ impl World<'_> {
         };
         let lacks_ns = |receiver: &usize| self.network.too_long_ns[*receiver].map_or(0, |since| self.now_ns - since);
         let others = (0..members).filter(|member| !narrow.receivers.contains(member));
-        let has_more = { others }.any(|member| self.nodes[member].quota + self.nodes[member].wanted > 0);
+        let has_more = { others }.any(|member| {
+            let node = &self.nodes[member];
+            let is_member = node.process.as_ref().is_some_and(|process| process.standing() == Standing::Member);
+            is_member && node.quota + node.wanted > 0
+        });
         let judged = Narrow {
             lasted_ns: narrow.until_ns - narrow.since_ns,
             receivers: { narrow.receivers.iter() }
