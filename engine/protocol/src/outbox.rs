@@ -117,8 +117,7 @@ impl Outbox {
         for (kind, body) in [(Kind::Heartbeat, heartbeat), (Kind::PathReport, report)] {
             let frame;
             (frame, rest) = rest.split_at_mut(FRAME_HEADER_BYTES + body.len());
-            frame[..FRAME_HEADER_BYTES]
-                .copy_from_slice(FrameHeader::new(body.len(), TopicId(0), kind, 0).as_bytes());
+            frame[..FRAME_HEADER_BYTES].copy_from_slice(FrameHeader::new(body.len(), TopicId(0), kind, 0).as_bytes());
             frame[FRAME_HEADER_BYTES..].copy_from_slice(body);
         }
         let wall_ns = now.0.wrapping_add(self.wall_offset_ns);

@@ -11,8 +11,8 @@ mod family;
 mod hand_over;
 mod judged;
 mod links;
-mod narrow;
 mod locks;
+mod narrow;
 mod restart;
 mod unkind;
 

@@ -6,9 +6,9 @@
 
 use bourdon_wire::records::{
     BallotStep, Challenge, ClientAnswer, ClientRequest, Congestion, Direct, DirectCall, End, Heartbeat, HeldRange,
-    Link, Marker, MemberEntry, Nak, NakRange, OrderRun, PathReport, Ping, Progress, Row, RowEntry, Transfer, Unavailable, ViewAsk,
-    ViewEntry, ViewInfo, ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags, request_flags,
-    transfer_steps,
+    Link, Marker, MemberEntry, Nak, NakRange, OrderRun, PathReport, Ping, Progress, Row, RowEntry, Transfer,
+    Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags,
+    request_flags, transfer_steps,
 };
 use bourdon_wire::{
     Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,

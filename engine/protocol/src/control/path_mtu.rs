@@ -204,16 +204,17 @@ impl PathMtu {
             let lacks = peer.lacks & own != 0 && now.since(peer.reported_at) <= hold_ns;
             if lacks { peer.lacks_bytes } else { 0 }
         };
-        let of_peers = self.peers.iter().map(|peer| peer.data.bytes(now, hold_ns).max(lacked(peer)));
+        let fresh_ns = 2 * self.interval_ns; // its sender announces it for as long as it counts
+        let of_peers = self.peers.iter().map(|peer| peer.data.bytes(now, fresh_ns).max(lacked(peer)));
         of_peers.fold(self.data.bytes(now, hold_ns), usize::max).min(self.mtu_bytes)
     }
 
     /// The ranks of those heard lately whose long datagrams do not come, and their length.
     pub(crate) fn missing(&self, audible: u64) -> (u64, usize) {
         let lacked = self.peers.iter().enumerate().filter(|(rank, _)| audible & 1 << rank != 0);
-        lacked.filter(|(_, peer)| peer.lacked_bytes > 0).fold((0, 0), |(missing, most), (rank, peer)| {
-            (missing | 1 << rank, most.max(peer.lacked_bytes))
-        })
+        lacked
+            .filter(|(_, peer)| peer.lacked_bytes > 0)
+            .fold((0, 0), |(missing, most), (rank, peer)| (missing | 1 << rank, most.max(peer.lacked_bytes)))
     }
 
     /// The ranks whose long datagrams do not come to a member, as it reported lately.
@@ -246,7 +247,7 @@ impl PathMtu {
         if from.index() >= self.peers.len() || !self.is_plausible(from, report) {
             return false;
         }
-        let (hold_ns, spacing_ns) = (self.hold_ns(), self.interval_ns / 2);
+        let spacing_ns = self.interval_ns / 2;
         // A rank that is no longer heard is no longer reported, and its path is not restored by that.
         let is_heard = |(rank, peer): (usize, &Peer)| {
             let is_heard = now.since(peer.reported_at) <= spacing_ns || self.own == Some(Rank(rank as u16));
@@ -257,7 +258,7 @@ impl PathMtu {
         if peer.incarnation.replace(incarnation) != Some(incarnation) {
             (peer.announced, peer.misses) = (None, 0);
         }
-        peer.data.note(now, report.data_bytes.get().into(), hold_ns);
+        peer.data = Longest { bytes: report.data_bytes.get().into(), at: now };
         let (lacks, lacks_bytes) = (report.missing.get(), usize::from(report.missing_bytes.get()));
         let before = core::mem::replace(&mut peer.lacks, lacks);
         let before_bytes = core::mem::replace(&mut peer.lacks_bytes, lacks_bytes);

@@ -255,9 +255,12 @@ impl Pipeline {
                 if had_gap {
                     if stream.nak_sender.repaired(now, number, &self.config.timing) {
                         counters.add(Counter::RepairsReceived, 1);
-                        self.nak_due = self.nak_due.min(stream.nak_sender.due);
+                    } else if !datagram.header.is_retransmitted() {
+                        stream.nak_sender.came(now, datagram.bytes.len());
                     }
+                    self.nak_due = self.nak_due.min(stream.nak_sender.due);
                     if !stream.window.has_gap() {
+                        stream.nak_sender.note_whole();
                         stream.behind.caught_up();
                     }
                 }

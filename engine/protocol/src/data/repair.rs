@@ -190,6 +190,8 @@ impl Trust {
 #[derive(Debug)]
 pub(crate) struct NakSender {
     trust: Trust,
+    /// The longest datagrams of the stream, as its sender announced lately.
+    longest_bytes: usize,
     requested: Vec<Requested>,
     /// When to check the gaps again.
     pub(crate) due: Instant,
@@ -204,6 +206,7 @@ impl NakSender {
         let never = Requested { number: u64::MAX, at: Instant(0), again_at: Instant(0), attempts: 0, suppressed: 0 };
         Self {
             trust: Trust::WHOLE,
+            longest_bytes: 0,
             requested: vec![never; slots],
             due: Instant::NEVER,
             round_trip_ns: 0,
@@ -242,6 +245,36 @@ impl NakSender {
     pub(crate) fn hurry(&mut self, now: Instant) {
         self.trust = Trust::WHOLE;
         self.due = self.due.min(now);
+    }
+
+    /// The stream has datagrams of this length.
+    pub(crate) fn note_longest(&mut self, bytes: usize) {
+        self.longest_bytes = bytes;
+    }
+
+    /// A datagram of so many bytes came that nothing requested, and others are missing. If it is as long as any, the
+    /// path carries what is missing: nothing but loss delays the repairs.
+    pub(crate) fn came(&mut self, now: Instant, bytes: usize) {
+        if bytes < self.longest_bytes || self.trust.doubted {
+            return;
+        }
+        if self.trust.left == 0 {
+            self.due = self.due.min(now);
+        }
+        self.trust = Trust { left: ANSWERED_DATAGRAMS, ..Trust::WHOLE };
+    }
+
+    /// The holder has replied, though not with what was requested.
+    pub(crate) fn answered(&mut self, now: Instant) {
+        if self.trust.left == 0 {
+            self.due = self.due.min(now);
+        }
+        self.trust.answered();
+    }
+
+    /// Nothing is missing.
+    pub(crate) fn note_whole(&mut self) {
+        self.trust = Trust { doubted: self.trust.doubted, ..Trust::WHOLE };
     }
 
     /// No member that has what is missing can send it now: at most one datagram is requested at a time, to find out when
@@ -296,10 +329,7 @@ impl NakSender {
         if requested.number != number.0 || requested.attempts == 0 {
             return false;
         }
-        if self.trust.left == 0 {
-            self.due = self.due.min(now);
-        }
-        self.trust.answered();
+        self.answered(now);
         if requested.attempts == 1 {
             // A process that was paused measures its own pause; it must not wait as long for the next repair.
             let sample = now.since(requested.at).min(timing.nak_retry_max_ns);

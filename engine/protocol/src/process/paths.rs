@@ -1,7 +1,7 @@
 //! Paths that carry short datagrams only (`control/path_mtu.rs`): what a process reports of them, and what follows.
 
-use super::discovery::LOST_NS;
 use super::Process;
+use super::discovery::LOST_NS;
 use crate::control::agreement::Sight;
 use crate::control::membership::leaves_quorum;
 use crate::control::path_mtu::{PathChange, PathNews};
@@ -58,6 +58,9 @@ impl Process {
         let (mut news, sender) = (alloc::vec::Vec::new(), (from.rank, from.incarnation));
         if !self.path_mtu.hear(now, sender, report, datagram_bytes, |change| news.push(change)) {
             return self.cx.count(Counter::DiscardedImplausible);
+        }
+        if let Some(stream) = self.data.streams.get_mut(from.rank.index()) {
+            stream.nak_sender.note_longest(report.data_bytes.get().into());
         }
         news.into_iter().for_each(|change| self.on_path_news(now, change));
     }

@@ -205,7 +205,6 @@ impl World<'_> {
 
     fn hear(&mut self, index: usize, event: Event) -> Verdict {
         self.note_narrow(index, &event);
-        if std::env::var("DBG").is_ok() { eprintln!("{:>6} ms p{index}: {event}", self.now_ns/1_000_000); }
         let node = &mut self.nodes[index];
         let Some(process) = &mut node.process else { return Ok(()) };
         let lineage = &mut self.history.lineages[node.lineage];
