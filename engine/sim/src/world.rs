@@ -6,8 +6,8 @@
 //!
 //! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications,
 //! `trouble.rs` applies the plan's events to them, `locks.rs` has them request locks, `hand_over.rs` runs coordinators
-//! beside them, `narrow.rs` judges what becomes of paths that carry no long datagrams, `snapshots.rs` moves the applications' state, and `ending.rs` judges the result once the faults are
-//! frozen.
+//! beside them, `narrow.rs` judges what becomes of paths that carry no long datagrams, `snapshots.rs` moves the
+//! applications' state, and `ending.rs` judges the result once the faults are frozen.
 
 mod duel;
 mod ending;

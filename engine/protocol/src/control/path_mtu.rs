@@ -14,9 +14,9 @@
 //! Membership takes a link without long datagrams for a broken one (`Process::sight`), but only while a quorum of the
 //! view is left that hears each other by long datagrams: where all long datagrams die, eviction mends nothing.
 //!
-//! Invariants: a peer lacks nothing while its padded heartbeats or its data arrive; no report counts that names a length
-//! that no datagram of the group can have. Source: RFC 8899 (packetization layer path MTU discovery: probe the path with
-//! padding, and judge the probes alone).
+//! Invariants: nothing is lacking while a peer's padded heartbeats or its data arrive; no report counts that names a
+//! length that no datagram of the group can have. Source: RFC 8899 (packetization layer path MTU discovery: probe the
+//! path with padding, and judge the probes alone).
 
 use crate::config::Config;
 use crate::view::{bit, ranks};
@@ -195,8 +195,8 @@ impl PathMtu {
         Some((report, if is_padded { wanted_bytes } else { 0 }))
     }
 
-    /// How long padded heartbeats must be now: as the longest datagrams of any stream, or as those that a process lacks;
-    /// 0 for none.
+    /// How long padded heartbeats must be now: as the longest datagrams of any stream, or as those that a process
+    /// lacks; 0 for none.
     fn wanted_bytes(&self, now: Instant) -> usize {
         let hold_ns = self.hold_ns();
         let own = self.own.map_or(0, bit);

@@ -63,7 +63,7 @@ const UNANSWERED_DATAGRAMS: u32 = 32;
 const ANSWERED_DATAGRAMS: u32 = 4096;
 /// In each round in which nothing requested has come, a receiver requests this part of what it did in the round before.
 const UNANSWERED_PART: u32 = 4;
-/// So many rounds are no longer than the longest retry: that many losses in a row are chance where one in three is lost.
+/// So many rounds are no longer than the longest retry: so many losses in a row are chance where one in three is lost.
 const ROUNDS_LOSSY: u32 = 8;
 /// From then on each round is twice as long, up to this.
 const UNANSWERED_RETRY_NS: u64 = 1_000_000_000;
@@ -277,8 +277,8 @@ impl NakSender {
         self.trust = Trust { doubted: self.trust.doubted, ..Trust::WHOLE };
     }
 
-    /// No member that has what is missing can send it now: at most one datagram is requested at a time, to find out when
-    /// that changes.
+    /// No member that has what is missing can send it now: at most one datagram is requested at a time, to find out
+    /// when that changes.
     pub(crate) fn doubt(&mut self, now: Instant) {
         if !self.trust.doubted {
             self.trust = Trust { left: 1, rounds: ROUNDS_LOSSY, until: now, doubted: true };

@@ -239,8 +239,8 @@ impl Display for Event {
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(
                 f,
-                "the others went on without this process, in view {epoch}: it was silent for too long, or long datagrams \
-                     did not pass between them; it comes back by itself, as a new member"
+                "the others went on without this process, in view {epoch}: it was silent for too long, or long \
+                     datagrams did not pass between them; it comes back by itself, as a new member"
             ),
             Event::Left(Epoch(0)) => f.write_str("this process left; it has heard of no view"),
             Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),

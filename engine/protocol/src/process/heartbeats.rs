@@ -15,7 +15,7 @@ use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::Member;
 use bourdon_wire::records::{self, Heartbeat, heartbeat_flags};
-use bourdon_wire::{Address, DatagramHeader, DatagramNumber, Epoch, Instant, OrderNumber, Sequence, VERSION};
+use bourdon_wire::{Address, DatagramHeader, DatagramNumber, Epoch, Instant, OrderNumber, Rank, Sequence, VERSION};
 
 /// A member that is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
 const LATE: u64 = 10;
@@ -220,10 +220,7 @@ impl Process {
         self.detector.heard(rank, now, Path::Multicast);
         self.detector.heartbeat(rank, now);
         let before = self.cx.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
-        let heard_at = self.cx.presence.get(rank).map_or(now, |peer| peer.heard_at);
-        if now.since(heard_at) > SILENT * self.cx.config.timing.heartbeat_max_ns {
-            self.data.hurry_repairs(now); // what was requested meanwhile may not have arrived
-        }
+        self.note_return(now, rank);
         self.cx.presence.hear(now, from, epoch, heartbeat);
         self.note_rival(now, heartbeat.heard_from.get());
         if before != Some((heartbeat.heard_from.get(), heartbeat.flags.get(), epoch)) {
@@ -282,6 +279,14 @@ impl Process {
             if orders && self.data.is_lossy() {
                 self.data.doubt_order(now, end);
             }
+        }
+    }
+
+    /// A member was out of reach if it is heard again after some time: what was requested meanwhile is requested again.
+    fn note_return(&mut self, now: Instant, rank: Rank) {
+        let heard_at = self.cx.presence.get(rank).map_or(now, |peer| peer.heard_at);
+        if now.since(heard_at) > SILENT * self.cx.config.timing.heartbeat_max_ns {
+            self.data.hurry_repairs(now);
         }
     }
 

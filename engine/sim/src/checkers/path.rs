@@ -1,7 +1,7 @@
 //! Path: a process that receives short datagrams only is found, named and gone on without.
 //!
-//! Heartbeats are short. Where a path carries only short datagrams, they pass and data does not: a group that judges its
-//! members by heartbeats alone waits for such a member for ever, and sends it the same repairs again and again.
+//! Heartbeats are short. Where a path carries only short datagrams, they pass and data does not: a group that judges
+//! its members by heartbeats alone waits for such a member for ever, and sends it the same repairs again and again.
 
 use super::{Verdict, Violation};
 

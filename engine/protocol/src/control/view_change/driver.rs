@@ -197,7 +197,7 @@ impl Driver {
         detectors: &DetectorReport,
         out: &mut Commands,
     ) -> Result<(), Implausible> {
-        // What only this member holds would be in the cut, and no other member could fetch it: as if its state was lost.
+        // What only this member holds would be in the cut, and no other could fetch it: as if its state was lost.
         let is_narrow = detectors.narrow & bit(from.rank) != 0 && self.change.leaves_out(from.rank);
         if is_narrow && matches!(step, Step::State { .. }) {
             return Ok(());
