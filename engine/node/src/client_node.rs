@@ -216,6 +216,10 @@ impl Calling for ClientNode {
         self.calls.begin(&mut self.endpoint, outbound, completion)
     }
 
+    fn end_late(&mut self) {
+        self.calls.end_late();
+    }
+
     fn next_message(&mut self) -> Option<DirectMessage> {
         self.endpoint.client.poll_direct()
     }

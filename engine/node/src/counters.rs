@@ -141,6 +141,7 @@ node_cells! {
     Overruns = "overruns", "messages an observer skipped because a subscription ring was full";
     ControlFull = "control_full", "rounds in which the control thread had no room for what the data agent learned";
     PublicationsDropped = "publications_dropped", "messages taken from the application that the group can never take";
+    WaitedNs = "waited_ns", "how long it has waited for a view, or as an observer for a majority";
     EventsDropped = "events_dropped", "events that a thread of the application had not fetched in time";
 }
 
@@ -255,6 +256,7 @@ pub(crate) struct AgentFigures {
     pub overruns: u64,
     pub control_full: u64,
     pub publications_dropped: u64,
+    pub waited_ns: u64,
     pub events_dropped: u64,
 }
 
@@ -318,6 +320,7 @@ impl CountersWriter {
             NodeCell::Overruns => figures.overruns,
             NodeCell::ControlFull => figures.control_full,
             NodeCell::PublicationsDropped => figures.publications_dropped,
+            NodeCell::WaitedNs => figures.waited_ns,
             NodeCell::EventsDropped => figures.events_dropped,
         };
         for cell in NodeCell::ALL {

@@ -306,7 +306,8 @@ impl InlineNode {
             links.watch(process.links());
         }
         if let Some(counters) = &mut self.counters {
-            counters.1.copy(&self.engine, &AgentFigures::default());
+            let waited_ns = self.reports.waited_ns(now);
+            counters.1.copy(&self.engine, &AgentFigures { waited_ns, ..AgentFigures::default() });
         }
         let reach = self.engine.port().transport().reach();
         let events = self.reports.due(now, process, reach, &mut self.birth);
@@ -329,6 +330,11 @@ impl InlineNode {
     /// If the port is broken.
     pub(crate) fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
         if self.has_commands() { Ok(None) } else { self.engine.sleeper(longest) }
+    }
+
+    /// How long it has waited for a view or, as an observer, for a majority; 0 if it does not wait.
+    pub(crate) fn waited_ns(&self) -> u64 {
+        self.reports.waited_ns(self.engine.now())
     }
 
     fn has_commands(&self) -> bool {
@@ -372,7 +378,7 @@ impl InlineNode {
     /// # Errors
     /// If it is too long, too many are under way, no receiver was heard, or the port can't broadcast.
     pub fn try_send(&mut self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
-        self.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+        self.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER, awaits_receiver: false })
     }
 
     /// Sends a request of at most one datagram beside the stream. [`Call::try_reply`] returns the reply with a later
@@ -397,7 +403,7 @@ impl InlineNode {
     /// # Errors
     /// As [`InlineNode::try_send`].
     pub fn try_request(&mut self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
-        self.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+        self.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into(), awaits_receiver: false })
     }
 
     fn try_call(&mut self, outbound: &Outbound<'_>) -> Result<Call, Refusal> {
@@ -696,6 +702,10 @@ impl InlineNode {
 impl Calling for InlineNode {
     fn begin(&mut self, outbound: &Outbound<'_>, completion: Completion) -> Result<(), (Refusal, Completion)> {
         self.calls.begin(&mut self.engine, outbound, completion)
+    }
+
+    fn end_late(&mut self) {
+        self.calls.end_late();
     }
 
     fn next_message(&mut self) -> Option<DirectMessage> {

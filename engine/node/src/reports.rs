@@ -2,8 +2,8 @@
 //! it; how it reaches its peers; that a birth could not be stored.
 //!
 //! A member whose peers do not come prints nothing, as does one that searches at the wrong address: its user can't tell
-//! a slow start from a mistake. So a wait is reported after a second, and then at intervals that double: a start that
-//! takes minutes fills no log.
+//! a slow start from a mistake. So a wait is reported within two seconds, and then at intervals that double: a start
+//! that takes minutes fills no log.
 
 use crate::identity::BirthFile;
 use bourdon_protocol::{Event, Process, Reach, Standing};
@@ -12,7 +12,9 @@ use bourdon_wire::Instant;
 /// A usual start is over by then.
 const FIRST_NS: u64 = 1_000_000_000;
 /// From when on a process that follows a view reports that it waits to be let in: a joiner catches up first.
-const FOLLOWING_NS: u64 = 3_000_000_000;
+const FOLLOWING_NS: u64 = 2_000_000_000;
+/// From when on an observer reports that it hears no majority: it has heard none for a second by then.
+const UNHEARD_NS: u64 = 250_000_000;
 /// The longest interval.
 const INTERVAL_MAX_NS: u64 = 60_000_000_000;
 
@@ -39,9 +41,9 @@ impl Reports {
         birth: &mut BirthFile,
     ) -> impl Iterator<Item = Event> {
         let waits_from_ns = match process.standing() {
-            Standing::Forming | Standing::Outside => Some(0),
+            Standing::Forming | Standing::Outside => Some(FIRST_NS),
             Standing::Following if process.config().rank().is_some() => Some(FOLLOWING_NS),
-            Standing::Following if self.is_unheard(now, process) => Some(FOLLOWING_NS),
+            Standing::Following if self.is_unheard(now, process) => Some(UNHEARD_NS),
             _ => None,
         };
         let waited_ns = self.view_wait.report(now, waits_from_ns);
@@ -52,6 +54,11 @@ impl Reports {
             birth.poll_problem().map(Event::BirthNotStored),
         ];
         events.into_iter().flatten()
+    }
+
+    /// How long it has waited, if it waits for a view, or observes no majority.
+    pub(crate) fn waited_ns(&self, now: Instant) -> u64 {
+        self.view_wait.since.map_or(0, |since| now.since(since))
     }
 
     /// Whether an observer hears no majority of its view, judged at intervals.
@@ -82,7 +89,7 @@ impl ViewWait {
             return None;
         };
         let Some(since) = self.since else {
-            *self = Self { since: Some(now), report_after_ns: FIRST_NS, interval_ns: FIRST_NS };
+            *self = Self { since: Some(now), report_after_ns: 0, interval_ns: FIRST_NS };
             return None;
         };
         let waited_ns = now.since(since);
@@ -103,11 +110,11 @@ mod tests {
     fn a_wait_is_reported_at_growing_intervals() {
         let mut wait = ViewWait::default();
         let at = |ms: u64| Instant(ms * 1_000_000);
-        let reports: Vec<_> = (0..20_000).filter(|ms| wait.report(at(*ms), Some(0)).is_some()).collect();
+        let reports: Vec<_> = (0..20_000).filter(|ms| wait.report(at(*ms), Some(FIRST_NS)).is_some()).collect();
         assert_eq!(reports, [1_000, 3_000, 7_000, 15_000]);
         // A view ends the wait; the next wait is another one.
         assert_eq!(wait.report(at(20_000), None), None);
-        let reports: Vec<_> = (30_000..34_000).filter(|ms| wait.report(at(*ms), Some(0)).is_some()).collect();
+        let reports: Vec<_> = (30_000..34_000).filter(|ms| wait.report(at(*ms), Some(FIRST_NS)).is_some()).collect();
         assert_eq!(reports, [31_000, 33_000]);
     }
 
@@ -118,6 +125,6 @@ mod tests {
         let mut reports = |range: std::ops::Range<u64>, from_ns| -> Vec<_> {
             range.filter(|ms| wait.report(at(*ms), from_ns).is_some()).collect()
         };
-        assert_eq!(reports(0..6_000, Some(FOLLOWING_NS)), [3_000, 5_000]);
+        assert_eq!(reports(0..5_000, Some(FOLLOWING_NS)), [2_000, 4_000]);
     }
 }

@@ -530,19 +530,27 @@ impl Node {
     ///
     /// # Errors
     /// Why there is no reply: it was refused, declined, or not answered by the deadline. After
-    /// [`RequestError::Unanswered`] it may have been executed. It is refused at once while no member was heard
-    /// ([`Refusal::NoReceiver`], [`Refusal::Unheard`]), as right after [`Node::join`]: pause, and ask again.
+    /// [`RequestError::Unanswered`] it may have been executed. While its receiver was not heard yet, as right after
+    /// [`Node::join`], it waits until it can be sent, and is refused at the deadline ([`Refusal::NoReceiver`],
+    /// [`Refusal::Unheard`]).
     pub fn request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
-        self.caller.call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+        self.caller.call(&Outbound { to, payload, is_request: true, deadline: deadline.into(), awaits_receiver: true })
     }
 
     /// As [`Node::request`], but comes back at once: [`Call::try_reply`] returns the reply. [`Node::news_fd`] is
     /// readable once there is one.
     ///
     /// # Errors
-    /// If it is too long, 256 commands wait already, or the node has ended. The call hands out any other refusal.
+    /// If it is too long, 256 commands wait already, or the node has ended. The call hands out any other refusal; it is
+    /// refused at once if its receiver was not heard yet.
     pub fn try_request(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Call, Refusal> {
-        self.caller.try_call(&Outbound { to, payload, is_request: true, deadline: deadline.into() })
+        self.caller.try_call(&Outbound {
+            to,
+            payload,
+            is_request: true,
+            deadline: deadline.into(),
+            awaits_receiver: false,
+        })
     }
 
     /// Sends a message of at most one datagram beside the stream, and waits until a process has taken it: its process,
@@ -561,7 +569,7 @@ impl Node {
     /// # Errors
     /// As [`Node::request`].
     pub fn send(&self, to: To<'_>, payload: &[u8], deadline: impl Into<Deadline>) -> Result<Reply, RequestError> {
-        self.caller.call(&Outbound { to, payload, is_request: false, deadline: deadline.into() })
+        self.caller.call(&Outbound { to, payload, is_request: false, deadline: deadline.into(), awaits_receiver: true })
     }
 
     /// As [`Node::send`], but comes back at once. The outcome comes after 5 s at the latest.
@@ -569,7 +577,13 @@ impl Node {
     /// # Errors
     /// As [`Node::try_request`].
     pub fn try_send(&self, to: To<'_>, payload: &[u8]) -> Result<Call, Refusal> {
-        self.caller.try_call(&Outbound { to, payload, is_request: false, deadline: Deadline::NEVER })
+        self.caller.try_call(&Outbound {
+            to,
+            payload,
+            is_request: false,
+            deadline: Deadline::NEVER,
+            awaits_receiver: false,
+        })
     }
 
     /// The next direct message received. At most 512 wait to be fetched; more are refused, and their senders learn of

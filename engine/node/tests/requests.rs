@@ -330,3 +330,44 @@ fn a_call_is_over_with_its_node_and_an_answer_may_outlive_its_own() {
     drop(node);
     assert_eq!(request.reply(b"too late"), Err(Refusal::Closed));
 }
+
+#[test]
+fn a_request_waits_until_its_receiver_is_heard() {
+    let world = World::new(2);
+    let (asks, _own) = start(&world, 0);
+    let late = asks.request(To::Rank(Rank(1)), b"es", Duration::from_millis(10));
+    assert_eq!(late, Err(RequestError::Refused(Refusal::Unheard(Rank(1)))), "nothing was sent");
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| asks.request(To::Rank(Rank(1)), b"es", PATIENCE));
+        let (_node, mut subscription) = start(&world, 1);
+        echo(&next_request(&mut subscription));
+        assert_eq!(asked.join().expect("it ends").expect("it was answered").payload(), b"re es");
+    });
+}
+
+#[test]
+fn a_request_that_is_late_reports_the_process_that_has_taken_it() {
+    let world = World::new(2);
+    let (asks, _node, mut subscription) = pair(&world);
+    let mut kept = None;
+    let late = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| asks.request(To::Nearest, b"es", Duration::from_millis(200)));
+        kept = Some(next_request(&mut subscription));
+        asked.join().expect("it ends")
+    });
+    let taken = matches!(late, Err(RequestError::Unanswered { taken_by: Some(Rank(1)), .. }));
+    assert!(taken, "{late:?}");
+    drop(kept);
+}
+
+#[test]
+fn a_node_ends_though_a_request_waits_for_a_receiver() {
+    let world = World::new(2);
+    let (asks, _own) = start(&world, 0);
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| asks.request(To::Nearest, b"es", Deadline::NEVER));
+        asks.canceller().cancel();
+        assert!(asked.join().expect("it ends").is_err());
+    });
+    asks.close(PATIENCE).expect("it ran");
+}

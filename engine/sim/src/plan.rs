@@ -242,6 +242,9 @@ pub struct Plan {
     /// Of all sends: in the middle of a burst, so that the datagram that is being filled stays open.
     #[serde(default)]
     pub unsealed_permille: u32,
+    /// Of all deliveries: with one call in a step, however much is due, as a node delivers.
+    #[serde(default)]
+    pub single_delivery_permille: u32,
     /// How long an application takes at most to give its state to a joiner; some then give none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub snapshot_late_ns: u64,

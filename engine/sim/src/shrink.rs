@@ -62,6 +62,7 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.clock_offsets_ns.iter_mut().for_each(|offset| *offset = 0),
     |plan| plan.echo_permille = 0,
     |plan| plan.unsealed_permille = 0,
+    |plan| plan.single_delivery_permille = 0,
     |plan| plan.snapshot_late_ns = 0,
     |plan| plan.publishers.truncate(1),
     |plan| plan.adversary = false,

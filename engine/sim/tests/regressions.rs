@@ -145,6 +145,14 @@ regressions! {
     loss_is_reported_twice_in_total_order,
     loss_is_reported_twice_at_a_known_end,
     observer_delivers_beyond_where_the_members_stopped,
+    epoch_ends_while_a_run_is_delivered,
+    member_enters_a_view_and_is_out_at_once,
+    message_arrives_after_the_agreed_barrier,
+}
+
+#[test]
+fn an_observer_delivers_the_end_of_its_view() {
+    assert_kept("epoch-ends-while-a-run-is-delivered", Demands::KEPT.with(Demand::Observers));
 }
 
 #[test]

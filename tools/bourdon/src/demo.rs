@@ -15,7 +15,7 @@ mod runner;
 mod schedule;
 mod share;
 
-use crate::exit::Failure;
+use crate::exit::{Failure, note};
 use bourdon::settings::{Flow, IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
 use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -26,7 +26,8 @@ use std::time::Duration;
 /// What the demo runs
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Publish this file's records instead of synthetic bursts
+    /// Publish this file's records instead of synthetic bursts: a pipe is read once, - is stdin, zstd and gzip are
+    /// decompressed
     #[arg(long, value_name = "FILE", help_heading = "Input")]
     input: Option<PathBuf>,
     /// How to read the input
@@ -166,6 +167,7 @@ enum ReliabilityArg {
     Reliable,
     Uniform,
     Stable,
+    #[value(hide = true)] // it needs a log on disk
     Durable,
 }
 
@@ -187,7 +189,9 @@ enum TransportArg {
     Portable,
     Tcp,
     Auto,
+    #[value(hide = true)] // not built yet, as xdp
     Shm,
+    #[value(hide = true)]
     Xdp,
 }
 
@@ -241,7 +245,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let (publishers, members) = (args.publishers, args.members);
         return Err(Failure::unusable(format!("{publishers} publishers need as many members, not {members}")));
     }
-    let source = input::Source { path: args.input.clone(), format: args.format, limit: args.messages };
+    let mut source = input::Source { path: args.input.clone(), format: args.format, limit: args.messages };
+    let _copy = source.make_repeatable()?;
     let records = source.load()?;
     settings.process.snapshots = runner::can_be_kept(&records);
     let count = records.len() as u64;
@@ -279,9 +284,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let broken = report::links_broken(&outcome);
     if broken < args.break_links {
         let all = args.break_links;
-        eprintln!(
-            "bourdon: {broken} of {all} connections were closed: at times there was none, or its process was gone"
-        );
+        note(format!("{broken} of {all} connections were closed: at times there was none, or its process was gone"));
     }
     report::show(&plan, &names, &outcome, args.json)?;
     if outcome.failures.is_empty() { Ok(()) } else { Err(Failure::broken(outcome.failures.join("; "))) }

@@ -71,7 +71,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                 return if args.until_leader { Err(no_leader) } else { Ok(()) };
             }
             NodeReply::Nothing => {
-                session.probe.report().iter().for_each(|text| note(text));
+                session.probe.report().iter().for_each(note);
                 session.sleep(&[&end], until.into_iter().chain([session.probe.look_at()]).min())?;
                 continue;
             }
@@ -80,7 +80,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         match line["state"].as_str() {
             Some("known") => {}
             Some("pending") => {
-                note(&format!("waiting to take part in {:?}: {}", args.name, why.unwrap_or_default()));
+                note(format!("waiting to take part in {:?}: {}", args.name, why.unwrap_or_default()));
                 continue;
             }
             state => {
@@ -90,7 +90,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             }
         }
         if let Some(why) = why.filter(|_| line["leader"].is_null()) {
-            note(&format!("{:?}: no longer leads: {why}", args.name));
+            note(format!("{:?}: no longer leads: {why}", args.name));
         }
         let row = json!({ "name": args.name, "leader": line["leader"], "token": line["token"], "own": line["own"] });
         if row != shown {

@@ -1,4 +1,4 @@
-//! How a command ends: the three exit codes and the one place where a failure is printed.
+//! How a command ends: the exit codes and the one place where a failure is printed.
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::Display;
@@ -12,6 +12,8 @@ pub(crate) enum Failure {
     Broken(String),
     /// Bad usage, input or environment: exit 2.
     Unusable(String),
+    /// The group has not done it in the time that the user gave it: exit 3.
+    Late(String),
 }
 
 impl Failure {
@@ -21,6 +23,12 @@ impl Failure {
 
     pub(crate) fn unusable(why: impl Display) -> Self {
         Self::Unusable(why.to_string())
+    }
+
+    /// What went wrong, and what to do.
+    pub(crate) fn into_why(self) -> String {
+        let (Self::Broken(why) | Self::Unusable(why) | Self::Late(why)) = self;
+        why
     }
 }
 
@@ -35,24 +43,40 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a note to stderr and ignores errors: a process that holds a lock, or must release it, waits for no reader.
-pub(crate) fn note(text: &str) {
+/// Whether stdout has no reader any more.
+pub(crate) fn is_stdout_closed() -> bool {
+    let stdout = std::io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+    let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    polled.is_ok() && fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL)
+}
+
+/// Writes a note to stderr.
+pub(crate) fn note(text: impl Display) {
+    write_line(&format!("bourdon: {text}"));
+}
+
+/// Writes a line to stderr and ignores errors: no command ends because its reports have no reader, and a process that
+/// holds a lock, or must release it, waits for none.
+pub(crate) fn write_line(line: &str) {
     let mut stderr = std::io::stderr().lock();
     let takes = poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
     if takes.is_ok_and(|count| count > 0) {
-        let _ = writeln!(stderr, "bourdon: {text}");
+        let _ = writeln!(stderr, "{line}");
     }
 }
 
 /// Prints the failure on stderr and turns it into an exit code.
 pub(crate) fn code(outcome: Result<(), Failure>) -> ExitCode {
-    let (why, code) = match outcome {
-        Ok(()) => return ExitCode::SUCCESS,
-        Err(Failure::Broken(why)) => (why, 1),
-        Err(Failure::Unusable(why)) => (why, 2),
+    let Err(failure) = outcome else { return ExitCode::SUCCESS };
+    let code = match failure {
+        Failure::Broken(_) => 1,
+        Failure::Unusable(_) => 2,
+        Failure::Late(_) => 3,
     };
+    let why = failure.into_why();
     if !why.is_empty() {
-        note(&why);
+        note(why);
     }
     ExitCode::from(code)
 }

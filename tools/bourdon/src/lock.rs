@@ -177,7 +177,7 @@ fn wait(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
                         note(&text);
                         printed = text;
                     }
-                    session.probe.report().iter().for_each(|text| note(text));
+                    session.probe.report().iter().for_each(note);
                     let look_at = is_patient.then_some(patient_until).into_iter().chain([session.probe.look_at()]);
                     session.sleep(&signals.all(), look_at.chain(answers_until).min())?;
                     continue;
@@ -218,7 +218,7 @@ fn hold(args: &Args, session: &mut Session, signals: &Signals, report: &mut Repo
             if let Some(why) = &report.lost {
                 command.end(Signal::TERM);
                 kill_at = Instant::now().checked_add(args.grace);
-                note(&format!("lock {:?} is lost: {why}; ending the command", args.name));
+                note(format!("lock {:?} is lost: {why}; ending the command", args.name));
             }
         } else if kill_at.is_some_and(|at| Instant::now() >= at) {
             command.end(Signal::KILL);

@@ -1,12 +1,13 @@
 //! The `bourdon` command: one binary, with one file for each subcommand.
 //!
 //! Scripts and people read its output alike: data goes to stdout (one JSON object with `--json`, or one a line for a
-//! stream), reports go to stderr, and the exit code is 0 (success), 1 (the check it makes failed, or what it ran broke)
-//! or 2 (bad usage, input or environment, with what to do on stderr).
+//! stream), reports go to stderr, and the exit code is 0 (success), 1 (the check it makes failed, or what it ran
+//! broke), 2 (bad usage, input or environment, with what to do on stderr) or 3 (not done in the time that was given).
 
 mod admin;
 mod demo;
 mod elect;
+mod event;
 mod exit;
 mod feedback;
 mod held;

@@ -6,15 +6,18 @@
 //! done in a signal handler.
 
 mod limit;
+mod log;
 mod parts;
 
+use crate::event;
 use crate::exit::Failure;
 use crate::send::{received, received_object};
 use bourdon::settings::{Role, Transport};
 use bourdon::{DirectMessage, Event, Node, Settings};
+use log::{Level, Log};
 use parts::Parts;
 use serde_json::{Value, json};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -38,17 +41,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let signals = signals().map_err(Failure::unusable)?;
     let requests = readable_with(&[SIGUSR1]).map_err(Failure::unusable)?;
     let mut parts = Parts::start(args.config, args.channel, args.json)?;
+    let reporter = parts.reporter();
     let outcome = parts.serve(&signals, &requests);
     let stopped = parts.stop();
     outcome.and(stopped)?;
-    let reporter = Reporter { json: args.json, channel: None };
-    reporter.print("the node has stopped", &mut json!({ "event": "stopped" }));
+    reporter.print(Level::Info, "the node has stopped", &mut json!({ "event": "stopped" }));
     Ok(())
 }
 
-/// A descriptor that becomes readable with SIGTERM or SIGINT.
+/// A descriptor that becomes readable with a signal to end: SIGTERM, SIGINT, or SIGHUP, which the end of the terminal
+/// sends.
 pub(crate) fn signals() -> std::io::Result<UnixStream> {
-    readable_with(&[SIGTERM, SIGINT])
+    readable_with(&[SIGTERM, SIGINT, SIGHUP])
 }
 
 /// A descriptor that becomes readable with any of these signals.
@@ -60,19 +64,21 @@ pub(crate) fn readable_with(signals: &[i32]) -> std::io::Result<UnixStream> {
     Ok(reader)
 }
 
+#[derive(Clone)]
 struct Reporter {
     json: bool,
     channel: Option<String>,
+    log: Log,
 }
 
 impl Reporter {
-    /// The channel's name, which begins its lines.
-    fn prefix(&self) -> String {
-        self.channel.as_ref().map(|name| format!("channel {name}: ")).unwrap_or_default()
+    fn new(json: bool, channel: Option<String>, settings: &Settings) -> Self {
+        let rank = (settings.process.role == Role::Member).then_some(settings.process.rank);
+        Self { json, channel, log: Log::new(&settings.group.name, rank) }
     }
 
-    fn print(&self, text: &str, object: &mut Value) {
-        eprintln!("bourdon: {}{text}", self.prefix());
+    fn print(&self, level: Level, text: &str, object: &mut Value) {
+        self.log.write(level, text);
         if self.json {
             object["channel"] = self.channel.clone().into();
             let mut out = std::io::stdout().lock();
@@ -88,14 +94,15 @@ impl Reporter {
             object["channel"] = self.channel.clone().into();
             object.to_string()
         } else {
-            self.prefix() + &received(message)
+            let channel = self.channel.as_ref().map(|name| format!("channel {name}: ")).unwrap_or_default();
+            channel + &received(message)
         };
         let mut out = std::io::stdout().lock();
         let _ = writeln!(out, "{line}").and_then(|()| out.flush()); // as in `print`
     }
 
     fn started(&self, settings: &Settings, node: &Node) {
-        let (info, group, idle) = (node.info(), &settings.group, settings.threads.idle);
+        let (info, group) = (node.info(), &settings.group);
         let (role, rank) = match settings.process.role {
             Role::Member => {
                 (format!("member {} of {}", settings.process.rank, group.members), Some(settings.process.rank))
@@ -109,7 +116,7 @@ impl Reporter {
             Transport::Auto => format!("on {address} over {interface}, and over tcp"),
             _ => format!("on {address} over {interface}"),
         };
-        let text = format!("{role} of group {name:?} {place}: at {at} by {io}, idle {idle:?}");
+        let text = format!("{role} of group {name:?} {place}: at {at} by {io}");
         let granted_bytes = info.receive_buffer_bytes / 2; // the kernel reports twice what was requested
         let mut object = json!({
             "event": "started", "group": name, "group_address": address, "rank": rank, "address": at, "io": io,
@@ -117,57 +124,24 @@ impl Reporter {
             "counters": info.counters_path, "admin_socket": info.socket_path, "pid": std::process::id(),
         });
         if let Some(why) = &info.fallback {
-            eprintln!("bourdon: {why}");
+            self.log.write(Level::Warning, why);
         }
         let asked_bytes = settings.network.receive_buffer_bytes;
         if granted_bytes < asked_bytes && settings.network.transport != Transport::Tcp {
-            eprintln!(
-                "bourdon: warning: {granted_bytes} bytes of receive buffer instead of {asked_bytes}, so the window is \
-                     smaller: `sysctl -w net.core.rmem_max={asked_bytes}` allows it"
+            let text = format!(
+                "{granted_bytes} bytes of receive buffer instead of {asked_bytes}, so the window is smaller: \
+                     `sysctl -w net.core.rmem_max={asked_bytes}` allows it"
             );
+            self.log.write(Level::Warning, text);
         }
-        eprintln!("bourdon: the group is open: there is no key, so any process that reaches it can read and publish");
-        self.print(&text, &mut object);
+        let open = "the group is open: there is no key, so any process that reaches it can read and publish";
+        self.log.write(Level::Warning, open);
+        self.print(Level::Info, &text, &mut object);
     }
 
     /// An event, and how many like it were left out before it.
     fn event(&self, event: Event, left_out: u64) {
-        let mut text = event.to_string();
-        if left_out > 0 {
-            text += &format!(" ({left_out} more reports of it were left out)");
-        }
-        let at_ns = bourdon::time::Clock::start().wall_ns();
-        let mut object =
-            json!({ "event": event.name(), "at_ns": at_ns, "rank": Value::Null, "text": text, "left_out": left_out });
-        if let Event::Reached(reach) = event {
-            object["by_multicast"] = reach.by_multicast.into();
-            object["by_tcp"] = reach.by_mesh.into();
-        }
-        if let Event::Waiting(waiting) = event {
-            object["missing"] = ranks(waiting.missing);
-            object["in_lost_instance"] = ranks(waiting.in_lost_instance);
-            object["rank_in_use"] = waiting.rank_in_use.is_some().into();
-            object["waited_ns"] = waiting.waited_ns.into();
-            return self.print(&format!("{text} ({} s so far)", waiting.waited_ns / 1_000_000_000), &mut object);
-        }
-        object["rank"] = event.rank().map(|rank| rank.0).into();
-        match event {
-            Event::View { epoch, members, sequencer, .. } => {
-                object["epoch"] = epoch.0.into();
-                object["members"] = ranks(members);
-                object["sequencer"] = sequencer.0.into();
-            }
-            Event::GateDropped(address) => {
-                object["address"] = std::net::SocketAddr::from(address).to_string().into();
-            }
-            Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
-            Event::Synced { phase, .. } => object["phase"] = phase.into(),
-            _ => {}
-        }
-        self.print(&text, &mut object);
+        let level = if event::is_warning(&event) { Level::Warning } else { Level::Info };
+        self.print(level, &event::text(event, left_out), &mut event::object(event, left_out));
     }
-}
-
-fn ranks(bits: u64) -> Value {
-    (0..64).filter(|rank| bits >> rank & 1 == 1).collect::<Vec<u16>>().into()
 }

@@ -4,12 +4,13 @@
 //! Reading stdin blocks, and a command that finds no group reports it though nothing comes. So a thread reads messages
 //! and passes them over a bounded queue.
 
-use crate::exit::Failure;
+use crate::exit::{Failure, note, print};
 use crate::place::{Messages, Place, of_client, unheard};
-use crate::wait::{Wait, why};
+use crate::wait::{Wait, class, why};
 use bourdon::error::NotAcknowledged;
 use bourdon::id::TopicName;
 use bourdon::{Node, Publication, Refusal, Settings, Topic};
+use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -30,7 +31,10 @@ pub(crate) struct Args {
     place: Place,
     /// The topic's name: parts joined by dots
     topic: TopicName,
-    /// Report at the end what was published, as one JSON object
+    /// Give up, with exit code 3, when the group has taken no message for so many seconds [default: wait on]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// Report at the end what was published and what was waited for, as one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -39,7 +43,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let settings = of_client(args.place.at.settings()?.0);
     let node = Node::open(&settings).map_err(|why| args.place.at.unusable(why))?;
     if let Some(why) = &node.info().fallback {
-        eprintln!("bourdon: {why}");
+        note(why);
     }
     let publication = node.publication().map_err(Failure::unusable)?;
     node.join().map_err(Failure::broken)?;
@@ -52,28 +56,26 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         checked: 0,
         is_heard: false,
         wait: Wait::default(),
+        timeout: args.timeout,
+        stalled_since: None,
+        waits: Vec::new(),
     };
-    let (input, mut failed, mut bytes) = (read_stdin(&args), None, 0);
-    loop {
-        match input.recv_timeout(SLEEP) {
-            Ok(Ok(payload)) => {
-                publisher.publish(&topic, &payload)?;
-                bytes += payload.len() as u64;
-            }
-            Ok(Err(failure)) => failed = Some(failure),
-            Err(RecvTimeoutError::Timeout) => publisher.check()?,
-            Err(RecvTimeoutError::Disconnected) => break,
-        }
-    }
-    publisher.finish()?;
+    let (outcome, bytes) = publisher.run(&topic, &read_stdin(&args));
     if args.json {
         let (group, topic, messages) = (&args.place.at.group, args.topic.as_str(), publisher.publication.published());
-        let report = serde_json::json!({
+        let report = json!({
             "group": group, "topic": topic, "messages": messages, "bytes": bytes, "io": node.info().io,
+            "acknowledged": publisher.publication.acknowledged(), "waits": publisher.waits,
         });
-        println!("{report}");
+        print(&format!("{report}\n"))?;
     }
-    failed.map_or(Ok(()), Err)
+    outcome
+}
+
+/// A number of seconds, from a millisecond on.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse::<f64>().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|it| it.as_millis() > 0).ok_or_else(|| format!("{text:?} is no number of seconds above 0.001"))
 }
 
 /// The publication, and what is known of the group's members.
@@ -89,9 +91,31 @@ struct Publisher<'a> {
     /// A member was heard.
     is_heard: bool,
     wait: Wait,
+    /// For how long the group may take no message.
+    timeout: Option<Duration>,
+    stalled_since: Option<Instant>,
+    /// What was waited for, as it was reported.
+    waits: Vec<Value>,
 }
 
 impl Publisher<'_> {
+    /// Publishes all of the input. Returns how many bytes that were.
+    fn run(&mut self, topic: &Topic, input: &Receiver<Result<Vec<u8>, Failure>>) -> (Result<(), Failure>, u64) {
+        let (mut failed, mut bytes) = (None, 0);
+        let mut read = || loop {
+            match input.recv_timeout(SLEEP) {
+                Ok(Ok(payload)) => {
+                    self.publish(topic, &payload)?;
+                    bytes += payload.len() as u64;
+                }
+                Ok(Err(failure)) => failed = Some(failure),
+                Err(RecvTimeoutError::Timeout) => self.check()?,
+                Err(RecvTimeoutError::Disconnected) => return self.finish(),
+            }
+        };
+        (read().and(failed.map_or(Ok(()), Err)), bytes)
+    }
+
     /// Publishes a message, and waits as long as no member takes it.
     fn publish(&mut self, topic: &Topic, payload: &[u8]) -> Result<(), Failure> {
         loop {
@@ -147,11 +171,23 @@ impl Publisher<'_> {
         if is_unheard && self.since.elapsed() >= Duration::from_secs(LOOK_S) {
             return Err(unheard(self.settings, LOOK_S));
         }
-        let waits = !is_unheard && self.checked == before && (published > self.checked || refusal.is_some());
-        if let Some(seconds) = self.wait.report(Instant::now(), waits) {
-            eprintln!("bourdon: no message has been taken for {seconds} s: {}", why(refusal));
+        let waits = self.checked == before && (published > self.checked || refusal.is_some());
+        let now = Instant::now();
+        if let Some(waited) = self.wait.report(now, waits) {
+            let (seconds, why) = (waited.as_secs_f64(), why(refusal));
+            note(format!("no message has been taken for {seconds:.1} s: {why}"));
+            self.waits.push(json!({ "waited_ns": waited.as_nanos() as u64, "why": why, "class": class(refusal) }));
         }
-        Ok(())
+        self.stalled_since = waits.then(|| self.stalled_since.unwrap_or(now));
+        match (self.timeout, self.stalled_since) {
+            (Some(timeout), Some(since)) if now - since >= timeout => Err(Failure::Late(format!(
+                "gave up: no message has been taken for {} s: {}; of {published} messages sent, {} were taken",
+                timeout.as_secs_f64(),
+                why(refusal),
+                self.publication.acknowledged()
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! message which member took it. Messages to one member arrive in the order given; the next few are sent while the
 //! first is in flight.
 
-use crate::exit::{Failure, print};
+use crate::exit::{Failure, note, print};
 use crate::place::{Messages, Where, of_client, unheard};
 use bourdon::error::RequestError;
 use bourdon::id::{Address, Rank};
@@ -67,7 +67,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let settings = of_client(args.at.settings()?.0);
     let node = Node::open(&settings).map_err(|why| args.at.unusable(why))?;
     if let Some(why) = &node.info().fallback {
-        eprintln!("bourdon: {why}");
+        note(why);
     }
     let group = node.publication().map_err(Failure::unusable)?;
     node.join().map_err(Failure::broken)?;
@@ -102,7 +102,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
         took |= sender.report_all()?;
         while let Some(message) = sender.node.poll_direct() {
-            eprintln!("bourdon: {}", received(&message));
+            note(received(&message));
         }
         if !sender.node.is_running() {
             return Err(Failure::broken("the node has ended"));
@@ -207,7 +207,7 @@ impl Sender<'_> {
         };
         (self.is_heard, self.failed) = (true, self.failed + 1);
         let text = format!("message {number} was not taken: {why}");
-        eprintln!("bourdon: {text}");
+        note(&text);
         if !self.args.json {
             return Ok(());
         }

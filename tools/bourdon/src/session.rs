@@ -23,7 +23,7 @@ const LINE_MAX_BYTES: usize = 1 << 16;
 /// Which node to use.
 #[derive(Debug, clap::Args)]
 pub(crate) struct At {
-    /// The group's name, or GROUP/CHANNEL [default: the one whose member runs here]
+    /// The group's name, or GROUP/CHANNEL [default: the group whose member runs here, not its channels]
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
     /// Where the nodes keep their counters, if threads.directory is set
@@ -50,8 +50,11 @@ impl At {
         }
         let mut members = find(&Which { group: group.clone(), directory })?;
         members.retain(|node| node.description.role == "member");
-        if let Some(group) = &group {
-            members.retain(|node| node.description.group == *group);
+        match &group {
+            Some(group) => members.retain(|node| node.description.group == *group),
+            // A node that runs channels only has no other.
+            None if members.iter().any(is_of_group) => members.retain(is_of_group),
+            None => {}
         }
         let groups: BTreeSet<&str> = members.iter().map(|node| node.description.group.as_str()).collect();
         match groups.len() {
@@ -68,6 +71,11 @@ impl At {
             }
         }
     }
+}
+
+/// Whether it is a group's own stream, rather than a channel's.
+fn is_of_group(node: &Found) -> bool {
+    !node.description.group.contains('/')
 }
 
 /// The process that a configuration describes. A channel may number its members otherwise, but the process is the same.

@@ -1,18 +1,23 @@
 //! `bourdon stat`: the nodes of this user on this host, and what each has counted.
 //!
 //! It reads their counters files and sends them no request: a node that hangs is listed like one that runs, and is not
-//! disturbed. Files of processes that are gone are removed on the way.
+//! disturbed. Files of processes that are gone are removed on the way. For people it prints a line of health and what
+//! happens a second, from two reads; all counters are printed on demand.
 
-use crate::exit::Failure;
+use crate::exit::{Failure, is_stdout_closed, note, print};
 use bourdon::counters::Directory;
 use bourdon::counters::{Found, list};
 use serde_json::{Map, Value, json};
-use std::io::{ErrorKind, Write};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The time between two reads with `--watch`.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// The time between the two reads that rates are taken from.
+const SAMPLE: Duration = Duration::from_millis(500);
+/// A node copies its figures once a millisecond while it works, and before it sleeps, for 100 ms at most.
+const STALE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -22,7 +27,10 @@ pub(crate) struct Args {
     /// Read again every second
     #[arg(long)]
     watch: bool,
-    /// Show counters that are zero, too
+    /// Show the counters, rather than health and rates
+    #[arg(long)]
+    raw: bool,
+    /// Show the counters, and those that are zero, too
     #[arg(long)]
     all: bool,
     /// Where the nodes keep their counters, if threads.directory is set
@@ -31,29 +39,108 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    let mut before: Vec<Sample> = Vec::new();
     loop {
         let mut found = Vec::new();
         for directory in Directory::existing(args.directory.as_deref()).map_err(Failure::unusable)? {
             found.extend(list(&directory).map_err(Failure::unusable)?);
         }
+        let has_rates = !args.json && !args.raw && !args.all;
+        if has_rates && before.is_empty() && !found.is_empty() {
+            before = found.iter().map(Sample::of).collect();
+            std::thread::sleep(SAMPLE);
+        }
         let text = if args.json {
             format!("{}\n", json!({ "nodes": found.iter().map(row).collect::<Vec<_>>() }))
+        } else if has_rates {
+            let now: Vec<_> = found.iter().map(Sample::of).collect();
+            let text = found.iter().zip(&now).map(|(node, now)| summary(node, now, &before)).collect();
+            before = now;
+            text
         } else {
             found.iter().map(|node| table(node, args.all)).collect()
         };
-        if found.is_empty() && !args.json {
-            eprintln!("bourdon: no node of this user runs here");
+        print(&text)?;
+        match (args.watch, found.is_empty()) {
+            (false, false) => return Ok(()),
+            (false, true) => return Err(Failure::unusable("no node of this user runs here")),
+            (true, true) if !args.json => note("no node of this user runs here"),
+            (true, _) => {}
         }
-        let mut out = std::io::stdout().lock();
-        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            written => written.map_err(Failure::broken)?,
-        }
-        if !args.watch {
+        if is_stdout_closed() {
             return Ok(());
         }
         std::thread::sleep(INTERVAL);
     }
+}
+
+/// A node's figures at one time.
+struct Sample {
+    stem: String,
+    read_at: Instant,
+    values: BTreeMap<String, u64>,
+}
+
+impl Sample {
+    fn of(node: &Found) -> Self {
+        let values = node.values().map(|(label, value)| (label.to_owned(), value)).collect();
+        Self { stem: node.stem.clone(), read_at: Instant::now(), values }
+    }
+
+    fn get(&self, label: &str) -> u64 {
+        self.values.get(label).copied().unwrap_or(0)
+    }
+}
+
+/// What a node does, in one line: whether it can do its work, and if not, why.
+fn health(values: &Sample, wall_ns: u64) -> String {
+    let (epoch, members) = (values.get("epoch"), values.get("view_members"));
+    let seconds = |ns: u64| format!("{:.1} s", ns as f64 / 1e9);
+    let (age_ns, waited_ns) = (wall_ns.saturating_sub(values.get("updated_ns")), values.get("waited_ns"));
+    let ranks = |bits: u64| {
+        let ranks: Vec<_> = (0..64).filter(|rank| bits >> rank & 1 == 1).map(|rank: u32| rank.to_string()).collect();
+        ranks.join(", ")
+    };
+    if u128::from(age_ns) > STALE.as_nanos() {
+        return format!("HANGS: it has not worked for {}; it may be stopped", seconds(age_ns));
+    }
+    let view = format!("view {epoch} of {} members", members.count_ones());
+    match (values.get("lacks_majority") != 0, epoch, values.get("suspected")) {
+        (true, ..) => format!("NO MAJORITY: {view}, silent: {}", ranks(values.get("suspected"))),
+        (_, 0, _) => format!("forming for {}", seconds(waited_ns)),
+        _ if waited_ns > 0 => {
+            format!("WAITS for its place in {view}, or for a majority of it, for {}", seconds(waited_ns))
+        }
+        (_, _, 0) => format!("healthy: {view}"),
+        (_, _, suspected) => format!("suspects {}: {view}", ranks(suspected)),
+    }
+}
+
+/// What is worth a rate.
+const RATES: [(&str, &str); 9] = [
+    ("published", "messages published"),
+    ("delivered", "messages delivered"),
+    ("delivered_bytes", "bytes delivered"),
+    ("port_datagrams", "datagrams received"),
+    ("datagrams_sent", "datagrams sent"),
+    ("naks_sent", "requests for repair sent"),
+    ("repairs_sent", "repairs sent"),
+    ("gaps", "messages given up"),
+    ("refused_window", "publications refused, window full"),
+];
+
+fn summary(node: &Found, now: &Sample, before: &[Sample]) -> String {
+    let wall_ns = bourdon::time::Clock::start().wall_ns();
+    let mut text = head(node) + &format!("  {}\n", health(now, wall_ns));
+    let Some(before) = before.iter().find(|before| before.stem == now.stem) else { return text };
+    let seconds = (now.read_at - before.read_at).as_secs_f64().max(1e-3);
+    for (label, what) in RATES {
+        let (total, count) = (now.get(label), now.get(label).saturating_sub(before.get(label)));
+        if total > 0 {
+            text += &format!("  {what:<36}{:>14.0} /s {total:>20} in all\n", count as f64 / seconds);
+        }
+    }
+    text
 }
 
 fn row(node: &Found) -> Value {
@@ -73,11 +160,13 @@ fn row(node: &Found) -> Value {
         "idle": about.idle,
         "receive_buffer_bytes": about.receive_buffer_bytes,
         "admin_socket": node.directory.join(format!("{}.sock", node.stem)),
+        "health": health(&Sample::of(node), bourdon::time::Clock::start().wall_ns()),
         "counters": counters,
     })
 }
 
-fn table(node: &Found, all: bool) -> String {
+/// Which node it is.
+fn head(node: &Found) -> String {
     let about = &node.description;
     let rank = about.rank.map(|rank| format!(" {rank} of {}", about.members)).unwrap_or_default();
     let (group, at, io) = (&about.group, &about.address, &about.io);
@@ -85,9 +174,38 @@ fn table(node: &Found, all: bool) -> String {
     if let Some(why) = &about.fallback {
         text += &format!("  {why}\n");
     }
+    text
+}
+
+fn table(node: &Found, all: bool) -> String {
+    let (about, mut text) = (&node.description, head(node));
     let help = about.cells.iter().map(|(_, help)| help);
     for ((label, value), help) in node.values().zip(help).filter(|((_, value), _)| all || *value > 0) {
         text += &format!("  {label:<24}{value:>20}  {help}\n");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_shows_whether_a_node_can_work() {
+        let health = |figures: &[(&str, u64)], age_s: u64| {
+            let mut values: BTreeMap<_, _> = figures.iter().map(|(label, value)| (label.to_string(), *value)).collect();
+            values.insert("updated_ns".to_owned(), 1_000_000_000);
+            let sample = Sample { stem: String::new(), read_at: Instant::now(), values };
+            super::health(&sample, (age_s + 1) * 1_000_000_000)
+        };
+        let view = [("epoch", 3), ("view_members", 0b111)];
+        let with = |more: &[(&'static str, u64)]| [&view, more].concat();
+        assert_eq!(health(&view, 0), "healthy: view 3 of 3 members");
+        assert_eq!(health(&with(&[("suspected", 0b110)]), 0), "suspects 1, 2: view 3 of 3 members");
+        let lost = with(&[("suspected", 0b110), ("lacks_majority", 1)]);
+        assert_eq!(health(&lost, 0), "NO MAJORITY: view 3 of 3 members, silent: 1, 2");
+        assert_eq!(health(&[("waited_ns", 2_500_000_000)], 0), "forming for 2.5 s");
+        assert!(health(&with(&[("waited_ns", 2_500_000_000)]), 0).starts_with("WAITS"));
+        assert_eq!(health(&view, 9), "HANGS: it has not worked for 9.0 s; it may be stopped");
+    }
 }

@@ -4,7 +4,8 @@
 //! reported as lost on stderr. When stdout is closed there is no reader left, which is a good end, not an error. A
 //! closed pipe is an error only to a writer, so stdout is also checked while nothing comes.
 
-use crate::exit::Failure;
+use crate::event;
+use crate::exit::{Failure, is_stdout_closed, note};
 use crate::node::signals;
 use crate::place::{Place, Where, unheard, write_message};
 use crate::send::received;
@@ -39,7 +40,8 @@ pub(crate) struct Args {
     /// End after this many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
-    /// Write each message as a JSON object a line, with its topic, sender and sequence
+    /// Write each message as a JSON object a line, with its topic, sender and sequence, and between them, as
+    /// objects with the key event, what was lost or is waited for
     #[arg(long, conflicts_with = "frames")]
     json: bool,
 }
@@ -53,7 +55,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let signals = signals().map_err(Failure::unusable)?;
     let mut node = InlineNode::join(&settings).map_err(|why| args.place.at.unusable(why))?;
     if let Some(why) = node.fallback() {
-        eprintln!("bourdon: {why}");
+        note(why);
     }
     let filter = Filter::new(&args.patterns, &settings.group.topics);
     let mut doubts = Doubts::default();
@@ -61,17 +63,21 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     while !output.is_complete() && !is_over(&signals) {
         let mut events = Vec::new();
         let polled = node.poll(usize::MAX, |delivery| match delivery {
+            Delivery::Event(event) => {
+                output.write_event(event);
+                events.push(event);
+            }
             Delivery::Message(message) => match filter.judge(&message) {
                 Verdict::Wanted => output.write(&message, filter.name(&message)),
                 Verdict::Unwanted => {}
                 doubtful => doubts.warn(doubtful, &message),
             },
-            delivery => events.extend(delivery.event()),
+            _ => {} // an observer without more subscriptions gets no other
         });
         let work_count = polled.map_err(Failure::broken)?;
         report(&node, &settings, events)?;
         while let Some(message) = node.poll_direct() {
-            eprintln!("bourdon: {}", received(&message));
+            note(received(&message));
         }
         if work_count == 0 {
             output.flush();
@@ -89,8 +95,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
     let mut found = discover(settings, wait::FIRST).map_err(|why| at.unusable(why))?;
     if found == Discovery::Silence {
-        let (name, seconds) = (&settings.group.name, wait::FIRST.as_secs());
-        eprintln!("bourdon: no member of group {name:?} was heard for {seconds} s: it listens for up to {LOOK_S} s");
+        let (name, seconds) = (&settings.group.name, wait::FIRST.as_secs_f64());
+        note(format!("no member of group {name:?} was heard for {seconds} s: it listens for up to {LOOK_S} s"));
         let rest = Duration::from_secs(LOOK_S) - wait::FIRST;
         found = discover(settings, rest).map_err(|why| at.unusable(why))?;
     }
@@ -117,12 +123,9 @@ fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<
                     Transport::Tcp => "over tcp".to_owned(),
                     _ => format!("on {}", group.address),
                 };
-                eprintln!("bourdon: observing {count} members of {:?} {place} by {io}: {event}", group.name);
+                note(format!("observing {count} members of {:?} {place} by {io}: {event}", group.name));
             }
-            Event::Waiting(waiting) => {
-                eprintln!("bourdon: {event} ({} s so far)", waiting.waited_ns / 1_000_000_000);
-            }
-            _ => eprintln!("bourdon: {event}"),
+            _ => note(event::text(event, 0)),
         }
     }
     Ok(())
@@ -130,11 +133,9 @@ fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<
 
 /// Whether a signal came, or stdout has no reader any more.
 fn is_over(signals: &UnixStream) -> bool {
-    let stdout = std::io::stdout();
-    let mut fds = [PollFd::new(&stdout, PollFlags::empty()), PollFd::new(signals, PollFlags::IN)];
+    let mut fds = [PollFd::new(signals, PollFlags::IN)];
     let polled = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    let is_closed = fds[0].revents().intersects(PollFlags::ERR | PollFlags::NVAL);
-    polled.is_ok() && (is_closed || !fds[1].revents().is_empty())
+    is_stdout_closed() || polled.is_ok() && !fds[0].revents().is_empty()
 }
 
 /// Warns the subscriber about messages that were skipped, once for each topic.
@@ -149,14 +150,14 @@ impl Doubts {
         }
         let topic = message.topic;
         match (verdict, message.name) {
-            (Verdict::Nameless, _) => eprintln!(
-                "bourdon: warning: messages of topic {topic} carry no name, so no pattern can tell whether they are \
+            (Verdict::Nameless, _) => note(format!(
+                "warning: messages of topic {topic} carry no name, so no pattern can tell whether they are \
                      meant: publish them by name, or list it in group.topics"
-            ),
-            (_, Some(name)) => eprintln!(
-                "bourdon: warning: topic {name:?} has the id of a topic that is subscribed to ({topic}): messages \
+            )),
+            (_, Some(name)) => note(format!(
+                "warning: topic {name:?} has the id of a topic that is subscribed to ({topic}): messages \
                      that carry no name can't be distinguished"
-            ),
+            )),
             _ => {}
         }
     }
@@ -185,6 +186,15 @@ impl Output<'_> {
         };
         self.written += 1;
         self.failed = written.err();
+    }
+
+    fn write_event(&mut self, event: Event) {
+        let matters = event::is_warning(&event) || matches!(event, Event::NewInstance { .. });
+        if self.args.json && matters && !self.is_complete() {
+            let mut object = event::object(event, 0);
+            object["group"] = self.args.place.at.group.as_str().into();
+            self.failed = writeln!(self.out, "{object}").err();
+        }
     }
 
     fn flush(&mut self) {

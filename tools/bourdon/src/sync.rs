@@ -3,7 +3,7 @@
 //! A member requests the barrier, so a member of this user must run on this host; any member will do.
 
 use crate::admin::{Which, ask, find};
-use crate::exit::{Failure, print};
+use crate::exit::{Failure, note, print};
 use crate::wait;
 use bourdon::counters::Found;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ fn ask_and_report(member: &Found, limit: Duration) -> Result<Value, Failure> {
                 Err(RecvTimeoutError::Timeout) => patience = wait::INTERVAL,
             }
             let seconds = asked_at.elapsed().as_secs();
-            eprintln!("bourdon: the barrier is not complete after {seconds} s: {}", awaited(member));
+            note(format!("the barrier is not complete after {seconds} s: {}", awaited(member)));
         }
     })
 }

@@ -6,7 +6,7 @@
 use crate::admin::{Which, ask, find};
 use crate::exit::{Failure, print};
 use serde_json::{Value, json};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// A node answers between two rounds of its work.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -33,8 +33,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         let about = &node.description;
         let view = match answer {
             Ok(view) => view,
-            Err(Failure::Broken(why) | Failure::Unusable(why)) => {
-                failures.push(why);
+            Err(failure) => {
+                failures.push(failure.into_why());
                 Value::Null
             }
         };
@@ -56,31 +56,63 @@ fn text(row: &Value) -> String {
     }
     let word = |key: &str, is: bool, word: &str| if view[key] == is { format!(", {word}") } else { String::new() };
     let mut out = format!(
-        "{group}: {role}{rank}, process {pid}: view {}, {}, sequencer {}, barrier {}{}{}{}{}\n",
-        view["epoch"],
+        "{group}: {role}{rank}, process {pid}: {}, {}, sequencer {}, barrier {}{}{}{}\n",
+        quorum(view),
         view["standing"].as_str().unwrap_or(""),
         view["sequencer"],
         view["phase"],
         word("formed", false, "still forming"),
         word("changing", true, "changing"),
-        word("majority", false, "NO MAJORITY"),
         missing(view),
     );
+    if view["majority"] == false {
+        out += "  the group takes no message until a majority of this view is back\n";
+    }
     for member in view["members"].as_array().into_iter().flatten() {
-        let what = match (member["in_view"] == true, member["suspected"] == true, member["heard"] == true) {
-            (false, _, true) if view["standing"] == "forming" => "heard".to_owned(),
-            (false, ..) if view["standing"] == "forming" => "not heard yet".to_owned(),
-            (false, ..) => "not in the view".to_owned(),
-            (true, true, _) => format!("SUSPECTED, level {}", member["suspicion"]),
-            (true, false, false) => match member["silence_ns"].as_u64() {
-                Some(ns) => format!("NOT HEARD for {} s", ns / 1_000_000_000),
-                None => "not heard yet".to_owned(),
-            },
-            (true, false, true) => format!("suspicion {}", member["suspicion"]),
-        };
-        out += &format!("  member {:>2}  {what}\n", member["rank"]);
+        out += &format!("  member {:>2}  {}\n", member["rank"], state(view, member));
     }
     out
+}
+
+/// The view, how many of the configured members are in it, and whether they are a quorum.
+fn quorum(view: &Value) -> String {
+    let members = view["members"].as_array().map_or(&[][..], Vec::as_slice);
+    let (count, all) = (members.iter().filter(|member| member["in_view"] == true).count(), members.len());
+    let word = if view["majority"] == false { "NO MAJORITY" } else { "quorate" };
+    let since = view["installed_ns"].as_u64().map(|ns| format!(" since {}", time(ns))).unwrap_or_default();
+    if count == 0 {
+        "view 0".to_owned()
+    } else {
+        format!("view {}{since}, {count} of {all} members, {word}", view["epoch"])
+    }
+}
+
+fn state(view: &Value, member: &Value) -> String {
+    let silence = || member["silence_ns"].as_u64().map(|ns| format!("{:.1} s", ns as f64 / 1e9));
+    match (member["in_view"] == true, member["suspected"] == true, member["heard"] == true) {
+        (false, _, true) if view["standing"] == "forming" => "heard".to_owned(),
+        (false, ..) if view["standing"] == "forming" => "not heard yet".to_owned(),
+        (false, ..) => match member["absent_since_ns"].as_u64() {
+            Some(ns) => format!("not in the view since {}", time(ns)),
+            None => "not in the view".to_owned(),
+        },
+        (true, true, _) => {
+            let heard = silence().map(|silence| format!(", last heard {silence} ago")).unwrap_or_default();
+            format!("SUSPECTED{heard}")
+        }
+        (true, false, false) => {
+            silence().map_or("not heard yet".to_owned(), |silence| format!("NOT HEARD for {silence}"))
+        }
+        (true, false, true) => match member["suspicion"].as_f64() {
+            Some(level) => format!("suspicion {level}"),
+            None => "in the view".to_owned(),
+        },
+    }
+}
+
+/// A point in time, in UTC.
+fn time(ns: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_nanos(ns)).to_string()
 }
 
 /// The configured members that the view lacks or, before the first view, that have not been heard.
@@ -100,6 +132,7 @@ mod tests {
             json!({
                 "rank": rank, "in_view": in_view, "heard": rank < 3, "suspected": suspected, "suspicion": 1.5,
                 "silence_ns": 4_500_000_000_u64,
+                "absent_since_ns": (rank == 2).then_some(1_700_000_000_000_000_000_u64),
             })
         };
         let row = json!({ "group": "g", "role": "member", "rank": 0, "pid": 7, "view": {
@@ -110,11 +143,11 @@ mod tests {
         let text = text(&row);
         for part in [
             "view 3",
-            "NO MAJORITY",
+            "3 of 4 members, NO MAJORITY",
             "missing members 2",
-            "1  SUSPECTED, level 1.5",
-            "2  not in the view",
-            "3  NOT HEARD for 4 s",
+            "1  SUSPECTED, last heard 4.5 s ago",
+            "2  not in the view since 2023-11-14T22:13:20Z",
+            "3  NOT HEARD for 4.5 s",
         ] {
             assert!(text.contains(part), "{text}");
         }

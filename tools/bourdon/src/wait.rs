@@ -7,7 +7,7 @@ use bourdon::Refusal;
 use std::time::{Duration, Instant};
 
 /// No usual wait is longer: a view change takes less.
-pub(crate) const FIRST: Duration = Duration::from_secs(3);
+pub(crate) const FIRST: Duration = Duration::from_millis(1_500);
 /// Between two reports.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
 
@@ -19,8 +19,8 @@ pub(crate) struct Wait {
 }
 
 impl Wait {
-    /// How many seconds it has waited, if that is to be reported now.
-    pub(crate) fn report(&mut self, now: Instant, is_waiting: bool) -> Option<u64> {
+    /// How long it has waited, if that is to be reported now.
+    pub(crate) fn report(&mut self, now: Instant, is_waiting: bool) -> Option<Duration> {
         if !is_waiting {
             *self = Self::default();
             return None;
@@ -29,7 +29,7 @@ impl Wait {
         let due = self.reported_at.map_or(since + FIRST, |at| at + INTERVAL);
         (now >= due).then(|| {
             self.reported_at = Some(now);
-            (now - since).as_secs()
+            now - since
         })
     }
 }
@@ -45,9 +45,20 @@ pub(crate) fn why(refusal: Option<Refusal>) -> String {
             "the member heard last reaches no majority of its view: restore the others, or stop all members and start \
                  the group again"
         }
-        _ => "the group has formed, and its member takes no message now",
+        Some(refusal) => return format!("its member takes none now: {refusal}"),
+        None => "the group has formed, and its member has not taken what was sent",
     };
     why.to_owned()
+}
+
+/// The same, as scripts read it.
+pub(crate) fn class(refusal: Option<Refusal>) -> &'static str {
+    match refusal {
+        Some(Refusal::NoReceiver) => "no_member_heard",
+        Some(Refusal::Forming { .. }) => "forming",
+        Some(Refusal::NoMajority { .. }) => "no_majority",
+        _ => "held_up",
+    }
 }
 
 #[cfg(test)]
@@ -55,13 +66,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_reported_after_three_seconds_and_then_each_ten() {
+    fn a_wait_is_reported_within_two_seconds_and_then_each_ten() {
         let (mut wait, start) = (Wait::default(), Instant::now());
         let mut reports = |seconds: std::ops::Range<u64>, is_waiting| -> Vec<u64> {
-            seconds.filter_map(|second| wait.report(start + Duration::from_secs(second), is_waiting)).collect()
+            let waited = seconds.filter_map(|second| wait.report(start + Duration::from_secs(second), is_waiting));
+            waited.map(|waited| waited.as_secs()).collect()
         };
-        assert_eq!(reports(0..30, true), [3, 13, 23]);
+        assert_eq!(reports(0..30, true), [2, 12, 22]);
         assert!(reports(30..40, false).is_empty());
-        assert_eq!(reports(40..50, true), [3]);
+        assert_eq!(reports(40..50, true), [2]);
     }
 }

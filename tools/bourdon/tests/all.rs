@@ -5,6 +5,7 @@ mod common;
 mod demo;
 mod lock;
 mod matrix;
+mod outputs;
 mod topics;
 
 #[path = "../../../tools/skipped.rs"]

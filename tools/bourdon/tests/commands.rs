@@ -75,7 +75,7 @@ fn a_group_over_tcp_is_found_by_its_members_addresses() {
 fn a_node_shows_itself_and_leaves_nothing() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");
-    for name in ["TERM", "INT"] {
+    for name in ["TERM", "INT", "HUP"] {
         let (mut node, mut events, started) = world.node(&config);
         assert_eq!((&started["event"], &started["rank"]), (&"started".into(), &0.into()));
         let stat = run(&["stat", "--json", "--directory", &world.runtime()], b"");
@@ -86,6 +86,12 @@ fn a_node_shows_itself_and_leaves_nothing() {
         let table = run(&["stat", "--all", "--directory", &world.runtime()], b"");
         assert!(String::from_utf8_lossy(&table.stdout).contains("longest_cycle_ns"));
         assert_eq!(next(&mut events)["event"], "view");
+        let summary = run(&["stat", "--directory", &world.runtime()], b"");
+        let summary = String::from_utf8_lossy(&summary.stdout).into_owned();
+        assert!(summary.contains("healthy: view 1 of 1 members"), "{summary}");
+        let view = run(&["view", "--directory", &world.runtime()], b"");
+        let view = String::from_utf8_lossy(&view.stdout).into_owned();
+        assert!(view.contains("1 of 1 members, quorate"), "{view}");
         signal(&node.0, name);
         assert_eq!(next(&mut events)["event"], "stopped");
         assert_eq!(node.0.wait().expect("it ends").code(), Some(0));
@@ -97,6 +103,7 @@ fn a_node_shows_itself_and_leaves_nothing() {
     assert_eq!(world.names().len(), 2, "a killed node can't clear away");
     let stat = run(&["stat", "--json", "--directory", &world.runtime()], b"");
     assert_eq!(String::from_utf8_lossy(&stat.stdout), "{\"nodes\":[]}\n");
+    assert_eq!(stat.status.code(), Some(2), "as `bourdon view`: none runs here");
     assert_eq!(world.names(), Vec::<String>::new());
 }
 

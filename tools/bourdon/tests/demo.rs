@@ -146,6 +146,28 @@ fn lines_and_frames_go_through_as_they_are() {
     }
 }
 
+/// A recording is often decompressed on the fly: what can be read only once is published all the same.
+#[test]
+fn pipes_and_stdin_are_read_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pipe, lines) = (folder.path().join("pipe"), "one\ntwo\nthree\n");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let writer = {
+        let pipe = pipe.clone();
+        std::thread::spawn(move || std::fs::write(pipe, lines).unwrap())
+    };
+    let (output, object) = run(&["--input", &pipe.display().to_string(), "--rate", "max"]);
+    writer.join().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(rows(&object).iter().all(|row| row["delivered"] == 3), "{object}");
+
+    let mut demo = demo(&["--input", "-", "--rate", "max"]);
+    let mut child = demo.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), lines.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn bad_input_and_usage_say_what_to_do_and_exit_2() {
     let directory = tempfile::tempdir().unwrap();
@@ -161,7 +183,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
     for (arguments, expected) in [
         (&["--input", &unknown][..], "--format"),
         (&["--input", &empty], "--format"),
-        (&["--input", &cut], "no valid DBN file"),
+        (&["--input", &cut], "the recording is cut short"),
         (&["--input", &compressed], "cut short"),
         (&["--input", "/does/not/exist"], "No such file"),
         (&["--group-address", "10.1.2.3:5000"], "239.0.0.0/8"),

@@ -1,6 +1,6 @@
 //! The view, as the admin socket reports it: taken by the engine's thread, written as JSON by the admin thread.
 
-use bourdon_protocol::{Process, Standing, View};
+use bourdon_protocol::{Process, Reach, Standing, View};
 use bourdon_wire::{Instant, OrderNumber, Rank};
 use serde_json::{Value, json};
 
@@ -25,11 +25,40 @@ pub(crate) struct ViewReport {
     differs: bool,
     is_wedged: bool,
     lacks_majority: bool,
+    reach: Option<Reach>,
+    /// When the view was installed here, and by rank when a member was last seen to be missing: in nanoseconds since
+    /// the UNIX epoch, 0 if it never was.
+    since: Since,
+}
+
+/// Since when the view is as it is, by the wall clock.
+#[derive(Clone, Debug)]
+pub(crate) struct Since {
+    members: u64,
+    installed_ns: u64,
+    absent_ns: [u64; 64],
+}
+
+impl Since {
+    pub(crate) const NEVER: Self = Self { members: 0, installed_ns: 0, absent_ns: [0; 64] };
+
+    /// A view with these members, as bits, was installed.
+    pub(crate) fn note(&mut self, members: u64, wall_ns: u64) {
+        let gone = self.members & !members;
+        (self.members, self.installed_ns) = (members, wall_ns);
+        for (rank, absent_ns) in self.absent_ns.iter_mut().enumerate() {
+            if gone >> rank & 1 == 1 {
+                *absent_ns = wall_ns;
+            } else if members >> rank & 1 == 1 {
+                *absent_ns = 0;
+            }
+        }
+    }
 }
 
 impl ViewReport {
     /// The view as the process knows it now.
-    pub(crate) fn of(process: &Process, now: Instant) -> Self {
+    pub(crate) fn of(process: &Process, now: Instant, reach: Option<Reach>, since: &Since) -> Self {
         let (members, view) = (process.config().members, process.view());
         let all = u64::MAX >> (64 - u32::from(members.clamp(1, 64)));
         let known = process.missing().fold(all, |heard, rank| heard & !(1 << rank.0));
@@ -47,6 +76,8 @@ impl ViewReport {
             differs: process.configuration_differs(),
             is_wedged: process.is_wedged(),
             lacks_majority: process.lacks_majority() || process.observes_no_majority(now),
+            reach,
+            since: since.clone(),
         }
     }
 
@@ -61,6 +92,9 @@ impl ViewReport {
             "formed": self.is_formed,
             "changing": self.is_wedged,
             "majority": !self.lacks_majority,
+            "quorate": !self.lacks_majority && !self.view.members.is_empty(),
+            "reach": self.reach.map(|reach| json!({ "by_multicast": reach.by_multicast, "by_tcp": reach.by_mesh })),
+            "installed_ns": some(self.since.installed_ns),
             "sequencer": self.view.sequencer.0,
             "phase": self.phase,
             "delivered_order": self.delivered_order.0,
@@ -76,6 +110,7 @@ impl ViewReport {
         json!({
             "rank": rank.0,
             "in_view": place.is_some(),
+            "absent_since_ns": some(self.since.absent_ns[usize::from(rank.0 % 64)]),
             "seniority": place,
             "incarnation": place.map(|place| self.view.members[place].incarnation.0),
             "heard": is(self.heard),
@@ -90,6 +125,11 @@ impl ViewReport {
         let there = if self.view.members.is_empty() { self.heard } else { self.view.bits() };
         (0..self.members).filter(|rank| there >> rank & 1 == 0).collect()
     }
+}
+
+/// A point in time, if there was one.
+fn some(wall_ns: u64) -> Option<u64> {
+    (wall_ns != 0).then_some(wall_ns)
 }
 
 fn standing_name(standing: Standing) -> &'static str {

@@ -3,6 +3,8 @@
 //! A thread that waits for a reply sleeps on a descriptor of its own, which the data agent rings with the outcome. It
 //! keeps none between its calls: descriptors are few, so a call takes one that an earlier call has left, or makes one.
 //!
+//! At its deadline it asks the data agent once more, which alone knows whether the call was sent.
+//!
 //! Invariants: a call that waits makes no system call but its sleep, and asks for the outcome only when it was woken.
 
 use crate::deadline::{Canceller, Deadline, sleep};
@@ -15,9 +17,13 @@ use bourdon_protocol::{DirectKind, Refusal};
 use bourdon_ring::signal::{Bell, Sleeper, doorbell};
 use std::sync::Mutex;
 use std::sync::mpsc::TrySendError;
+use std::time::Duration;
 
 /// The kinds of calls.
 pub(crate) const KINDS: [DirectKind; 2] = [DirectKind::Message, DirectKind::Request(0)];
+
+/// How long after its deadline a call waits for the data agent's word of what became of it.
+const GRACE: Duration = Duration::from_millis(100);
 
 /// What a thread sleeps on that waits for an outcome.
 struct Waiter {
@@ -80,14 +86,21 @@ impl Caller {
     }
 
     fn wait(&self, call: &mut Call, waiter: &mut Waiter, deadline: Deadline) -> Outcome {
+        let mut until = deadline;
         loop {
-            let mut outcome = call.try_reply();
+            let mut outcome = call.try_outcome();
             if outcome.is_none() && self.canceller.is_cancelled() {
                 return Err(RequestError::LATE);
             }
+            if outcome.is_none() && until.has_passed() {
+                if until != deadline || self.commands.try_send(Command::EndLateCalls).is_err() {
+                    return Err(RequestError::LATE);
+                }
+                until = GRACE.into();
+            }
             if outcome.is_none() {
-                sleep(&mut waiter.sleeper, &waiter.waker, (deadline, &self.canceller), || {
-                    outcome = call.try_reply();
+                sleep(&mut waiter.sleeper, &waiter.waker, (until, &self.canceller), || {
+                    outcome = call.try_outcome();
                     outcome.is_some()
                 });
             }

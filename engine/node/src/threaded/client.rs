@@ -144,6 +144,7 @@ impl ClientSeat {
             count += 1;
             match command {
                 Command::Call(command) => self.ends.post.call(&mut self.node, command),
+                Command::EndLateCalls => self.ends.post.end_late(&mut self.node),
                 Command::Publish(intake) => self.add_intake(*intake),
                 _ => {} // of a process in a view
             }

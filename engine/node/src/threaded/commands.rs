@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Leave,
     /// Send a direct message or a request.
     Call(CallCommand),
+    /// End the calls whose deadline has passed: a caller waits to learn what became of its own.
+    EndLateCalls,
     /// Report the view, as a [`Reply`].
     View,
     /// Deliver to one more subscription, from here on.

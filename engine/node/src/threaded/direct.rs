@@ -2,7 +2,8 @@
 //! calls, messages of other processes to a mailbox, their requests to a subscription's ring.
 //!
 //! A call that the protocol has no room for waits here for its turn, requests and messages each in their order: a
-//! message does not wait for the replies to requests. Messages and requests of others that the
+//! message does not wait for the replies to requests. A call whose receiver was not heard yet waits apart, so that it
+//! holds up none. Messages and requests of others that the
 //! application does not fetch stay in the protocol's own bounded queues: then they are refused, and their senders learn
 //! of it.
 
@@ -17,7 +18,7 @@ use std::sync::mpsc::TrySendError;
 
 /// Messages that the application has not fetched.
 pub(crate) const MESSAGES_MAX: usize = 256;
-/// Requests, and messages, that wait for room in the protocol.
+/// Requests, and messages, that wait for room in the protocol; and calls that wait for a receiver.
 const WAITING_MAX: usize = 256;
 
 /// A direct message or a request to send.
@@ -27,6 +28,8 @@ pub(crate) struct CallCommand {
     payload: Vec<u8>,
     is_request: bool,
     deadline: Deadline,
+    /// Whether its caller waits until a receiver is heard.
+    awaits_receiver: bool,
     completion: Completion,
 }
 
@@ -51,13 +54,13 @@ impl CallCommand {
             To::All => Receivers::All,
             _ => return None,
         };
-        let Outbound { payload, is_request, deadline, .. } = *outbound;
-        Some(Self { to, payload: payload.to_vec(), is_request, deadline, completion })
+        let Outbound { payload, is_request, deadline, awaits_receiver, .. } = *outbound;
+        Some(Self { to, payload: payload.to_vec(), is_request, deadline, awaits_receiver, completion })
     }
 
-    /// Begins the call. Gives it back if the protocol has no room for it now.
-    fn begin(self, node: &mut impl Calling) -> Option<Self> {
-        let Self { to, payload, is_request, deadline, completion } = self;
+    /// Begins the call. Gives it back if it has to wait, and why.
+    fn begin(self, node: &mut impl Calling) -> Option<(Self, Refusal)> {
+        let Self { to, payload, is_request, deadline, awaits_receiver, completion } = self;
         let outbound = Outbound {
             to: match &to {
                 Receivers::Rank(rank) => To::Rank(*rank),
@@ -69,11 +72,14 @@ impl CallCommand {
             payload: &payload,
             is_request,
             deadline,
+            awaits_receiver,
         };
         match node.begin(&outbound, completion) {
             Ok(()) => None,
-            Err((Refusal::TooMany { .. }, completion)) if !deadline.has_passed() => {
-                Some(Self { to, payload, is_request, deadline, completion })
+            Err((refusal, completion))
+                if !deadline.has_passed() && (is_full(refusal) || awaits_receiver && refusal.is_unavailable()) =>
+            {
+                Some((Self { to, payload, is_request, deadline, awaits_receiver, completion }, refusal))
             }
             Err((refusal, completion)) => {
                 completion.complete(Err(refusal.into()));
@@ -90,38 +96,75 @@ pub(crate) struct Post {
     unread: Option<DirectMessage>,
     /// Messages that wait for room, and requests.
     waiting: [VecDeque<CallCommand>; 2],
+    /// Calls that wait for a receiver, and what they were refused for.
+    unheard: Vec<(CallCommand, Refusal)>,
     /// A request that did not fit its ring.
     held: Option<Request>,
 }
 
 impl Post {
     pub(crate) fn new(messages: Sender<DirectMessage>) -> Self {
-        Self { messages, unread: None, waiting: [VecDeque::new(), VecDeque::new()], held: None }
+        Self { messages, unread: None, waiting: [VecDeque::new(), VecDeque::new()], unheard: Vec::new(), held: None }
     }
 
     /// Begins a call, or queues it behind those that wait.
     pub(crate) fn call(&mut self, node: &mut impl Calling, command: CallCommand) {
         let waiting = &mut self.waiting[usize::from(command.is_request)];
-        if waiting.is_empty() {
-            waiting.extend(command.begin(node));
-        } else if waiting.len() < WAITING_MAX {
-            waiting.push_back(command);
-        } else {
+        if waiting.len() >= WAITING_MAX {
             command.completion.complete(Err(RequestError::Refused(Refusal::TooMany { limit: WAITING_MAX })));
+        } else if !waiting.is_empty() {
+            waiting.push_back(command);
+        } else if let Some((command, refusal)) = command.begin(node) {
+            self.keep(command, refusal);
+        }
+    }
+
+    /// Keeps a call that has to wait, before those that came later.
+    fn keep(&mut self, command: CallCommand, refusal: Refusal) {
+        if is_full(refusal) {
+            self.waiting[usize::from(command.is_request)].push_front(command);
+        } else if self.unheard.len() < WAITING_MAX {
+            self.unheard.push((command, refusal));
+        } else {
+            command.completion.complete(Err(refusal.into()));
         }
     }
 
     /// Moves what there is to the application. Returns how much.
     pub(crate) fn work(&mut self, node: &mut impl Calling, outlets: &mut [Outlet]) -> usize {
-        for waiting in &mut self.waiting {
-            while let Some(command) = waiting.pop_front() {
-                if let Some(command) = command.begin(node) {
-                    waiting.push_front(command);
-                    break;
+        if !self.unheard.is_empty() {
+            for (command, _) in std::mem::take(&mut self.unheard) {
+                if let Some((command, refusal)) = command.begin(node) {
+                    self.keep(command, refusal);
+                }
+            }
+        }
+        for kind in 0..self.waiting.len() {
+            while let Some(command) = self.waiting[kind].pop_front() {
+                if let Some((command, refusal)) = command.begin(node) {
+                    self.keep(command, refusal);
+                    if is_full(refusal) {
+                        break;
+                    }
                 }
             }
         }
         self.collect_messages(node) + self.collect_requests(node, outlets)
+    }
+
+    /// Ends the calls whose deadline has passed, with what is known of them.
+    pub(crate) fn end_late(&mut self, node: &mut impl Calling) {
+        for (late, refusal) in self.unheard.extract_if(.., |(command, _)| command.deadline.has_passed()) {
+            late.completion.complete(Err(refusal.into()));
+        }
+        for waiting in &mut self.waiting {
+            let (late, rest): (VecDeque<_>, VecDeque<_>) =
+                waiting.drain(..).partition(|command| command.deadline.has_passed());
+            *waiting = rest;
+            let refusal = Refusal::TooMany { limit: WAITING_MAX };
+            late.into_iter().for_each(|late| late.completion.complete(Err(refusal.into())));
+        }
+        node.end_late();
     }
 
     fn collect_messages(&mut self, node: &mut impl Calling) -> usize {
@@ -157,8 +200,13 @@ impl Post {
         count
     }
 
-    /// Whether calls wait that were accepted.
+    /// Whether calls wait for their turn. Those that wait for a receiver may wait for ever: they end with the node.
     pub(crate) fn owes(&self) -> bool {
         self.waiting.iter().any(|waiting| !waiting.is_empty())
     }
+}
+
+/// Whether a call waits for those before it.
+fn is_full(refusal: Refusal) -> bool {
+    matches!(refusal, Refusal::TooMany { .. })
 }

@@ -11,7 +11,7 @@
 //!
 //! Invariant: a round ([`Hosted::work`]) makes no system call but the port's, and wakes others only if they sleep.
 
-use crate::admin::view::ViewReport;
+use crate::admin::view::{Since, ViewReport};
 use crate::close::{self, CloseReport};
 use crate::closed::Closed;
 use crate::counters::{AgentFigures, CountersWriter};
@@ -75,6 +75,8 @@ pub(crate) struct Hosted {
     awaits_taker: bool,
     /// The view that the next message is delivered in, as it was handed out.
     view: Option<Event>,
+    /// Since when it is as it is.
+    since: Since,
     /// The view, for the application to read.
     pub(crate) shown_view: Arc<Mutex<View>>,
     /// Where the admin thread receives events.
@@ -136,6 +138,7 @@ impl Hosted {
             has_delivered: false,
             awaits_taker,
             view: None,
+            since: Since::NEVER,
             shown_view: Arc::new(Mutex::new(view)),
             listener: ends.listener,
             events: Vec::new(),
@@ -241,6 +244,8 @@ impl Hosted {
             };
             if events.iter().any(changes) {
                 lock(&self.shown_view).clone_from(self.node.view()); // before a subscriber can read the event
+                let engine = &self.node.engine;
+                self.since.note(self.node.view().bits(), engine.now().0.wrapping_add(engine.clock().wall_offset_ns()));
             }
             outlets.iter_mut().for_each(Outlet::show);
             self.figures.events_dropped += dropped;
@@ -249,6 +254,7 @@ impl Hosted {
         }
         work_count += self.control.exchange(&mut self.node);
         self.figures.control_full = self.control.full;
+        self.figures.waited_ns = self.node.waited_ns();
         self.report_events();
         self.acknowledge();
         if self.owes_judgement {
@@ -558,8 +564,10 @@ impl Hosted {
             }
             Command::Leave => node.leave(),
             Command::Call(command) => self.post.call(node, command),
+            Command::EndLateCalls => self.post.end_late(node),
             Command::View => {
-                let report = ViewReport::of(node.engine.process(), node.engine.now());
+                let (engine, reach) = (&node.engine, node.engine.port().transport().reach());
+                let report = ViewReport::of(engine.process(), engine.now(), reach, &self.since);
                 self.reply(Reply::View(Box::new(report)));
             }
             Command::Subscribe(outlet) => self.add_outlet(*outlet),

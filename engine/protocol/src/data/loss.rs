@@ -30,7 +30,7 @@
 use super::epoch_state::EpochState;
 use super::loose::End;
 use super::pipeline::Pipeline;
-use super::stream::{Step, Stream};
+use super::stream::{Step, Stream, phase_ahead};
 use crate::config::{Order, Reliability};
 use crate::view::bit;
 use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Rank, Sequence};
@@ -113,6 +113,15 @@ impl Pipeline {
             EpochState::Decided(cut) if self.is_lossy() => Some(cut.phase > self.barrier.phase && self.holds_cut(cut)),
             _ => None,
         }
+    }
+
+    /// Whether a datagram of a decided epoch comes too late: the barrier that ends its phase was completed at the cut
+    /// without it, because its sender is not in the next view.
+    #[cold]
+    pub(crate) fn is_behind_the_barrier(&self, header: &DatagramHeader) -> bool {
+        let phase = self.barrier.phase;
+        let is_decided = self.is_lossy() && matches!(self.end, EpochState::Decided(_));
+        is_decided && !header.is_of_phase(phase) && phase_ahead(header, phase).is_none()
     }
 
     /// Gives up what this process published and did not deliver; returns which messages.
@@ -209,17 +218,6 @@ impl Pipeline {
         }
         debug_assert!(self.gap_due > now, "a gap whose time is over is given up");
         any_over
-    }
-
-    /// How many messages may be delivered in a view that has ended, at most `limit`.
-    #[cold]
-    pub(crate) fn left_of_order(&self, limit: usize) -> usize {
-        // A walk that has not begun goes on where the datagram that it comes to states.
-        let stream = &self.streams[self.view.sequencer.index()];
-        let stated = stream.log.get(stream.cursor.floor()).map(|bytes| DatagramHeader::of_checked(bytes).first_order());
-        let next = self.delivered_order().max(stated.unwrap_or_default());
-        let left = self.order_end.0.saturating_sub(next.0);
-        limit.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
     /// Takes out what was given up and not reported yet; returns whether there was any.

@@ -6,6 +6,7 @@ use super::total::TotalOrder;
 use super::unordered::Unordered;
 use crate::config::{Config, Order};
 use crate::view::{Beginning, View};
+use bourdon_wire::OrderNumber;
 
 #[derive(Debug)]
 pub(crate) enum Ordering {
@@ -25,6 +26,21 @@ impl Ordering {
             Order::Causal => Self::Causal(Causal::new(members)),
             Order::RealTime => Self::RealTime(RealTime::new(members)),
             Order::Total => Self::Total(TotalOrder::new(view.sequencer, beginning.order)),
+        }
+    }
+
+    /// From which order number on nothing is delivered in this view.
+    pub(crate) fn end(&self) -> OrderNumber {
+        match self {
+            Self::Total(total) => total.end,
+            _ => OrderNumber(u64::MAX),
+        }
+    }
+
+    /// The view has ended: in total order nothing is delivered from this number on.
+    pub(crate) fn end_at(&mut self, end: OrderNumber) {
+        if let Self::Total(total) = self {
+            total.end = end;
         }
     }
 

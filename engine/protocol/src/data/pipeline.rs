@@ -80,8 +80,6 @@ pub(crate) struct Pipeline {
     pub(crate) nak_due: Instant,
     /// Whether a part of the order was lost.
     pub(crate) order_lost: bool,
-    /// From which order number on nothing is delivered in this view, once it has ended.
-    pub(crate) order_end: OrderNumber,
     /// Which members go on to the next view, as far as that has been proposed.
     pub(crate) stays: u64,
     /// The members whose streams this process has given up waiting for at the end of the view. Only below reliable.
@@ -128,7 +126,6 @@ impl Pipeline {
             meters: meters_of(&config),
             meters_due: Instant::NEVER,
             order_lost: false,
-            order_end: OrderNumber(u64::MAX),
             stays: 0,
             suspected: 0,
             incarnations: (0..config.members).map(|rank| view.incarnation(Rank(rank))).collect(),
@@ -296,6 +293,10 @@ impl Pipeline {
                 return false; // a heartbeat gives the oldest datagram; this one will be requested again
             }
             stream.start_at(datagram.header.number(), datagram.header.first_sequence());
+        }
+        if !self.end.is_open() && self.is_behind_the_barrier(datagram.header) {
+            counters.add(Counter::DiscardedWindow, 1);
+            return false;
         }
         if datagram.has(Kind::OrderRun) && !self.are_runs_plausible(datagram) {
             counters.add(Counter::DiscardedRun, 1);
@@ -608,8 +609,7 @@ impl Pipeline {
         self.update_stops();
         let max_message_bytes = self.config.limits.max_message_bytes;
         // The end of a view waits for no other group.
-        let (passed, limit) =
-            if self.end.is_open() { (passed, limit) } else { (&super::after::always as _, self.left_of_order(limit)) };
+        let passed = if self.end.is_open() { passed } else { &super::after::always };
         let instance = self.view.instance;
         let step = Step { now, epoch: self.view.epoch, instance, max_message_bytes, late: false, passed };
         let mutant = self.config.mutant;

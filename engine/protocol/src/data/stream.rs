@@ -525,7 +525,7 @@ const PHASES_AHEAD: u64 = 8;
 const _: () = assert!(PHASES_AHEAD < 1 << 4);
 
 /// The phase of a datagram, if it is ahead of `passes`.
-fn phase_ahead(header: &DatagramHeader, passes: u64) -> Option<u64> {
+pub(super) fn phase_ahead(header: &DatagramHeader, passes: u64) -> Option<u64> {
     (1..PHASES_AHEAD).map(|ahead| passes + ahead).find(|phase| header.is_of_phase(*phase))
 }
 

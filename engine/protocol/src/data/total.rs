@@ -26,6 +26,8 @@ pub(crate) struct TotalOrder {
     pub(crate) next: OrderNumber,
     /// What is left of the run the walk has come to.
     pub(crate) run: Option<Run>,
+    /// From this number on nothing is delivered: the members of the view stopped there, or it is not known where.
+    pub(crate) end: OrderNumber,
 }
 
 enum Walk {
@@ -42,7 +44,7 @@ enum Walk {
 impl TotalOrder {
     /// The order of a view, from its first number on.
     pub(crate) fn new(sequencer: Rank, next: OrderNumber) -> Self {
-        Self { sequencer, next, run: None }
+        Self { sequencer, next, run: None, end: OrderNumber(u64::MAX) }
     }
 
     /// Delivers at most `limit` messages; returns how many.
@@ -63,7 +65,7 @@ impl TotalOrder {
                 }
             }
         }
-        while count < limit {
+        while count < limit && self.next < self.end {
             let walk = match self.run {
                 Some(run) => self.in_run(run, streams, limit - count, step, counters, emit),
                 None => self.in_order_stream(&mut streams[self.sequencer.index()], limit - count, step, counters, emit),
@@ -98,6 +100,10 @@ impl TotalOrder {
         }
         if stream.cursor.is_first_frame() {
             self.agree(stream.cursor.first_order, counters);
+        }
+        let limit = self.bounded(limit);
+        if limit == 0 {
+            return Walk::Waits;
         }
         let count = stream.deliver_plain(Some(self.next), limit, step, emit);
         self.next = self.next + count as u64;
@@ -173,6 +179,7 @@ impl TotalOrder {
             return self.give_up(run, stream);
         }
         stream.ordered = true;
+        let limit = self.bounded(limit);
         debug_assert!(limit > 0 && run.count > 0, "{run:?} at most {limit}");
         let count = stream.deliver_next(Some(self.next), limit.min(run.count as usize), step, emit);
         if count == 0 {
@@ -204,6 +211,13 @@ impl TotalOrder {
         }
         self.advance(run, count);
         Walk::Moved
+    }
+
+    /// At most so many messages, and none from the order's end on.
+    #[inline]
+    fn bounded(&self, limit: usize) -> usize {
+        let left = self.end.0.saturating_sub(self.next.0);
+        limit.min(usize::try_from(left).unwrap_or(usize::MAX))
     }
 
     fn advance(&mut self, run: Run, count: u64) {

@@ -67,7 +67,7 @@ impl Process {
             count += data.deliver(now, limit - count, passed, &mut cx.counters, emit);
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
-            count += self.deliver_ends(now, limit - count.min(limit), count == 0 && limit > 0, &mut emit);
+            count += self.deliver_ends(now, count == 0 && limit > 0, &mut emit);
         }
         if self.control.has_reports() {
             self.pass_reports(now);
@@ -83,13 +83,7 @@ impl Process {
 
     /// Delivers what is due at a barrier or at the end of an epoch.
     #[cold]
-    pub(super) fn deliver_ends(
-        &mut self,
-        now: Instant,
-        limit: usize,
-        is_all: bool,
-        emit: &mut impl FnMut(Message<'_>),
-    ) -> usize {
+    pub(super) fn deliver_ends(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Message<'_>)) -> usize {
         let mut count = 0;
         let completes = self.data.agreed_barrier() == Some(true);
         if completes && !is_all {
@@ -98,11 +92,16 @@ impl Process {
         if self.data.barrier.is_active() || completes {
             count += self.pass_barrier(now, is_all, emit);
         }
-        if count == 0 && limit > 0 && matches!(self.data.end, EpochState::Decided(_)) {
-            count += self.deliver_rest(now, emit);
-            if count == 0 && !core::mem::replace(&mut self.entry.is_awaited, true) {
-                self.look_due = now; // nothing is left to deliver: the next step of time ends the epoch
+        if matches!(self.data.end, EpochState::Decided(_)) {
+            if count == 0 && is_all {
+                count += self.deliver_rest(now, emit);
             }
+            // A call that has delivered may have left something: only a call that finds nothing ends the epoch.
+            let is_awaited = count == 0 && is_all;
+            if is_awaited && !self.entry.is_awaited {
+                self.look_due = now; // the next step of time ends it
+            }
+            self.entry.is_awaited = is_awaited;
         }
         count
     }

@@ -300,20 +300,21 @@ impl Process {
         if !matches!(self.data.end, EpochState::Decided(_)) {
             return;
         }
-        self.data.order_end = match &following.next {
+        let end = match &following.next {
             _ if following.chain.is_whole && self.has_walked() => OrderNumber(u64::MAX),
             Some((_, beginning)) => beginning.order,
             None => OrderNumber(0),
         };
+        self.data.ordering.end_at(end);
     }
 
     /// The followed view has been delivered as far as it can be: goes on with the next if that is due.
     pub(super) fn follow_on(&mut self, now: Instant, holds: bool) {
         self.note_progress(now);
         self.seek_next(now, holds);
-        let held_back = self.data.order_end;
+        let held_back = self.data.ordering.end();
         self.bound_order();
-        if self.data.order_end > held_back {
+        if self.data.ordering.end() > held_back {
             self.entry.is_awaited = false; // what lies before it is delivered first
             return;
         }

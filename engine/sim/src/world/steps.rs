@@ -148,6 +148,7 @@ impl World<'_> {
     /// Delivers what is due to the application, and the events between. Returns whether there is more.
     fn deliver(&mut self, index: usize) -> Result<bool, Violation> {
         let mut limit = if hits(&mut self.rng, 200) { self.rng.usize(1..5) } else { usize::MAX };
+        let is_single = hits(&mut self.rng, self.plan.single_delivery_permille);
         loop {
             self.hear_events(index)?;
             if self.lost {
@@ -169,7 +170,7 @@ impl World<'_> {
             });
             verdict?;
             self.hear_events(index)?;
-            if count == 0 || count >= limit {
+            if count == 0 || count >= limit || is_single {
                 return Ok(count > 0);
             }
             limit -= count;
@@ -303,8 +304,8 @@ impl World<'_> {
         let node = &mut nodes[index];
         let Some(process) = &node.process else { return Ok(()) };
         let view = process.view().clone();
-        if view.epoch.0 == 0 {
-            return Ok(()); // it has lost the view again since, and knows nothing of it any more
+        if view.members.is_empty() {
+            return Ok(()); // it is out of the view again since, or has lost it, and knows nothing of it any more
         }
         // As another incarnation, or with a snapshot that it has not taken yet, it did not come from the view before.
         let before = std::mem::replace(&mut node.incarnation, process.incarnation().0);

@@ -1,21 +1,24 @@
 //! What the demo publishes: recorded events, lines, frames, or synthetic bursts.
 //!
 //! A record is bytes and the time it was received, as an offset from the first record. Every publisher reads the input
-//! itself, so that only the group carries records between processes. The format is decided once, by content, and a file
-//! that is cut short or not understood is refused before any process starts.
+//! itself, so that only the group carries records between processes: what can be read only once, as a pipe, is copied
+//! into memory that all of them read. The format is decided by content, and a file that is cut short or not understood
+//! is refused before any process starts.
 
-use crate::exit::Failure;
-use dbn::decode::dbn::Decoder;
-use dbn::{MboMsg, Record as _, VersionUpgradePolicy};
-use std::io::Read;
+mod compressed;
+mod recording;
+
+use crate::exit::{Failure, note};
+use rustix::fs::{MemfdFlags, memfd_create};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// The most an input may hold decompressed: publishers keep it in memory, and a compressed file can claim anything.
 const INPUT_MAX_BYTES: u64 = 1 << 30;
 /// The most records an input may have: each takes some 60 bytes beside its payload, in every publisher.
 const RECORDS_MAX: usize = 20_000_000;
-const ZSTD_MAGIC: [u8; 4] = [0x28, 0xB5, 0x2F, 0xFD];
-const DBN_MAGIC: &[u8] = b"DBN";
 /// Bytes of a synthetic record: the size that every figure is quoted for.
 const SYNTHETIC_BYTES: usize = 64;
 /// How long the default synthetic input takes at its own pace.
@@ -71,18 +74,24 @@ pub(crate) fn load(path: Option<&Path>, format: Format, limit: Option<u64>) -> R
     Ok(records)
 }
 
-fn read(path: &Path, format: Format, limit: usize) -> Result<Vec<Record>, Failure> {
-    let unreadable = |why: &dyn std::fmt::Display| Failure::unusable(format!("can't read {}: {why}", path.display()));
-    let file = std::fs::File::open(path).map_err(|error| unreadable(&error))?;
+fn unreadable(path: &Path, why: impl std::fmt::Display) -> Failure {
+    Failure::unusable(format!("can't read {}: {why}", path.display()))
+}
+
+/// What a file or a pipe holds, one byte more than is allowed at most.
+fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    file.take(INPUT_MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
-    if bytes.starts_with(&ZSTD_MAGIC) {
-        let mut plain = Vec::new();
-        let decoder = zstd::stream::read::Decoder::new(&bytes[..]).map_err(|error| unreadable(&error))?;
-        decoder.take(INPUT_MAX_BYTES + 1).read_to_end(&mut plain).map_err(|error| {
-            unreadable(&format!("its compressed data is damaged or cut short ({error}); fetch the file again"))
-        })?;
-        bytes = plain;
+    let input: Box<dyn Read> =
+        if path == Path::new("-") { Box::new(std::io::stdin()) } else { Box::new(File::open(path)?) };
+    input.take(INPUT_MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn read(path: &Path, format: Format, limit: usize) -> Result<Vec<Record>, Failure> {
+    let unreadable = |why: &dyn std::fmt::Display| unreadable(path, why);
+    let mut bytes = bytes_of(path).map_err(|error| unreadable(&error))?;
+    if let Some(plain) = compressed::decompressed(&bytes, INPUT_MAX_BYTES + 1) {
+        bytes = plain.map_err(|why| unreadable(&why))?;
     }
     if bytes.len() as u64 > INPUT_MAX_BYTES {
         return Err(unreadable(&"it holds more than 1 GiB; cut it into parts"));
@@ -91,7 +100,7 @@ fn read(path: &Path, format: Format, limit: usize) -> Result<Vec<Record>, Failur
     // One record more than is allowed, so that the excess is noticed.
     let most = limit.min(RECORDS_MAX + 1);
     let records = match format {
-        Some(Format::Dbn) => dbn_records(&bytes, most),
+        Some(Format::Dbn) => recording::records(&bytes, most),
         Some(Format::Framed) => {
             framed(&bytes, most).ok_or_else(|| "its last frame is cut short; fetch the file again".into())
         }
@@ -102,7 +111,7 @@ fn read(path: &Path, format: Format, limit: usize) -> Result<Vec<Record>, Failur
 }
 
 fn recognise(bytes: &[u8]) -> Option<Format> {
-    if bytes.starts_with(DBN_MAGIC) {
+    if recording::is_file(bytes) {
         return Some(Format::Dbn);
     }
     let text = std::str::from_utf8(bytes).is_ok_and(|text| !text.contains('\0'));
@@ -116,29 +125,8 @@ fn recognise(bytes: &[u8]) -> Option<Format> {
         }
         Some(Format::Framed)
     };
-    if bytes.is_empty() { None } else { frames_fit() }
-}
-
-fn dbn_records(bytes: &[u8], most: usize) -> Result<Vec<Record>, String> {
-    let truncated = || "it is cut short; fetch the file again".to_owned();
-    let damaged = |error: dbn::Error| format!("it is no valid DBN file ({error})");
-    let header = bytes.get(4..8).ok_or_else(truncated)?;
-    let metadata_bytes = u32::from_le_bytes(header.try_into().map_err(|_| truncated())?) as usize;
-    let mut decoder = Decoder::with_upgrade_policy(bytes, VersionUpgradePolicy::AsIs).map_err(damaged)?;
-    let (mut records, mut consumed, mut first_ns) = (Vec::new(), 8 + metadata_bytes, None);
-    while let Some(record) = decoder.decode_ref().map_err(damaged)? {
-        let payload: &[u8] = record.as_ref();
-        consumed += payload.len();
-        let received_ns = record.raw_index_ts();
-        let first_ns = *first_ns.get_or_insert(received_ns);
-        let snapshot = record.get::<MboMsg>().is_some_and(|message| message.flags.is_snapshot());
-        records.push(Record { payload: payload.into(), at_ns: received_ns.saturating_sub(first_ns), snapshot });
-        if records.len() == most {
-            return Ok(records);
-        }
-    }
-    // The decoder takes an end in the middle of a record for the end of the file; here it is an error.
-    if consumed == bytes.len() { Ok(records) } else { Err(truncated()) }
+    let fragment = || recording::is_fragment(bytes).then_some(Format::Dbn);
+    if bytes.is_empty() { None } else { frames_fit().or_else(fragment) }
 }
 
 /// Untimed records follow each other at the synthetic pace.
@@ -196,6 +184,22 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// Makes an input that can be read only once one that each process can read. Returns what holds it: it lasts until
+    /// that is dropped.
+    pub(crate) fn make_repeatable(&mut self) -> Result<Option<File>, Failure> {
+        let Some(path) = &mut self.path else { return Ok(None) };
+        if path != Path::new("-") && std::fs::metadata(&*path).is_ok_and(|it| it.is_file() || it.is_dir()) {
+            return Ok(None);
+        }
+        note(format!("reading {} up to its end", path.display()));
+        let bytes = bytes_of(path).map_err(|error| unreadable(path, error))?;
+        let copy = memfd_create("bourdon-input", MemfdFlags::CLOEXEC).map_err(std::io::Error::from).map(File::from);
+        let copy = copy.and_then(|mut copy| copy.write_all(&bytes).map(|()| copy));
+        let copy = copy.map_err(|error| unreadable(path, format!("no memory for a copy of it: {error}")))?;
+        *path = format!("/proc/{}/fd/{}", std::process::id(), copy.as_raw_fd()).into();
+        Ok(Some(copy))
+    }
+
     pub(crate) fn load(&self) -> Result<Vec<Record>, Failure> {
         load(self.path.as_deref(), self.format, self.limit)
     }
@@ -210,6 +214,7 @@ mod tests {
         assert_eq!(recognise(b"one\ntwo\n"), Some(Format::Lines));
         assert_eq!(recognise(b"\x01\x00\x00\x00a\x02\x00\x00\x00bc"), Some(Format::Framed));
         assert_eq!(recognise(b"DBN\x01"), Some(Format::Dbn));
+        assert_eq!(recognise(b"\x04\xa023456789abcdef"), Some(Format::Dbn), "a fragment");
         assert_eq!(recognise(b"\xff\xfe\x00\x01\x02"), None);
         assert_eq!(recognise(b""), None);
     }
@@ -217,7 +222,6 @@ mod tests {
     #[test]
     fn a_file_cut_short_is_refused() {
         assert!(framed(b"\x05\x00\x00\x00abc", 9).is_none());
-        assert!(dbn_records(b"DBN\x01\x10\x00\x00\x00abc", 9).is_err());
     }
 
     #[test]

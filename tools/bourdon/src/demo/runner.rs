@@ -16,7 +16,7 @@ use super::names::names;
 use super::process::hex;
 use super::proof;
 use super::schedule::{Rate, Schedule};
-use crate::exit::Failure;
+use crate::exit::{Failure, note};
 use bourdon::settings::{Flow, Order as DeliveryOrder, Reliability, Role, Settings, Start, Transport};
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
@@ -464,14 +464,14 @@ impl<'a> Run<'a> {
         }
         if index == 0 {
             if let Some(why) = fallback {
-                eprintln!("bourdon: {why}");
+                note(why);
             }
             let asked_bytes = self.plan.settings.network.receive_buffer_bytes;
             if receive_buffer_bytes < asked_bytes && self.settings.network.transport != Transport::Tcp {
-                eprintln!(
-                    "bourdon: the kernel granted a receive buffer of {receive_buffer_bytes} bytes instead of \
+                note(format!(
+                    "the kernel granted a receive buffer of {receive_buffer_bytes} bytes instead of \
                      {asked_bytes}; for full speed raise net.core.rmem_max"
-                );
+                ));
             }
         }
     }

@@ -10,6 +10,7 @@
 
 use super::Reporter;
 use super::limit::Limit;
+use super::log::Level;
 use crate::exit::Failure;
 use crate::place::load;
 use bourdon::settings::Role;
@@ -71,6 +72,11 @@ impl Parts {
         Ok(parts)
     }
 
+    /// Reports what is of the whole process.
+    pub(super) fn reporter(&self) -> Reporter {
+        Reporter { channel: None, ..self.running[0].reporter.clone() }
+    }
+
     /// The channels to run: the named ones, or all channels that this process belongs to in its role in the group.
     fn channels(&self, settings: &Settings) -> Result<Vec<String>, Failure> {
         if !self.wanted.is_empty() {
@@ -111,7 +117,7 @@ impl Parts {
             }
             _ => Failure::unusable(error),
         })?;
-        let reporter = Reporter { json: self.json, channel };
+        let reporter = Reporter::new(self.json, channel, own);
         reporter.started(own, &node);
         let is_member = own.process.role == Role::Member;
         self.running.push(Part { reporter, node, events, is_member, limit: Limit::default(), leave_by: None });
@@ -160,7 +166,7 @@ impl Parts {
             // The end of the whole node is reported last.
             match reporter.channel {
                 None => ends = true,
-                Some(_) => reporter.print("the channel was left", &mut json!({ "event": "stopped" })),
+                Some(_) => reporter.print(Level::Info, "the channel was left", &mut json!({ "event": "stopped" })),
             }
         }
         Ok(ends || self.running.is_empty())
@@ -170,12 +176,17 @@ impl Parts {
     fn read_again(&mut self, mut requests: &UnixStream) {
         let _ = requests.read(&mut [0; 64]);
         let read = load(&self.config).and_then(|settings| Ok((self.channels(&settings)?, settings)));
-        let reporter = Reporter { json: self.json, channel: None };
+        let reporter = self.reporter();
         let (channels, settings) = match read {
             Ok(read) => read,
-            Err(Failure::Broken(why) | Failure::Unusable(why)) => {
+            Err(failure) => {
+                let why = failure.into_why();
                 let text = format!("{}; all streams run on unchanged", why.trim_end());
-                return reporter.print(&text, &mut json!({ "event": "configuration_refused", "text": text }));
+                return reporter.print(
+                    Level::Warning,
+                    &text,
+                    &mut json!({ "event": "configuration_refused", "text": text }),
+                );
             }
         };
         for part in &mut self.running {
@@ -185,10 +196,10 @@ impl Parts {
         }
         for channel in channels {
             if self.running.iter().all(|part| part.reporter.channel.as_ref() != Some(&channel))
-                && let Err(Failure::Broken(why) | Failure::Unusable(why)) = self.run(Some(channel), &settings)
+                && let Err(failure) = self.run(Some(channel), &settings)
             {
-                let text = format!("{why}; the channel was not joined");
-                reporter.print(&text, &mut json!({ "event": "configuration_refused", "text": text }));
+                let text = format!("{}; the channel was not joined", failure.into_why());
+                reporter.print(Level::Warning, &text, &mut json!({ "event": "configuration_refused", "text": text }));
             }
         }
         let now = described(&settings);
@@ -197,7 +208,7 @@ impl Parts {
             [] => "the configuration was read again".to_owned(),
             keys => format!("the configuration was read again; these changes wait for a restart: {}", keys.join(", ")),
         };
-        reporter.print(&text, &mut json!({ "event": "configuration_read", "waits_for_restart": waiting }));
+        reporter.print(Level::Info, &text, &mut json!({ "event": "configuration_read", "waits_for_restart": waiting }));
         let runs = |name: &str| self.running.iter().any(|part| part.reporter.channel.as_deref() == Some(name));
         for (name, channel) in now["channel"].as_object().into_iter().flatten() {
             if self.settings["channel"].get(name).is_none() && runs(name) {

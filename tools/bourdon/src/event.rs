@@ -1,0 +1,80 @@
+//! Events of the group as objects: what `bourdon node --json`, `subscribe --json` and scripts read.
+
+use bourdon::Event;
+use bourdon::event::Waiting;
+use serde_json::{Value, json};
+
+/// The event as an object. `left_out` counts those like it that no line reported before it.
+pub(crate) fn object(event: Event, left_out: u64) -> Value {
+    let at_ns = bourdon::time::Clock::start().wall_ns();
+    let mut object = json!({
+        "event": event.name(), "at_ns": at_ns, "rank": event.rank().map(|rank| rank.0), "text": text(event, left_out),
+        "left_out": left_out,
+    });
+    match event {
+        Event::View { epoch, members, sequencer } => {
+            object["epoch"] = epoch.0.into();
+            object["members"] = ranks(members);
+            object["sequencer"] = sequencer.0.into();
+        }
+        Event::Gap { sender, from, to } | Event::Retracted { sender, from, to } => {
+            object["sender"] = sender.0.into();
+            object["from"] = from.0.into();
+            object["to"] = to.0.into();
+        }
+        Event::Missed { count } => object["count"] = count.into(),
+        Event::Waiting(waiting) => add_waiting(&mut object, &waiting),
+        Event::Reached(reach) => {
+            object["by_multicast"] = reach.by_multicast.into();
+            object["by_tcp"] = reach.by_mesh.into();
+        }
+        Event::GateDropped(address) => object["address"] = std::net::SocketAddr::from(address).to_string().into(),
+        Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
+        Event::Synced { phase, .. } => object["phase"] = phase.into(),
+        _ => {}
+    }
+    object
+}
+
+fn add_waiting(object: &mut Value, waiting: &Waiting) {
+    object["rank"] = Value::Null;
+    object["missing"] = ranks(waiting.missing);
+    object["in_lost_instance"] = ranks(waiting.in_lost_instance);
+    object["rank_in_use"] = waiting.rank_in_use.is_some().into();
+    object["majority"] = (!waiting.lacks_majority).into();
+    object["waited_ns"] = waiting.waited_ns.into();
+}
+
+/// The event as a sentence for people.
+pub(crate) fn text(event: Event, left_out: u64) -> String {
+    let mut text = event.to_string();
+    if left_out > 0 {
+        text += &format!(" ({left_out} more reports of it were left out)");
+    }
+    if let Event::Waiting(waiting) = event {
+        text += &format!(" ({:.1} s so far)", waiting.waited_ns as f64 / 1e9);
+    }
+    text
+}
+
+/// Whether an operator should look at it.
+pub(crate) fn is_warning(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::View { .. }
+            | Event::Trusted(_)
+            | Event::Majority
+            | Event::Left(_)
+            | Event::Settled { .. }
+            | Event::Synced { .. }
+            | Event::NewInstance { .. }
+            | Event::Restarted { .. }
+            | Event::Reached(_)
+            | Event::Resumed
+    )
+}
+
+/// The ranks whose bits are set.
+pub(crate) fn ranks(bits: u64) -> Value {
+    (0..64).filter(|rank| bits >> rank & 1 == 1).collect::<Vec<u16>>().into()
+}
