@@ -8,10 +8,11 @@
 //! what the application asks, `delivery.rs` delivers, `timers.rs` acts when time has passed, `heartbeats.rs`,
 //! `acks.rs`, `retransmit.rs`, `paths.rs` and `pings.rs` keep a view going, `gates.rs` waits for observers,
 //! `forming.rs`, `member.rs`, `follower.rs` and `gone.rs` act in one standing (`standing.rs`), `change.rs` drives the
-//! change from one view to the next and `install.rs` enters it, `discovery.rs` and `views.rs` find the group, `retention.rs` retains
-//! the epochs that have ended, `transfer.rs` moves state, `control_end.rs` meets the control plane, `coordinate.rs`
-//! drives locks and elections, `direct.rs` sends and receives direct messages, `client_requests.rs` publishes for
-//! clients, `trust.rs` decides what is believed and which addresses get long answers.
+//! change from one view to the next and `install.rs` enters it, `discovery.rs` and `views.rs` find the group,
+//! `retention.rs` retains the epochs that have ended, `transfer.rs` moves state, `control_end.rs` meets the control
+//! plane, `coordinate.rs` drives locks and elections, `direct.rs` sends and receives direct messages,
+//! `client_requests.rs` publishes for clients, `trust.rs` decides what is believed and which addresses get long
+//! answers.
 
 mod acks;
 mod across;
