@@ -264,12 +264,12 @@ impl NakSender {
         self.trust = Trust { left: ANSWERED_DATAGRAMS, ..Trust::WHOLE };
     }
 
-    /// The holder has replied, though not with what was requested.
-    pub(crate) fn answered(&mut self, now: Instant) {
+    /// The holder has replied that it no longer has what was requested: one datagram beyond that may be requested at
+    /// once. The reply is short, and shows nothing about long datagrams.
+    pub(crate) fn replied(&mut self, now: Instant) {
         if self.trust.left == 0 {
-            self.due = self.due.min(now);
+            (self.trust.left, self.due) = (1, self.due.min(now));
         }
-        self.trust.answered();
     }
 
     /// Nothing is missing.
@@ -329,7 +329,10 @@ impl NakSender {
         if requested.number != number.0 || requested.attempts == 0 {
             return false;
         }
-        self.answered(now);
+        if self.trust.left == 0 {
+            self.due = self.due.min(now);
+        }
+        self.trust.answered();
         if requested.attempts == 1 {
             // A process that was paused measures its own pause; it must not wait as long for the next repair.
             let sample = now.since(requested.at).min(timing.nak_retry_max_ns);

@@ -180,7 +180,7 @@ impl Process {
             let before = stream.window.next;
             stream.give_up_before(oldest);
             if stream.window.next > before {
-                stream.nak_sender.answered(now); // what follows is missing as well
+                stream.nak_sender.replied(now); // what follows is missing as well
                 self.data.note_nak_due();
             }
             self.entry.is_awaited = false; // what is here beyond it is delivered first
