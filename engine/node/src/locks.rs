@@ -10,10 +10,11 @@
 //! is known, [`Guard::token`] is what makes it safe: the resource refuses a token lower than one it has seen
 //! (`docs/locks.md`).
 //!
-//! Invariants: a waiting caller is released when the node ends, loses its majority or is removed. Dropping a [`Guard`],
-//! a [`LockRequest`] or an [`Election`] gives up what it stood for. At a node one election at most stands for a name:
-//! two would each believe that they lead. The thread that polls an inline node waits for nothing that it would have to
-//! do itself: it panics instead. Bounds: those of the commands under way; the broker has its own.
+//! Invariants: a waiting caller is released when the node ends; a loss of the majority and a removal it waits out, up
+//! to its deadline. Dropping a [`Guard`], a [`LockRequest`] or an [`Election`] gives up what it stood for. At a node
+//! one election at most stands for a name: two would each believe that they lead. The thread that polls an inline node
+//! waits for nothing that it would have to do itself: it panics instead. Bounds: those of the commands under way; the
+//! broker has its own.
 
 pub(crate) mod broker;
 pub(crate) mod commands;

@@ -605,7 +605,7 @@ impl Node {
     ///
     /// # Errors
     /// [`LockError::Busy`] if it was not granted in time; [`LockError::Refused`] with what the group lacked all the
-    /// time; [`LockError::Lost`] if the node ended, was removed or reaches no majority.
+    /// time; [`LockError::Lost`] if the node ended. A wait outlives a loss of the majority and a removal.
     pub fn lock(&self, name: &str, deadline: impl Into<Deadline>) -> Result<Guard, LockError> {
         self.check_locks()?;
         if lock(&self.group).opened.is_some() {

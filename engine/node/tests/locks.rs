@@ -143,7 +143,7 @@ fn a_lock_is_waited_for_while_the_group_forms() {
 }
 
 #[test]
-fn a_holder_without_a_majority_loses_the_lock_and_waiters_are_released() {
+fn a_holder_without_a_majority_loses_the_lock_and_waiters_wait_on() {
     let world = World::new(3);
     let mut nodes = three(&world, MutexKind::Replicated);
     // Of two remaining members the older may go on alone: so this is the youngest.
@@ -151,14 +151,14 @@ fn a_holder_without_a_majority_loses_the_lock_and_waiters_are_released() {
     let guard = held(&own, "one");
     let election = campaign(&own);
     until("it to lead", || leads(&election));
-    let mut waits = own.request_lock("one").expect("it is a name");
+    let waits = own.request_lock("one").expect("it is a name");
     until("it to wait", || waits.ahead().is_some());
     let others = [nodes[0].take(), nodes[1].take()];
     let ends = others.map(|node| std::thread::spawn(move || drop(node)));
     let lost = Lost::Group(Loss::NoMajority);
     assert_eq!(guard.wait_lost(PATIENCE), Some(lost));
     assert_eq!(guard.lost(), Some(lost));
-    assert_eq!(waits.wait(PATIENCE).err(), Some(lost.into()));
+    until("it to wait for a majority", || waits.pending() == Some(CoordinationRefusal::NoMajority));
     until("it to be deposed", || election.state().deposed == Some(Loss::NoMajority));
     assert!(!leads(&election));
     assert_eq!(own.lock("two", AT_ONCE).err(), Some(CoordinationRefusal::NoMajority.into()));

@@ -21,6 +21,7 @@ pub(crate) mod perfect_link;
 pub(crate) mod plausibility;
 pub(crate) mod presence;
 pub mod quorum;
+pub mod recovery;
 pub(crate) mod state_transfer;
 pub mod view_change;
 

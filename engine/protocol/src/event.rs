@@ -171,7 +171,8 @@ pub enum Event {
     /// This process left, as its application requested. The view with this id is without it; 0 if it has heard of none.
     Left(Epoch),
     /// Of the messages that this process sent before it was removed, all below were delivered and no others ever will
-    /// be. It does not come at levels that lose messages, nor after [`Event::Superseded`]: then no process knows.
+    /// be. It does not come at levels that lose messages, nor after [`Event::Superseded`] or
+    /// [`Event::Recovered`]: then no process knows.
     Settled {
         /// Its incarnation before.
         incarnation: Incarnation,
@@ -236,6 +237,14 @@ pub enum Event {
         /// The newer instance.
         instance: InstanceId,
     },
+    /// An operator had this member found a new instance of the group with itself as the only member, because the
+    /// majority of the older instance was gone. The other members of the older instance join it as new members. The
+    /// application's state stays as it is; messages that this member received and did not deliver are void here, its
+    /// own that were not acknowledged are in doubt, and its locks are lost.
+    Recovered {
+        /// The new instance.
+        instance: InstanceId,
+    },
     /// An instance is alive that formed before an instance that this process was in. This process joins it only if the
     /// later instance stays silent for 10 s.
     OlderInstance {
@@ -266,7 +275,8 @@ pub enum Event {
     ///
     /// At `reliable` and above no process delivers them, and the application may publish them again, as new messages;
     /// after [`Event::Removed`] only if [`Event::Settled`] has come since. At the levels `unreliable` and
-    /// `best-effort`, and where no `Settled` comes (after [`Event::Superseded`]), other processes may have delivered
+    /// `best-effort`, and where no `Settled` comes (after [`Event::Superseded`] or
+    /// [`Event::Recovered`]), other processes may have delivered
     /// them: published again, they may come twice. The refusal does not decide that: it is the last reason of any drop.
     Dropped {
         /// The publication's place in the order in which they were made.
@@ -307,6 +317,7 @@ impl Event {
             | Self::Retracted { .. }
             | Self::Synced { .. }
             | Self::Superseded { .. }
+            | Self::Recovered { .. }
             | Self::NewInstance { .. } => true,
             Self::Suspected(..)
             | Self::Trusted(_)

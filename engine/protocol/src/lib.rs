@@ -63,6 +63,7 @@ pub use control::coordination::{
 };
 pub use control::coordinator::{Coordinator, FromCoordinator, ToCoordinator};
 pub use control::mutex::replicated::Grant;
+pub use control::recovery::{Obstacle, Recovery};
 pub use control::state_transfer::{SnapshotAnswer, SnapshotTicket};
 pub use control::{ControlPlane, FromControl, ToControl};
 pub use counters::{Counter, Counters};

@@ -11,8 +11,8 @@
 //! change from one view to the next and `install.rs` enters it, `discovery.rs` and `views.rs` find the group,
 //! `retention.rs` retains the epochs that have ended, `transfer.rs` moves state, `control_end.rs` meets the control
 //! plane, `coordinate.rs` drives locks and elections, `direct.rs` sends and receives direct messages,
-//! `client_requests.rs` publishes for clients, `trust.rs` decides what is believed and which addresses get long
-//! answers.
+//! `client_requests.rs` publishes for clients, `recovery.rs` founds an instance again by hand, `trust.rs` decides what
+//! is believed and which addresses get long answers.
 
 mod acks;
 mod across;
@@ -39,6 +39,7 @@ mod own_messages;
 mod pacing;
 mod paths;
 mod pings;
+mod recovery;
 mod retention;
 mod retransmit;
 mod search;

@@ -36,6 +36,7 @@ mod plausibility;
 mod presence;
 mod quorum;
 mod realtime;
+mod recovery;
 mod relay;
 mod repair;
 mod stability;

@@ -11,17 +11,19 @@ use bourdon_wire::{ClientId, Datagram, Incarnation, InstanceId, Instant, Kind, R
 const SECOND: u64 = 1_000_000_000;
 
 /// A process and its place: several may share a rank, as yesterday's and today's do.
-struct TestProcess {
-    process: Process,
+pub(crate) struct TestProcess {
+    pub(crate) process: Process,
     address: usize,
-    is_paused: bool,
-    delivered: Vec<(InstanceId, u16, u64)>,
-    events: Vec<Event>,
+    pub(crate) is_paused: bool,
+    /// It runs, and nothing passes between it and the others.
+    pub(crate) is_cut_off: bool,
+    pub(crate) delivered: Vec<(InstanceId, u16, u64)>,
+    pub(crate) events: Vec<Event>,
 }
 
-struct World {
-    now: Instant,
-    processes: Vec<TestProcess>,
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) processes: Vec<TestProcess>,
     /// Every datagram sent, if it is recorded.
     record: Option<Vec<(Destination, Vec<u8>)>>,
     mutant: Option<Mutant>,
@@ -29,11 +31,11 @@ struct World {
 }
 
 impl World {
-    fn new(mutant: Option<Mutant>) -> Self {
+    pub(crate) fn new(mutant: Option<Mutant>) -> Self {
         Self { now: Instant(SECOND), processes: Vec::new(), record: None, mutant, run: 0 }
     }
 
-    fn config(&self, rank: Option<u16>, place: usize) -> Config {
+    pub(crate) fn config(&self, rank: Option<u16>, place: usize) -> Config {
         let role = rank.map_or(Role::Observer, |rank| Role::Member(Rank(rank)));
         let mut config = Config::new(GROUP, 3, role);
         config.address = address(place);
@@ -49,12 +51,13 @@ impl World {
         config
     }
 
-    fn add(&mut self, config: Config, place: usize) -> usize {
+    pub(crate) fn add(&mut self, config: Config, place: usize) -> usize {
         let process = Process::new(self.now, config).unwrap();
         self.processes.push(TestProcess {
             process,
             address: place,
             is_paused: false,
+            is_cut_off: false,
             delivered: Vec::new(),
             events: Vec::new(),
         });
@@ -62,7 +65,7 @@ impl World {
     }
 
     /// Starts all three members, each at its own place.
-    fn start(&mut self, first_place: usize, floor: u64) -> [usize; 3] {
+    pub(crate) fn start(&mut self, first_place: usize, floor: u64) -> [usize; 3] {
         self.run += 1;
         [0, 1, 2].map(|rank| {
             let place = first_place + usize::from(rank);
@@ -72,13 +75,17 @@ impl World {
         })
     }
 
-    fn observe(&mut self, place: usize) -> usize {
+    pub(crate) fn observe(&mut self, place: usize) -> usize {
         let config = self.config(None, place);
         self.add(config, place)
     }
 
     fn hand(&mut self, from: Option<usize>, to: Destination, datagram: &[u8]) {
+        let is_cut_off = from.is_some_and(|from| self.processes[from].is_cut_off);
         for (index, one) in self.processes.iter_mut().enumerate() {
+            if is_cut_off || one.is_cut_off {
+                continue;
+            }
             let wanted = match to {
                 Destination::Group | Destination::Broadcast => Some(index) != from,
                 Destination::Peer(peer) => peer == address(one.address),
@@ -126,7 +133,7 @@ impl World {
         }
     }
 
-    fn run(&mut self, ns: u64) {
+    pub(crate) fn run(&mut self, ns: u64) {
         let end = self.now + ns;
         while self.now < end {
             self.pump();
@@ -139,14 +146,14 @@ impl World {
         self.pump();
     }
 
-    fn publish(&mut self, index: usize, count: usize) {
+    pub(crate) fn publish(&mut self, index: usize, count: usize) {
         for _ in 0..count {
             let now = self.now;
             self.processes[index].process.try_publish(now, &Outgoing::default(), b"message").unwrap();
         }
     }
 
-    fn are_members(&self, indices: &[usize]) -> bool {
+    pub(crate) fn are_members(&self, indices: &[usize]) -> bool {
         let first = self.processes[indices[0]].process.view();
         let is_in = |index: &usize| {
             let process = &self.processes[*index].process;
@@ -155,11 +162,11 @@ impl World {
         first.members.len() == 3 && indices.iter().all(is_in)
     }
 
-    fn instance(&self, index: usize) -> InstanceId {
+    pub(crate) fn instance(&self, index: usize) -> InstanceId {
         self.processes[index].process.view().instance
     }
 
-    fn heard(&self, index: usize, is_it: impl Fn(&Event) -> bool) -> bool {
+    pub(crate) fn heard(&self, index: usize, is_it: impl Fn(&Event) -> bool) -> bool {
         self.processes[index].events.iter().any(is_it)
     }
 }

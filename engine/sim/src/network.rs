@@ -45,6 +45,8 @@ pub struct Faults {
     pub stall: u64,
     /// Restarts of the whole group.
     pub restart_all: u64,
+    /// Groups made again by hand.
+    pub recovery: u64,
     /// Steps of processes of an earlier instance of the group.
     pub zombie: u64,
     /// Recorded datagrams that arrived again.
@@ -76,6 +78,7 @@ impl Faults {
             (&mut self.refuse, other.refuse),
             (&mut self.stall, other.stall),
             (&mut self.restart_all, other.restart_all),
+            (&mut self.recovery, other.recovery),
             (&mut self.zombie, other.zombie),
             (&mut self.replay, other.replay),
         ];

@@ -13,6 +13,7 @@ mod judged;
 mod links;
 mod locks;
 mod narrow;
+mod recovered;
 mod restart;
 mod unkind;
 
@@ -85,6 +86,8 @@ pub enum Happening {
     Partition,
     /// Its clock jumps forward by `for_ns`.
     ClockJump,
+    /// An operator has it found the group again, and tries for `for_ns` while something stands in the way.
+    Recover,
     /// No datagram longer than `other` bytes passes from it or to it for `for_ns`: a path with a smaller MTU.
     Narrow,
     /// No datagram longer than the lower 16 bits of `other` passes to it from the processes in the bitmap of the bits
@@ -393,6 +396,11 @@ impl Plan {
     /// Members and observers.
     pub(crate) fn processes(&self) -> usize {
         usize::from(self.members) + self.observers.len()
+    }
+
+    /// Whether processes of one generation of the group meet those of another.
+    pub(crate) fn has_generations(&self) -> bool {
+        !self.restarts.is_empty() || self.events.iter().any(|event| event.what == Happening::Recover)
     }
 
     /// Whether nothing at all goes wrong that could make one process suspect another.

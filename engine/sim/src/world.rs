@@ -16,6 +16,7 @@ mod hand_over;
 mod lock_steps;
 mod locks;
 mod narrow;
+mod recovery;
 mod replay;
 mod snapshots;
 mod steps;
@@ -76,6 +77,8 @@ enum What {
     Evidence(usize, Rank, Incarnation),
     /// The member that leads a ballot is cut off.
     Hinder(usize),
+    /// An operator has a member found the group again.
+    Recover(EventPlan),
     /// An event that follows from an earlier one.
     Later(EventPlan),
     /// All members stop.
@@ -319,6 +322,7 @@ impl<'p> World<'p> {
                 What::Join(index) => self.begin(index),
                 What::Happen(index) => self.happen(self.plan.events[index]),
                 What::Evidence(index, rank, incarnation) => self.give_evidence(index, rank, incarnation),
+                What::Recover(event) => self.recover_by_hand(event)?,
                 What::Later(event) => self.happen(event),
                 What::Hinder(index) => self.hinder(index),
                 What::GroupStops(restart) => self.group_stops(restart),

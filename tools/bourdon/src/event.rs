@@ -29,6 +29,9 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["by_tcp"] = reach.by_mesh.into();
         }
         Event::GateDropped(address) => object["address"] = std::net::SocketAddr::from(address).to_string().into(),
+        Event::Recovered { instance } | Event::Superseded { instance } => {
+            object["instance"] = format!("{:016x}", instance.0).into();
+        }
         Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
         Event::Synced { phase, .. } => object["phase"] = phase.into(),
         _ => {}
@@ -41,6 +44,7 @@ fn add_waiting(object: &mut Value, waiting: &Waiting) {
     object["missing"] = ranks(waiting.missing);
     object["in_lost_instance"] = ranks(waiting.in_lost_instance);
     object["rank_in_use"] = waiting.rank_in_use.is_some().into();
+    object["hears_no_other"] = waiting.hears_no_other.into();
     object["majority"] = (!waiting.lacks_majority).into();
     object["waited_ns"] = waiting.waited_ns.into();
 }

@@ -68,13 +68,15 @@ pub(crate) fn readable_with(signals: &[i32]) -> std::io::Result<UnixStream> {
 struct Reporter {
     json: bool,
     channel: Option<String>,
+    interface: String,
     log: Log,
 }
 
 impl Reporter {
     fn new(json: bool, channel: Option<String>, settings: &Settings) -> Self {
         let rank = (settings.process.role == Role::Member).then_some(settings.process.rank);
-        Self { json, channel, log: Log::new(&settings.group.name, rank) }
+        let interface = settings.network.interface.clone();
+        Self { json, channel, interface, log: Log::new(&settings.group.name, rank) }
     }
 
     fn print(&self, level: Level, text: &str, object: &mut Value) {
@@ -142,6 +144,9 @@ impl Reporter {
     /// An event, and how many like it were left out before it.
     fn event(&self, event: Event, left_out: u64) {
         let level = if event::is_warning(&event) { Level::Warning } else { Level::Info };
-        self.print(level, &event::text(event, left_out), &mut event::object(event, left_out));
+        // The library names the key; its user does not always know what it is set to.
+        let now = format!("set network.interface ({}) to", self.interface);
+        let text = event::text(event, left_out).replace("set network.interface to", &now);
+        self.print(level, &text, &mut event::object(event, left_out));
     }
 }

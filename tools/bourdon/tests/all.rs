@@ -6,7 +6,9 @@ mod demo;
 mod lock;
 mod matrix;
 mod outputs;
+mod recover;
 mod topics;
+mod waits;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;

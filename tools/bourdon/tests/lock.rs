@@ -125,6 +125,23 @@ fn a_command_ends_when_its_node_is_killed() {
     assert_eq!((line(&mut after).as_str(), code(second)), ("mine", Some(0)));
 }
 
+/// Others may be restored before the deadline: a request that waits for its turn waits for that too.
+#[test]
+fn a_request_outlives_a_passing_loss_of_the_majority() {
+    let mut group = Group::new();
+    let stop = |group: &Group, name: &str| (1..3).for_each(|rank| signal(&group.nodes[rank].0.0, name));
+    stop(&group, "STOP");
+    while next(&mut group.nodes[0].1)["event"] != "no_majority" {}
+    let config = group.world.path().join("0.toml").display().to_string();
+    let mut command = bourdon(&["lock", "--config", &config, "--timeout", "60", "one", "--", "sh", "-c", "echo held"]);
+    let mut child = command.spawn().expect("it runs");
+    let mut talk = BufReader::new(child.stderr.take().expect("piped"));
+    assert!(line(&mut talk).contains("waiting for lock \"one\""));
+    stop(&group, "CONT");
+    assert_eq!(line(&mut BufReader::new(child.stdout.take().expect("piped"))), "held");
+    assert_eq!(code(Running(child)), Some(0));
+}
+
 #[test]
 fn signals_are_passed_on() {
     let group = Group::new();

@@ -2,8 +2,9 @@
 //!
 //! The coordinator refuses what can't be asked for now (the group is still forming, this process is outside); an
 //! application that starts with its node would have to try again and again. So requests that may wait are kept here
-//! until they can be put to the group. The coordinator keeps one participation for each process and election: the
-//! strongest among this node's candidacies, which is to campaign, then to stand by, then to watch.
+//! until they can be put to the group. So is one that waited for its turn when the group lost its majority: it is
+//! asked for again, behind those that came meanwhile. The coordinator keeps one participation for each process and
+//! election: the strongest among this node's candidacies, which is to campaign, then to stand by, then to watch.
 //!
 //! Invariants: every request is in `pending` or in `asked`, and leaves them with its last answer; of the candidacies
 //! for one name at most one stands, which `locks.rs` sees to. Bounds: [`REQUESTS_MAX`], [`SEATS_MAX`],
@@ -36,6 +37,14 @@ struct Pending {
     answer: Answer<LockState>,
 }
 
+/// A request that the group has taken.
+#[derive(Debug)]
+struct Asked {
+    request: Pending,
+    /// Whether it was granted: then it can be lost.
+    is_held: bool,
+}
+
 /// The candidacies for one name.
 #[derive(Debug, Default)]
 struct Race {
@@ -49,7 +58,7 @@ struct Race {
 pub(crate) struct Broker {
     is_member: bool,
     pending: Vec<Pending>,
-    asked: BTreeMap<LockId, Answer<LockState>>,
+    asked: BTreeMap<LockId, Asked>,
     races: BTreeMap<TopicName, Race>,
     /// Some race may want another part than the coordinator has taken.
     is_unsettled: bool,
@@ -94,7 +103,7 @@ impl Broker {
         let mut count = 0;
         while let Some(news) = coordinator.poll_news() {
             count += 1;
-            self.hand_out(coordinator, news);
+            self.hand_out(coordinator, now, news);
         }
         if !self.pending.is_empty() || self.is_unsettled {
             count += self.put_forward(coordinator, now);
@@ -138,7 +147,7 @@ impl Broker {
     /// Releases a lock, or withdraws the request.
     fn unlock(&mut self, coordinator: &mut Coordinator, request: &Arc<Request<LockState>>) {
         self.pending.retain(|pending| !pending.answer.is_of(request));
-        let id = self.asked.iter().find(|(_, answer)| answer.is_of(request)).map(|(id, _)| *id);
+        let id = self.asked.iter().find(|(_, asked)| asked.request.answer.is_of(request)).map(|(id, _)| *id);
         if let Some(id) = id {
             self.asked.remove(&id);
             coordinator.unlock(id);
@@ -147,20 +156,15 @@ impl Broker {
 
     /// Passes a request to the group; returns it if it must wait for the group itself.
     fn ask(&mut self, coordinator: &mut Coordinator, now: Instant, pending: Pending) -> Option<Pending> {
-        let is_late = match pending.patience {
-            Patience::Try => true,
-            Patience::Until(at) => now >= at,
-            Patience::Forever => false,
-        };
         match coordinator.lock(pending.name, pending.patience) {
             Ok(id) => {
                 if let Some(LockStanding::Waiting { ahead }) = coordinator.lock_standing(id) {
                     pending.answer.set(|state| *state = LockState::Waiting { ahead });
                 }
-                self.asked.insert(id, pending.answer);
+                self.asked.insert(id, Asked { request: pending, is_held: false });
                 None
             }
-            Err(refusal) if is_late || !self.may_pass(coordinator, refusal) => {
+            Err(refusal) if pending.is_late(now) || !self.may_pass(coordinator, refusal) => {
                 over(&pending.answer, refusal.into());
                 None
             }
@@ -173,22 +177,28 @@ impl Broker {
 
     /// Whether what is refused now may become possible later by itself.
     fn may_pass(&self, coordinator: &Coordinator, refusal: CoordinationRefusal) -> bool {
-        let waits = matches!(refusal, CoordinationRefusal::Forming | CoordinationRefusal::Outside);
+        let waits = matches!(
+            refusal,
+            CoordinationRefusal::Forming | CoordinationRefusal::Outside | CoordinationRefusal::NoMajority
+        );
         waits && self.is_member && !coordinator.has_left()
     }
 
-    fn hand_out(&mut self, coordinator: &Coordinator, news: Coordination) {
+    fn hand_out(&mut self, coordinator: &Coordinator, now: Instant, news: Coordination) {
         match news {
             Coordination::Lock(id, LockNews::Granted(token)) => {
-                if let Some(answer) = self.asked.get(&id) {
-                    answer.set(|state| *state = LockState::Held(token));
+                if let Some(asked) = self.asked.get_mut(&id) {
+                    asked.is_held = true;
+                    asked.request.answer.set(|state| *state = LockState::Held(token));
                 }
             }
             Coordination::Lock(id, news) => {
-                let Some(answer) = self.asked.remove(&id) else { return };
+                let Some(Asked { request, is_held }) = self.asked.remove(&id) else { return };
+                let waits_on = !is_held && !request.is_late(now) && self.is_member && !coordinator.has_left();
                 match news {
-                    LockNews::Lost(why) => over(&answer, Lost::Group(why).into()),
-                    LockNews::Busy | LockNews::TimedOut | LockNews::Granted(_) => over_without_lock(&answer),
+                    LockNews::Lost(_) if waits_on => self.pending.push(request),
+                    LockNews::Lost(why) => over(&request.answer, Lost::Group(why).into()),
+                    LockNews::Busy | LockNews::TimedOut | LockNews::Granted(_) => over_without_lock(&request.answer),
                 }
             }
             Coordination::Leader(name, _) => self.show_leader(coordinator, &name, None),
@@ -311,7 +321,7 @@ impl Broker {
 
     /// The coordinator does not take a part: not yet, or never.
     fn put_off(&mut self, coordinator: &Coordinator, name: TopicName, refusal: CoordinationRefusal) {
-        let waits = refusal == CoordinationRefusal::NoMajority || self.may_pass(coordinator, refusal);
+        let waits = self.may_pass(coordinator, refusal);
         let Some(race) = self.races.get_mut(&name) else { return };
         for (_, answer) in &race.seats {
             answer.set(|state| {
@@ -326,16 +336,26 @@ impl Broker {
 
     /// Reports to some of the watchers at which place their requests wait.
     fn look_at_places(&mut self, coordinator: &Coordinator) {
-        let watched = self.asked.range(self.look_from..).filter(|(_, answer)| answer.is_watched());
+        let watched = self.asked.range(self.look_from..).filter(|(_, asked)| asked.request.answer.is_watched());
         let (mut count, mut last) = (0, self.look_from);
-        for (id, answer) in watched.take(PLACES_A_LOOK) {
+        for (id, asked) in watched.take(PLACES_A_LOOK) {
             (count, last) = (count + 1, *id);
             if let Some(LockStanding::Waiting { ahead }) = coordinator.lock_standing(*id) {
-                answer.set(|state| *state = LockState::Waiting { ahead });
+                asked.request.answer.set(|state| *state = LockState::Waiting { ahead });
             }
         }
         // From the front again, unless some are left.
         self.look_from = if count == PLACES_A_LOOK { LockId(last.0 + 1) } else { LockId(0) };
+    }
+}
+
+impl Pending {
+    fn is_late(&self, now: Instant) -> bool {
+        match self.patience {
+            Patience::Try => true,
+            Patience::Until(at) => now >= at,
+            Patience::Forever => false,
+        }
     }
 }
 

@@ -14,6 +14,13 @@ use core::net::SocketAddr;
 #[derive(Clone, Copy, Debug)]
 pub struct Ranks(pub u64);
 
+impl Ranks {
+    /// The ranks, the lowest first.
+    pub fn iter(self) -> impl Iterator<Item = u16> {
+        (0..64).filter(move |rank| self.0 >> rank & 1 == 1)
+    }
+}
+
 impl Display for Ranks {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let mut separator = "";
@@ -51,6 +58,7 @@ impl Event {
             Self::GateEnded(_) => "gate_ended",
             Self::GateDropped(_) => "gate_dropped",
             Self::Superseded { .. } => "superseded",
+            Self::Recovered { .. } => "recovered",
             Self::OlderInstance { .. } => "older_instance",
             Self::NewInstance { .. } => "new_instance",
             Self::Waiting(_) => "waiting",
@@ -97,6 +105,12 @@ impl Display for Why {
 fn write_superseded(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
     let text = "formed after the one this member was in, and has a majority: this member was paused or cut off since; \
          it leaves the older instance and joins the newer one";
+    write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
+fn write_recovered(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
+    let text = "was founded here by hand, with this member alone: its messages that were not acknowledged are in \
+         doubt, and its locks are lost; the other members join as new members";
     write!(f, "instance {:016x} of the group {text}", instance.0)
 }
 
@@ -190,6 +204,7 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
                  same everywhere"
         ),
         Event::Superseded { instance } => write_superseded(f, *instance),
+        Event::Recovered { instance } => write_recovered(f, *instance),
         Event::OlderInstance { instance } => write_older_instance(f, *instance),
         Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
         Event::OtherVersion(version) => write!(
@@ -234,7 +249,7 @@ impl Display for Event {
             Event::NoMajority => f.write_str(
                 "no majority of the view can be reached: restore the network, or let members that are paused go on; \
                      members that were restarted have forgotten what they promised and do not count, so if a majority \
-                     is gone for good, stop all members and start the group again",
+                     is gone for good, run `bourdon recover` beside a survivor",
             ),
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(

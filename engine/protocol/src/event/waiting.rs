@@ -22,6 +22,8 @@ pub struct Waiting {
     pub in_lost_instance: u64,
     /// Its own rank, if the members hear another process in their view with this rank.
     pub rank_in_use: Option<Rank>,
+    /// Whether no other member was heard at all.
+    pub hears_no_other: bool,
     /// How long it has waited.
     pub waited_ns: u64,
 }
@@ -65,6 +67,13 @@ impl Display for Waiting {
             0 if self.in_lost_instance != 0 => Ok(()),
             0 if self.followed.is_some() => write!(f, ": all members of that view have been heard"),
             0 => write!(f, ": all {members} configured members have been heard"),
+            missing if self.hears_no_other => write!(
+                f,
+                "; not heard yet: {} (of {members} configured members): no other process of the group is heard: \
+                     start them, or set network.interface to the interface that reaches them, and group.name and \
+                     group.address to theirs (over tcp network.peers)",
+                Ranks(missing)
+            ),
             missing => write!(
                 f,
                 "; not heard yet: {} (of {members} configured members): start them, or check that group.name, \
@@ -104,6 +113,10 @@ mod tests {
         for (waiting, parts) in [
             (first, ["for the first view", "all 3 configured members have been heard"]),
             (Waiting { missing: 0b110, ..first }, ["not heard yet: 1, 2 (of 3", "start them"]),
+            (
+                Waiting { missing: 0b110, hears_no_other: true, ..first },
+                ["not heard yet: 1, 2 (of 3", "no other process of the group is heard"],
+            ),
             (Waiting { in_lost_instance: 1, ..first }, ["member 0 is in an older view", "stop it"]),
             (Waiting { in_lost_instance: 3, missing: 4, ..first }, ["members 0, 1 are in an", "not heard yet: 2"]),
             (Waiting { followed: Some(Epoch(7)), ..outside }, ["follows view 7 and waits to be let in", "heard"]),

@@ -156,8 +156,15 @@ impl Process {
             followed: (standing == Standing::Following).then_some(view.epoch),
             in_lost_instance,
             rank_in_use: self.cx.config.rank().filter(|_| self.is_rank_in_use(now)),
+            hears_no_other: self.hears_no_other(missing),
             ..common
         }
+    }
+
+    /// Whether there are other members, and none was heard.
+    fn hears_no_other(&self, missing: u64) -> bool {
+        let others = u32::from(self.cx.config.members.saturating_sub(1));
+        others > 0 && missing.count_ones() == others
     }
 
     /// The suspicion level of a member: from 0; suspected from 1 on.

@@ -197,8 +197,17 @@ impl Process {
             Role::Member(_) => Event::Superseded { instance: view.instance },
             Role::Observer => Event::NewInstance { from, to: view.instance },
         };
+        self.leave_instance(now);
+        self.past.forget();
+        self.cx.event(event);
+        self.lose_view();
+        self.found(now, view, beginning);
+    }
+
+    /// A member leaves its view without a decision, because it goes on in another instance.
+    pub(super) fn leave_instance(&mut self, now: Instant) {
         if self.standing() == Standing::Member {
-            let epoch = self.data.view.epoch;
+            debug_assert!(self.data.view.epoch != Epoch(0));
             self.leave_own_behind();
             self.unsettled.clear();
             self.transfer.removed();
@@ -206,12 +215,7 @@ impl Process {
             (0..self.cx.config.members).for_each(|rank| self.detector.left(Rank(rank)));
             self.identity.doubt = None;
             self.look_due = Instant::NEVER;
-            debug_assert!(epoch != Epoch(0));
         }
-        self.past.forget();
-        self.cx.event(event);
-        self.lose_view();
-        self.found(now, view, beginning);
     }
 
     // ---- incarnations ---------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ pub enum Family {
     Late,
     /// Paths on which long datagrams vanish and short ones pass.
     Narrow,
+    /// Groups that have lost their majority, and are made again by hand; or are taken for lost.
+    Recovered,
     /// Observers that publishers wait for.
     Gated,
     /// Observers that lose much, and for which publishers send more slowly.
@@ -37,13 +39,14 @@ pub enum Family {
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
         Self::Observed,
         Self::Late,
         Self::Narrow,
+        Self::Recovered,
         Self::Gated,
         Self::Paced,
         Self::Apart,
@@ -55,7 +58,7 @@ impl Family {
 
     /// The families that are as unkind as real hosts, in turn.
     pub fn unkind(turn: u64) -> Self {
-        const UNKIND: usize = 6;
+        const UNKIND: usize = 7;
         Self::ALL[turn as usize % UNKIND]
     }
 
@@ -67,6 +70,7 @@ impl Family {
             Self::Observed => "observed",
             Self::Late => "late",
             Self::Narrow => "narrow",
+            Self::Recovered => "recovered",
             Self::Gated => "gated",
             Self::Paced => "paced",
             Self::Apart => "apart",
@@ -86,6 +90,7 @@ impl Family {
             Self::Observed => Plan::observed(seed),
             Self::Late => Plan::late(seed),
             Self::Narrow => Plan::narrow(seed),
+            Self::Recovered => Plan::recovered(seed),
             Self::Gated => Plan::gated(seed),
             Self::Paced => Plan::paced(seed),
             Self::Apart => Plan::apart(seed),

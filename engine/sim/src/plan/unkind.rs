@@ -329,7 +329,7 @@ impl Plan {
     }
 }
 
-fn lasting_observer(rng: &mut Rng, until_ns: u64) -> ObserverPlan {
+pub(super) fn lasting_observer(rng: &mut Rng, until_ns: u64) -> ObserverPlan {
     let start = pick(rng, &[Start::Live, Start::Oldest, Start::Snapshot]);
     ObserverPlan { joins_at_ns: rng.u64(0..until_ns), start, receive_log_slots: 64 }
 }

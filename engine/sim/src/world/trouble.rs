@@ -56,6 +56,7 @@ impl World<'_> {
             Happening::Unwatch => {
                 self.judge(index, |watched, suspects| (watched & !(1 << event.other), suspects & !(1 << event.other)))
             }
+            Happening::Recover => self.push(self.now_ns, What::Recover(event)),
             Happening::Partition => self.part(event.other, until_ns),
             Happening::ClockJump => {
                 self.nodes[index].clock.jump(self.now_ns, event.for_ns);
