@@ -135,6 +135,26 @@ pub enum Event {
     Suspected(Rank, Why),
     /// A suspected member was heard again.
     Trusted(Rank),
+    /// Short datagrams come from a member and long ones do not: the path between the two carries no datagram of this
+    /// length, or drops fragments. A member that lacks them can't keep up, and is removed if the others can go on
+    /// without it; it comes back once they arrive.
+    LongDatagramsLost {
+        /// The member that lacks them, which has reported it; `None` for this observer.
+        at: Option<Rank>,
+        /// Their sender.
+        from: Rank,
+        /// Their length.
+        bytes: u16,
+    },
+    /// Long datagrams come from a member again.
+    LongDatagramsRestored {
+        /// The member that receives them; `None` for this observer.
+        at: Option<Rank>,
+        /// Their sender.
+        from: Rank,
+        /// Their length.
+        bytes: u16,
+    },
     /// No quorum of the view can be reached: nothing is published or decided until a quorum can be reached again.
     NoMajority,
     /// A quorum can be reached again.
@@ -323,6 +343,8 @@ impl Event {
             | Self::NewInstance { .. } => true,
             Self::Suspected(..)
             | Self::Trusted(_)
+            | Self::LongDatagramsLost { .. }
+            | Self::LongDatagramsRestored { .. }
             | Self::NoMajority
             | Self::Majority
             | Self::SnapshotTooLarge { .. }

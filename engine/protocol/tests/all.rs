@@ -31,6 +31,7 @@ mod mutex;
 mod named;
 mod observers;
 mod pacing;
+mod path_mtu;
 mod phi;
 mod plausibility;
 mod presence;

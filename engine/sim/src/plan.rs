@@ -12,6 +12,7 @@ mod hand_over;
 mod judged;
 mod links;
 mod locks;
+mod narrow;
 mod recovered;
 mod restart;
 mod unkind;
@@ -89,6 +90,9 @@ pub enum Happening {
     Recover,
     /// No datagram longer than `other` bytes passes from it or to it for `for_ns`: a path with a smaller MTU.
     Narrow,
+    /// No datagram longer than the lower 16 bits of `other` passes to it from the processes in the bitmap of the bits
+    /// above, for `for_ns`: the path is narrower in one direction.
+    NarrowTo,
     /// The detectors of the group that it leans on suspect the member `other` for `for_ns`; at 0, no longer.
     Judge,
     /// They watch the member `other` no longer: it has been removed from the view of that group.

@@ -39,6 +39,8 @@ impl Event {
             Self::View { .. } => "view",
             Self::Suspected(..) => "suspected",
             Self::Trusted(_) => "trusted",
+            Self::LongDatagramsLost { .. } => "long_datagrams_lost",
+            Self::LongDatagramsRestored { .. } => "long_datagrams_restored",
             Self::NoMajority => "no_majority",
             Self::Majority => "majority",
             Self::Removed(_) => "removed",
@@ -85,6 +87,7 @@ impl Event {
             | Self::GateEnded(rank)
             | Self::Gap { sender: rank, .. }
             | Self::Retracted { sender: rank, .. } => Some(rank),
+            Self::LongDatagramsLost { at, .. } | Self::LongDatagramsRestored { at, .. } => at,
             _ => None,
         }
     }
@@ -144,6 +147,26 @@ fn write_gap(f: &mut Formatter<'_>, sender: Rank, count: u64, from: Sequence) ->
         "datagrams of member {sender} that held no numbered message are lost: no longer retained; a barrier's own \
          message may have been in them"
     )
+}
+
+/// Long datagrams do not come to a process, or come again.
+fn write_path(f: &mut Formatter<'_>, event: &Event) -> Result {
+    let receiver = |f: &mut Formatter<'_>, at: &Option<Rank>| match at {
+        Some(rank) => write!(f, "member {rank} receives "),
+        None => f.write_str("this observer receives "),
+    };
+    match event {
+        Event::LongDatagramsLost { at, from, bytes } => {
+            receiver(f, at)?;
+            let text = "lower limits.mtu_bytes at all processes, or mend the path";
+            write!(f, "no datagrams of {bytes} bytes from member {from}, only shorter ones: {text}")
+        }
+        Event::LongDatagramsRestored { at, from, bytes } => {
+            receiver(f, at)?;
+            write!(f, "datagrams of {bytes} bytes from member {from} again")
+        }
+        _ => unreachable!("{event:?} is of no path"),
+    }
 }
 
 /// A publisher waits for an observer no longer.
@@ -242,6 +265,7 @@ impl Display for Event {
             Event::Suspected(rank, Why::Evidence) => write!(f, "the process of member {rank} is gone"),
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why}"),
             Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
+            Event::LongDatagramsLost { .. } | Event::LongDatagramsRestored { .. } => write_path(f, self),
             Event::NoMajority => f.write_str(
                 "no majority of the view can be reached: restore the network, or let members that are paused go on; \
                      members that were restarted have forgotten what they promised and do not count, so if a majority \
@@ -250,8 +274,8 @@ impl Display for Event {
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(
                 f,
-                "the others went on without this process, in view {epoch}: it was silent for too long; \
-                     it comes back by itself, as a new member"
+                "the others went on without this process, in view {epoch}: it was silent for too long, or long \
+                     datagrams did not pass between them; it comes back by itself, as a new member"
             ),
             Event::Left(Epoch(0)) => f.write_str("this process left; it has heard of no view"),
             Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
@@ -333,6 +357,8 @@ mod tests {
             Event::Synced { phase: 3, asked: true },
             Event::SnapshotTooLarge { bytes: 1 << 40, limit_bytes: 7 },
             Event::Restarted { rank, incarnation: Incarnation(77) },
+            Event::LongDatagramsLost { at: Some(Rank(2)), from: rank, bytes: 1408 },
+            Event::LongDatagramsRestored { at: None, from: rank, bytes: 1408 },
             Event::OtherVersion(9),
             Event::Superseded { instance: InstanceId(1 << 63) },
             Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },

@@ -33,11 +33,13 @@ pub enum Family {
     Duels,
     /// Views that change all the time.
     Turbulent,
+    /// Paths on which long datagrams vanish for seconds while nothing else goes wrong.
+    BlackHole,
 }
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
@@ -51,6 +53,7 @@ impl Family {
         Self::Judged,
         Self::Duels,
         Self::Turbulent,
+        Self::BlackHole,
     ];
 
     /// The families that are as unkind as real hosts, in turn.
@@ -74,6 +77,7 @@ impl Family {
             Self::Judged => "judged",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
+            Self::BlackHole => "black-hole",
         }
     }
 
@@ -93,6 +97,7 @@ impl Family {
             Self::Judged => Plan::judged(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
+            Self::BlackHole => Plan::black_hole(seed),
         }
     }
 }

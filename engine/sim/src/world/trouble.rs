@@ -38,6 +38,12 @@ impl World<'_> {
                 self.network.narrow(index, event.other as usize, until_ns);
                 self.network.faults.narrow += 1;
             }
+            Happening::NarrowTo => {
+                let others = (0..self.nodes.len()).filter(|from| *from != index && event.other >> 16 & 1 << from != 0);
+                others.for_each(|from| self.network.narrow_to(from, index, event.other as usize & 0xFFFF, until_ns));
+                self.network.faults.narrow += 1;
+                self.begin_narrow(index, until_ns);
+            }
             Happening::Judge => {
                 let (bit, lasts) = (1 << event.other, event.for_ns > 0);
                 self.judge(index, |watched, suspects| {
