@@ -65,7 +65,7 @@ pub(crate) fn settings(members: u16, mutex: MutexKind, election: ElectionKind, i
     node.group.name = format!("coordination-{id}-{}", now_ns());
     node.group.address = ([239, 254, (id >> 24) as u8, 4], 20_000 + (id >> 8) as u16 % 12_000).into();
     node.group.members = members;
-    (node.group.mutex, node.group.election) = (mutex, election);
+    (node.group.mutex, node.group.election) = (Some(mutex), election);
     node.threads.idle = idle.into();
     node
 }

@@ -68,7 +68,7 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
         link.worked = link.node.poll(usize::MAX, |delivery| events.extend(delivery.event())).map_err(broken)? > 0;
         link.wait(spec.idle)?;
         for event in link.events.drain(..) {
-            if let Event::ConfigurationDiffers(rank) = event {
+            if let Event::ConfigurationDiffers(rank, _) = event {
                 return Err(broken(format!("member {rank} is configured otherwise")));
             }
         }

@@ -57,7 +57,7 @@ impl Seat {
         for event in events {
             match event {
                 Event::Left(_) | Event::Removed(_) => has_left = true,
-                Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
+                Event::ConfigurationDiffers(..) | Event::IdentityConflict { .. } => {
                     return Err(broken(event));
                 }
                 _ => {}

@@ -278,7 +278,7 @@ fn row(settings: &Settings, system: &System, spec: &Spec, outcomes: &[Outcome]) 
         how["elections"] = storm.elections_per_s.into();
         how["joins"] = storm.joins_per_s.into();
         let defaults = NodeSettings::default().group;
-        (how["mutex"], how["election"]) = (json!(defaults.mutex), json!(defaults.election));
+        (how["mutex"], how["election"]) = (json!(defaults.mutex.unwrap_or_default()), json!(defaults.election));
     }
     let iterations: Vec<&Iteration> = rounds().flat_map(|round| &round.near.iterations).collect();
     let mut extra = node_object(outcomes);

@@ -204,7 +204,7 @@ impl Member {
                     self.node = join(&self.settings)?;
                     self.stand()?;
                 }
-                Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
+                Event::ConfigurationDiffers(..) | Event::IdentityConflict { .. } => {
                     return Err(broken(event));
                 }
                 _ => {}

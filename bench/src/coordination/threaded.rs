@@ -73,7 +73,7 @@ impl Member {
                 Event::View { epoch, members, .. } => {
                     report(&MemberReport::View { epoch: epoch.0, members });
                 }
-                event @ (Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
+                event @ (Event::ConfigurationDiffers(..) | Event::IdentityConflict { .. }) => {
                     return Err(broken(event));
                 }
                 _ => {}

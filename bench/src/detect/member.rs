@@ -208,7 +208,7 @@ impl Member {
                     self.node = join(&self.task.settings)?;
                     return Ok(());
                 }
-                Event::ConfigurationDiffers(_) | Event::IdentityConflict(_) => {
+                Event::ConfigurationDiffers(..) | Event::IdentityConflict { .. } => {
                     return Err(broken(event));
                 }
                 _ => {}

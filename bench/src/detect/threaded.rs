@@ -159,7 +159,7 @@ impl Member {
                     self.node = Started::new(&self.task)?;
                     return Ok(count);
                 }
-                event @ (Event::ConfigurationDiffers(_) | Event::IdentityConflict(_)) => {
+                event @ (Event::ConfigurationDiffers(..) | Event::IdentityConflict { .. }) => {
                     return Err(broken(event));
                 }
                 _ => {}

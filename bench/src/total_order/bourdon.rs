@@ -60,7 +60,7 @@ impl Ordered for Member {
         for event in events {
             // Members end at different times: a view without a finished member is expected; a loss would show in the
             // counts.
-            if matches!(event, Event::ConfigurationDiffers(_) | Event::Removed(_) | Event::Gap { .. }) {
+            if matches!(event, Event::ConfigurationDiffers(..) | Event::Removed(_) | Event::Gap { .. }) {
                 return Err(broken(format!("the group fell apart: {event:?}")));
             }
         }

@@ -15,7 +15,7 @@ use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
     self as protocol, CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer,
     DirectContent, DirectMessage, DirectOutcome, DirectRequest, Event, FromControl, Message, Outgoing, Process,
-    Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl,
+    Recovery, Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl,
 };
 use bourdon_wire::{Incarnation, Instant, Rank, Sequence, TopicId};
 use std::time::Duration;
@@ -458,6 +458,22 @@ impl<P: Port, C: Time> Engine<P, C> {
     pub fn leave(&mut self) {
         self.now = self.clock.now();
         self.process.leave(self.now);
+    }
+
+    /// What [`Engine::recover`] would do now: see [`Process::recovery`].
+    pub fn recovery(&mut self) -> Recovery {
+        self.now = self.clock.now();
+        self.process.recovery(self.now)
+    }
+
+    /// Founds a new instance of the group by hand: see [`Process::recover`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recover(&mut self) -> Result<Recovery, Recovery> {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.recover(self.now)
     }
 
     /// Makes another member the sequencer: the hot publisher, whose messages then need no second hop.

@@ -1,21 +1,23 @@
 //! The requests of the admin socket: one JSON object a line, answered by one JSON object a line.
 //!
 //! `{"request":"stat"}`, `{"request":"view"}`, `{"request":"errors"}`, `{"request":"sync"}` (answered once the barrier
-//! is complete), `{"request":"leave"}`, `{"request":"stop"}`; and two that turn the connection into a session
-//! (`admin/sessions.rs`): `{"request":"lock","name":…}` and `{"request":"elect","name":…}`. Everything else is answered
-//! with `{"error": ...}` and what to do.
+//! is complete), `{"request":"recover"}` (`admin/recovery.rs`), `{"request":"leave"}`, `{"request":"stop"}`; and two
+//! that turn the connection into a session (`admin/sessions.rs`): `{"request":"lock","name":…}` and
+//! `{"request":"elect","name":…}`. Everything else is answered with `{"error": ...}` and what to do.
 //!
 //! A list of errors that grows with their number fills memory while no client reads it; so only distinct ones are kept,
 //! with counts and times, and at most [`DISTINCT_MAX`] of them.
 
+pub(crate) mod recovery;
 pub(crate) mod server;
 pub(crate) mod sessions;
 pub(crate) mod view;
 
+use crate::admin::recovery::Ended;
 use crate::admin::sessions::{PartName, SessionRequest, SessionWait};
 use bourdon_protocol::Event;
 use bourdon_ring::counters::Reader;
-use bourdon_wire::TopicName;
+use bourdon_wire::{Epoch, InstanceId, TopicName};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::fmt::Display;
@@ -31,6 +33,7 @@ pub(crate) enum Request {
     View,
     Errors,
     Sync,
+    Recover(Option<Ended>),
     Leave,
     Stop,
     Session(SessionRequest),
@@ -45,6 +48,11 @@ enum Line {
     View {},
     Errors {},
     Sync {},
+    Recover {
+        instance: Option<String>,
+        #[serde(default)]
+        epoch: u64,
+    },
     Leave {},
     Stop {},
     Lock {
@@ -64,8 +72,8 @@ enum Line {
 pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
     let wrong = |error: &dyn Display, help: &str| json!({ "error": format!("{error}; {help}") });
     let line = serde_json::from_slice::<Line>(line).map_err(|error| {
-        let help = "send one line like {\"request\":\"stat\"}; requests are stat, view, errors, sync, leave, \
-            stop, lock and elect, the last two with a name";
+        let help = "send one line like {\"request\":\"stat\"}; requests are stat, view, errors, sync, \
+            recover, leave, stop, lock and elect, the last two with a name";
         wrong(&error, help)
     })?;
     let named = |name: &str| TopicName::new(name).map_err(|error| wrong(&error, "names are made like those of topics"));
@@ -74,6 +82,13 @@ pub(crate) fn parse(line: &[u8]) -> Result<Request, Value> {
         Line::View {} => Request::View,
         Line::Errors {} => Request::Errors,
         Line::Sync {} => Request::Sync,
+        Line::Recover { instance: None, .. } => Request::Recover(None),
+        Line::Recover { instance: Some(instance), epoch } => {
+            let instance = u64::from_str_radix(&instance, 16).map_err(|error| {
+                wrong(&error, "an instance has up to 16 hexadecimal digits, 0 before the first view")
+            })?;
+            Request::Recover(Some(Ended { instance: InstanceId(instance), epoch: Epoch(epoch) }))
+        }
         Line::Leave {} => Request::Leave,
         Line::Stop {} => Request::Stop,
         Line::Lock { name, tries, timeout_ns } => {
@@ -159,6 +174,11 @@ mod tests {
             parse(br#"{"request":"elect","name":"x","part":"watch"}"#),
             elect(bourdon_protocol::Participation::Watch)
         );
+        assert_eq!(parse(br#"{"request":"recover"}"#), Ok(Request::Recover(None)));
+        let ended = Ended { instance: InstanceId(0xa), epoch: Epoch(3) };
+        let recover = parse(br#"{"request":"recover","instance":"000000000000000a","epoch":3}"#);
+        assert_eq!(recover, Ok(Request::Recover(Some(ended))));
+        assert!(parse(br#"{"request":"recover","instance":"x"}"#).is_err());
         let error = parse(br#"{"request":"lock","name":"a b"}"#).expect_err("a space is in no name");
         assert!(error["error"].as_str().is_some_and(|text| text.contains("like those of topics")), "{error}");
     }

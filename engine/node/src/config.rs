@@ -5,6 +5,7 @@
 
 mod channels;
 mod detector;
+mod effects;
 mod faults;
 mod flow;
 mod group;
@@ -108,12 +109,42 @@ pub struct Settings {
 #[non_exhaustive]
 pub enum SettingsError {
     /// [`Settings::load`] can't read the file: name another.
-    #[error("can't read {}: {source}; name the file with --config", path.display())]
+    #[error("can't read {}: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
+    },
+    /// The file sets nothing: it is empty, was truncated, or has only comments left.
+    #[error(
+        "{} sets nothing{}: name the group in it (group.name), or restore the file", path.display(), emptiness(*.bytes)
+    )]
+    Empty {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
+    /// The text ends before a section's name, a key or a value does: restore the file.
+    #[error("{} ends in the middle of line {line}, {text:?}: it is truncated; restore it: {source}", place(.path))]
+    Truncated {
+        /// The file, if the text stood in one.
+        path: Option<PathBuf>,
+        /// The last line, from 1.
+        line: usize,
+        /// What is there of it.
+        text: String,
+        /// What is missing.
+        source: Box<toml::de::Error>,
+    },
+    /// The file is no text in UTF-8: save it as that.
+    #[error("{} is no text in UTF-8: {what}", path.display())]
+    NoText {
+        /// The file.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: String,
     },
     /// The text is no TOML, or has a value of the wrong type: mend the line that the error gives.
     #[error("{} is not a usable configuration: {source}", place(.path))]
@@ -167,6 +198,24 @@ pub enum SettingsError {
         channel: String,
         /// Those that there are.
         channels: Vec<String>,
+    },
+    /// `group.name` has a character that a reader can't see: another group's name looks the same.
+    #[error("group.name: {name:?}: {source}")]
+    Name {
+        /// The name.
+        name: String,
+        /// Which character, and where.
+        source: bourdon_wire::NameError,
+    },
+    /// A value has no effect beside another: the text names both keys.
+    #[error("{key} is {value}, {why}")]
+    NoEffect {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// Beside what it has no effect, and what to do.
+        why: &'static str,
     },
     /// `group.name` is empty.
     #[error("the group's name (group.name) is empty: give it one, the same at every process of the group")]
@@ -265,9 +314,7 @@ impl Settings {
     /// # Errors
     /// If the file can't be read, has unknown keys, or contradicts itself; the text gives the place.
     pub fn load(path: &Path) -> Result<Self, SettingsError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
-        text::parse(&text, Some(path))
+        text::load(path)
     }
 
     /// Checks what can be checked without a network; [`load`](Self::load), parsing and every call that opens a node do
@@ -287,6 +334,7 @@ impl Settings {
         self.timing.check()?;
         self.flow.check()?;
         self.protocol(usize::MAX).check()?;
+        self.check_effects()?;
         channels::check(self)
     }
 }
@@ -303,6 +351,11 @@ impl FromStr for Settings {
 /// Where a text stood.
 fn place(path: &Option<PathBuf>) -> String {
     path.as_ref().map_or_else(|| "the text".to_owned(), |path| path.display().to_string())
+}
+
+/// What a file without settings has instead.
+fn emptiness(bytes: usize) -> &'static str {
+    if bytes == 0 { " (0 bytes)" } else { " (only blanks and comments)" }
 }
 
 fn known(channels: &[String]) -> String {

@@ -180,6 +180,9 @@ impl CountersFile {
         let offset_bytes = write_front(&mut file, description)?;
         let (writer, reader) = map_file(&file, offset_bytes, CELLS)?;
         let stem = link(&directory, &file, description)?;
+        // The admin socket takes an inode of its own.
+        rustix::fs::openat(&*directory, ".", flags, Mode::RUSR | Mode::WUSR)
+            .inspect_err(|_| directory.remove(&format!("{stem}{SUFFIX}")))?;
         let writer = CountersWriter { writer, reader, due: Instant(0) };
         Ok((Self { directory, stem, _file: file }, writer))
     }

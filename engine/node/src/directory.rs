@@ -50,6 +50,12 @@ pub enum DirectoryError {
         /// Its mode.
         mode: u32,
     },
+    /// No default directory can be used: the text names each with the reason.
+    #[error("no directory for counters and the admin socket can be used: {tried}; name another with threads.directory")]
+    NoneUsable {
+        /// Each directory, and why not.
+        tried: String,
+    },
     /// The path of a socket in it is longer than the kernel takes: name a shorter directory.
     #[error("the admin socket's path {} has {bytes} bytes, and the kernel takes at most {SOCKET_PATH_MAX_BYTES}: name \
          a shorter directory with threads.directory", path.display())]
@@ -61,23 +67,61 @@ pub enum DirectoryError {
     },
 }
 
+impl DirectoryError {
+    /// The directory and why not, without what to do.
+    fn reason(&self) -> String {
+        match self {
+            Self::Io { path, source } => format!("can't use {}: {source}", path.display()),
+            Self::Shared { path, owner, mode } => {
+                format!("{} is not this user's alone to write (uid {owner}, mode {mode:o})", path.display())
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 impl Directory {
     /// Opens the directory, made if it is not there; without a name, the first default that works.
     ///
     /// # Errors
     /// If it can't be made or is not this user's alone.
     pub fn open(path: Option<&Path>) -> Result<Self, DirectoryError> {
-        if let Some(path) = path {
-            return Self::open_at(path, true);
+        match path {
+            Some(path) => Self::open_at(path, true),
+            None => Self::first_of(&Self::defaults(), Ok).map(|(directory, _)| directory),
         }
-        let mut refused = None;
-        for path in Self::defaults() {
-            match Self::open_at(&path, true) {
-                Ok(directory) => return Ok(directory),
-                Err(error) => _ = refused.get_or_insert(error),
+    }
+
+    /// What `place` makes in the named directory, or in the first default in which it can be made; for a default that
+    /// is not the first, with the reasons why those before it can't be used.
+    pub(crate) fn place_in<T>(
+        path: Option<&Path>,
+        mut place: impl FnMut(Self) -> Result<T, DirectoryError>,
+    ) -> Result<(T, Option<String>), DirectoryError> {
+        match path {
+            Some(path) => Ok((place(Self::open_at(path, true)?)?, None)),
+            None => Self::first_of(&Self::defaults(), place),
+        }
+    }
+
+    /// A file system that is full, read-only or made without room for files is no reason not to start: the next
+    /// directory may do.
+    fn first_of<T>(
+        paths: &[PathBuf],
+        mut place: impl FnMut(Self) -> Result<T, DirectoryError>,
+    ) -> Result<(T, Option<String>), DirectoryError> {
+        let mut refused: Vec<String> = Vec::new();
+        for path in paths {
+            match Self::open_at(path, true).and_then(&mut place) {
+                Ok(placed) => {
+                    let at = path.display();
+                    let used = || format!("{}; counters and the admin socket are in {at} instead", refused.join("; "));
+                    return Ok((placed, (!refused.is_empty()).then(used)));
+                }
+                Err(error) => refused.push(error.reason()),
             }
         }
-        Err(refused.unwrap_or_else(|| unreachable!("there is always a default")))
+        Err(DirectoryError::NoneUsable { tried: refused.join("; ") })
     }
 
     /// The directories that exist already, to search for nodes.
@@ -171,5 +215,26 @@ mod tests {
         rustix::fs::chmod(base.path(), Mode::from_raw_mode(0o1777)).expect("it is this user's");
         let why = Directory::open(Some(base.path())).expect_err("others may write it").to_string();
         assert!(why.contains("name another") && why.contains("chmod go-w") && !why.contains("remove"), "{why}");
+    }
+
+    #[test]
+    fn a_default_without_room_is_passed_over_and_named() {
+        let base = tempfile::tempdir().expect("a directory can be made");
+        let at = |name: &str| base.path().join(name);
+        std::fs::write(at("file"), b"").expect("there is room");
+        let paths = ["none/below", "file", "full", "good"].map(at);
+        let place = |directory: Directory| match directory.path().ends_with("full") {
+            true => Err(DirectoryError::Io { path: directory.path, source: io::ErrorKind::StorageFull.into() }),
+            false => Ok(directory.path),
+        };
+        let (path, note) = Directory::first_of(&paths, place).expect("the last has room");
+        let note = note.expect("three were passed over");
+        assert_eq!(path, paths[3]);
+        assert!(paths.iter().all(|path| note.contains(&*path.display().to_string())), "{note}");
+        assert!(note.contains("no storage space") && note.ends_with("good instead"), "{note}");
+        assert_eq!(Directory::first_of(&paths[3..], place).expect("it has room").1, None);
+        let why = Directory::first_of(&paths[..3], place).expect_err("none has room").to_string();
+        assert!(paths[..3].iter().all(|path| why.contains(&*path.display().to_string())), "{why}");
+        assert!(why.ends_with("name another with threads.directory"), "{why}");
     }
 }

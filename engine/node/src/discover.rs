@@ -1,20 +1,15 @@
 //! Learns a group's configuration from its heartbeats, for observers that know only where it is.
 //!
 //! An observer must know how many members there are and which member orders which messages, or it delivers
-//! something else than the members do. Asking its user to repeat the members' configuration invites mistakes;
-//! heartbeats don't carry it, only a 64-bit fingerprint of it, by which processes check that they agree. But few
-//! configurations are possible: members, order, reliability, relay, acknowledgement and sequencer make some 210,000,
-//! and a fingerprint can be computed for each in milliseconds. The configuration that fits is the group's; that another
-//! fits by chance has a probability of 2^-46.
-//!
-//! What can't be learned: an mtu or a message size that is not the default, of which there are too many. Then a
-//! configuration file is needed, and the error states this.
+//! something else than the members do. Asking its user to repeat the members' configuration invites mistakes.
+//! Heartbeats carry all that must be the same at every process, as one number: see `Agreed` of the protocol.
 
-use crate::config::{Order, Reliability, Role, Settings};
+use crate::config::{MutexKind, Role, Settings};
 use crate::node_error::Error;
 use crate::transport::pick;
 use bourdon_engine::Clock;
 use bourdon_port::{Echo, Port};
+use bourdon_protocol::{Agreed, Feedback};
 use bourdon_wire::records::Heartbeat;
 use bourdon_wire::{CONTROL_CHANNEL, Datagram, ECHO_OFFSET, GroupId, Incarnation, Kind, Rank, echo_bytes};
 use std::time::Duration;
@@ -27,12 +22,12 @@ pub enum Discovery {
     Found,
     /// No member of this group was heard.
     Silence,
-    /// A member was heard, but its mtu or message size are not these settings'.
+    /// A member was heard, but its configuration is one that this release does not have, or does not fit these
+    /// settings.
     Unknown,
 }
 
-/// Listens for a member's heartbeat, at most for `longest`, and fills in members, order, reliability, relay,
-/// acknowledgement and sequencer.
+/// Listens for a member's heartbeat, at most for `longest`, and fills in what must be the same at all processes.
 ///
 /// ```
 /// # use bourdon::*;
@@ -66,7 +61,7 @@ pub fn discover(settings: &mut Settings, longest: Duration) -> Result<Discovery,
         port.wait(Duration::from_nanos(left_ns))?;
         port.receive(1, |arrival| fingerprint = fingerprint.or(heartbeat_fingerprint(arrival.bytes, group)))?;
     }
-    let found = fingerprint.is_some_and(|fingerprint| search(settings, fingerprint));
+    let found = fingerprint.is_some_and(|fingerprint| set(settings, fingerprint));
     Ok(if found { Discovery::Found } else { Discovery::Unknown })
 }
 
@@ -79,64 +74,41 @@ fn heartbeat_fingerprint(bytes: &[u8], group: GroupId) -> Option<u64> {
     Some(Heartbeat::read(frame.body)?.0.configuration.get())
 }
 
-/// Sets what [`discover`] fills in to what has this fingerprint. Returns whether there is any.
-fn search(settings: &mut Settings, fingerprint: u64) -> bool {
-    let mut candidate = settings.clone();
-    candidate.process.role = Role::Observer;
-    for (order, reliability, relay, ack_each) in guarantees() {
-        let group = &mut candidate.group;
-        (group.order, group.reliability, group.relay, group.ack_each) = (order, reliability, relay, ack_each);
-        for members in 1..=Rank::MAX.0 + 1 {
-            candidate.group.members = members;
-            let mut config = candidate.protocol(usize::MAX);
-            for sequencer in 0..members {
-                config.sequencer = Rank(sequencer);
-                if config.fingerprint() == fingerprint {
-                    candidate.group.sequencer = sequencer;
-                    settings.group = candidate.group;
-                    return true;
-                }
-            }
-        }
-    }
-    false
-}
-
-/// Every order at every level, without relay and with, with each way to acknowledge: the usual ones first.
-fn guarantees() -> impl Iterator<Item = (Order, Reliability, bool, bool)> {
-    let orders = [Order::Total, Order::Fifo, Order::Causal, Order::Unordered, Order::RealTime];
-    let levels = [
-        Reliability::Reliable,
-        Reliability::Uniform,
-        Reliability::Stable,
-        Reliability::BestEffort,
-        Reliability::Unreliable,
-    ];
-    let rare = [(false, false), (true, false), (false, true), (true, true)];
-    rare.into_iter().flat_map(move |(relay, ack_each)| {
-        orders.into_iter().flat_map(move |order| levels.map(|level| (order, level, relay, ack_each)))
-    })
+/// Sets what [`discover`] fills in to what has this number. Returns whether a configuration has it.
+fn set(settings: &mut Settings, number: u64) -> bool {
+    let Some(agreed) = Agreed::read(number) else { return false };
+    let (group, limits) = (&mut settings.group, &mut settings.limits);
+    (group.members, group.sequencer) = (agreed.members, agreed.sequencer.0);
+    (group.order, group.reliability, group.relay) = (agreed.order, agreed.reliability, agreed.relay);
+    group.ack_each = agreed.feedback == Feedback::AckEach;
+    (group.quorum, group.election) = (agreed.quorum, agreed.election);
+    group.mutex = Some(agreed.mutex).filter(|mutex| *mutex != MutexKind::default());
+    (limits.mtu_bytes, limits.max_message_bytes) = (agreed.mtu_bytes, agreed.max_message_bytes);
+    settings.detector.leans = agreed.leans.then(|| (0..agreed.members).collect());
+    settings.process.role = Role::Observer;
+    settings.protocol(usize::MAX).fingerprint() == number && settings.check().is_ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ElectionKind, Order, Quorum, Reliability};
 
     #[test]
-    fn every_configuration_is_found_and_a_strange_one_is_not() {
-        let of = |group: &crate::config::GroupSettings| {
-            (group.members, group.sequencer, group.order, group.reliability, group.relay, group.ack_each)
-        };
-        for (order, reliability, relay, ack_each) in guarantees() {
-            let mut members = Settings::default();
-            let group = &mut members.group;
-            (group.members, group.sequencer) = (64, 63);
-            (group.order, group.reliability, group.relay, group.ack_each) = (order, reliability, relay, ack_each);
-            let fingerprint = members.protocol(usize::MAX).fingerprint();
+    fn every_configuration_is_learned_and_a_strange_one_is_not() {
+        let mut members = Settings::default();
+        (members.group.members, members.group.sequencer) = (64, 63);
+        (members.group.order, members.group.reliability) = (Order::Fifo, Reliability::Uniform);
+        (members.group.relay, members.group.ack_each, members.group.quorum) = (true, true, Quorum::Members);
+        (members.group.mutex, members.group.election) = (Some(MutexKind::TokenRing), ElectionKind::Ring);
+        (members.limits.mtu_bytes, members.limits.max_message_bytes) = (8972, 1 << 16);
+        for leans in [None, Some((0..64).collect())] {
+            members.detector.leans = leans;
             let mut settings = Settings::default();
-            assert!(search(&mut settings, fingerprint), "{:?}", members.group);
-            assert_eq!(of(&settings.group), of(&members.group));
+            assert!(set(&mut settings, members.protocol(usize::MAX).fingerprint()));
+            assert_eq!((&settings.group, &settings.limits), (&members.group, &members.limits));
+            assert_eq!(settings.detector.leans, members.detector.leans);
         }
-        assert!(!search(&mut Settings::default(), 1));
+        assert!(!set(&mut Settings::default(), u64::MAX));
     }
 }

@@ -12,13 +12,14 @@ use crate::config::{ProcessSettings, Role, Settings, Transport};
 use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
 use crate::deadline::Deadline;
 use crate::delivery::Delivery;
-use crate::directory::Directory;
+use crate::directory::{Directory, DirectoryError};
 use crate::host;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::locks::inline::InlineLocks;
 use crate::locks::state::Wait;
 use crate::locks::{Election, LockError, LockRequest, Locks};
+use crate::lone;
 use crate::node_error::Error;
 use crate::patterns::Filter;
 use crate::reports::Reports;
@@ -54,8 +55,13 @@ fn rank_of(process: &ProcessSettings) -> Result<Rank, Error> {
 
 /// Why the node runs without hard evidence, after another reason if there is one.
 fn without_links(before: Option<String>, error: &std::io::Error) -> String {
-    let before = before.map(|why| format!("{why}; ")).unwrap_or_default();
-    format!("{before}no links to the other members ({error}): a process that is gone is noticed by its silence only")
+    let why = format!("no links to the other members ({error}): a process that is gone is noticed by its silence only");
+    and(before, &why)
+}
+
+/// What is known to be different from what was asked for, and one thing more.
+fn and(known: Option<String>, more: &str) -> String {
+    known.map_or_else(|| more.to_owned(), |known| format!("{known}; {more}"))
 }
 
 /// A member or observer, run by the thread that calls [`InlineNode::poll`].
@@ -154,6 +160,7 @@ impl InlineNode {
         (config.instance_candidate, config.seed, config.secret) = (drawn.candidate, drawn.seed, drawn.secret);
         let (birth, problem) = BirthFile::open(settings);
         config.birth_floor = birth.floor();
+        lone::check(settings, &config)?;
         let faults = &settings.faults;
         let port = NodePort::new(
             picked.port,
@@ -167,7 +174,7 @@ impl InlineNode {
         );
         let mut fallback = picked.fallback;
         if let Some(problem) = problem {
-            fallback = Some(fallback.map_or_else(|| problem.clone(), |why| format!("{why}; {problem}")));
+            fallback = Some(and(fallback, &problem));
         }
         let wanted = settings.network.links && settings.detector.evidence && rank != Rank::OBSERVER;
         let links = if wanted && config.members > 1 {
@@ -699,8 +706,7 @@ impl InlineNode {
     }
 
     /// Makes that file for the thread that brings it up to date.
-    pub(crate) fn create_counters(&self, settings: &Settings) -> Result<(CountersFile, CountersWriter), Error> {
-        let directory = Directory::open(settings.threads.directory.as_deref())?;
+    pub(crate) fn create_counters(&mut self, settings: &Settings) -> Result<(CountersFile, CountersWriter), Error> {
         let description = Description {
             group: settings.group.name.clone(),
             group_address: settings.group.address.to_string(),
@@ -714,12 +720,16 @@ impl InlineNode {
             receive_buffer_bytes: self.engine.port().limits().receive_buffer_bytes as u64,
             cells: crate::counters::cells(),
         };
-        let path = directory.path().to_owned();
-        CountersFile::create(std::sync::Arc::new(directory), &description).map_err(|source| Error::File {
-            what: "the counters file in",
-            path,
-            source,
-        })
+        let named = settings.threads.directory.as_deref();
+        let (shared, problem) = Directory::place_in(named, |directory| {
+            let path = directory.path().to_owned();
+            let created = CountersFile::create(std::sync::Arc::new(directory), &description);
+            created.map_err(|source| DirectoryError::Io { path, source })
+        })?;
+        if let Some(problem) = problem {
+            self.fallback = Some(and(self.fallback.take(), &problem));
+        }
+        Ok(shared)
     }
 }
 

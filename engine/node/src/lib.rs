@@ -24,6 +24,7 @@ mod idle;
 mod inline;
 mod links;
 mod locks;
+mod lone;
 mod mailbox;
 mod node_error;
 mod patterns;
@@ -73,7 +74,7 @@ pub mod error {
 /// Parts of an [`Event`].
 pub mod event {
     pub use bourdon_protocol::control::detector::Why;
-    pub use bourdon_protocol::{InterfaceName, NetworkLoss, Reach, Waiting};
+    pub use bourdon_protocol::{Difference, InterfaceName, NetworkLoss, Ranks, Reach, SettingValue, Waiting};
 }
 
 /// Numbers and names of processes, views, messages and topics.

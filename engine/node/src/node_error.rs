@@ -6,6 +6,8 @@ use crate::directory::DirectoryError;
 use crate::patterns::PatternError;
 use crate::placement::PlacementError;
 use bourdon_port::PortError;
+use bourdon_wire::{InstanceId, Rank};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// Why a node can't start or go on. The text gives the value that is wrong and what to do.
@@ -31,6 +33,27 @@ pub enum Error {
     /// rights that the text names; a node that ran has ended and is started again.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// At the start of a group of one member: a group of this name runs already, and its member has proved that it
+    /// receives. Give this group another name or address, or stop the other.
+    #[error(
+        "a group {group:?} runs already: member {rank} of its instance {:016x} is at {address}{differs}; this process \
+             would form instance {:016x} beside it: give this group another group.name or group.address, or stop the \
+             other", instance.0, own.0
+    )]
+    GroupRuns {
+        /// The group's name.
+        group: String,
+        /// The member that was heard.
+        rank: Rank,
+        /// Where it is reached.
+        address: SocketAddr,
+        /// Its instance.
+        instance: InstanceId,
+        /// The instance that this process would have formed.
+        own: InstanceId,
+        /// What differs in the two configurations, in parentheses, or nothing.
+        differs: String,
+    },
     /// At the start: the kernel granted so small a receive buffer that no window fits it. Raise `net.core.rmem_max`, or
     /// `network.receive_buffer_bytes` if that is what is too small.
     #[error(

@@ -92,6 +92,45 @@ pub(crate) struct Picked {
 /// # Errors
 /// If no transport can be opened; the text gives what to do.
 pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
+    let mut picked = open(settings, echo)?;
+    if settings.network.transport != Transport::Tcp
+        && let Some(problem) = fragments(settings)
+    {
+        picked.fallback = Some(picked.fallback.map_or_else(|| problem.clone(), |why| format!("{why}; {problem}")));
+    }
+    Ok(picked)
+}
+
+/// Why the longest datagrams travel as fragments, if they do.
+fn fragments(settings: &Settings) -> Option<String> {
+    let interface = settings.network.interface.clone();
+    let options = UdpOptions { interface, ..UdpOptions::new(settings.group.address) };
+    let (mtu_bytes, fits_bytes) = bourdon_udp::interface_mtu(&options).ok()?;
+    let (longest_bytes, name) = (settings.limits.mtu_bytes, &settings.network.interface);
+    if longest_bytes <= fits_bytes {
+        return None;
+    }
+    let with_headers_bytes = longest_bytes + mtu_bytes - fits_bytes;
+    let cure = match fits_bytes {
+        fits_bytes if fits_bytes >= bourdon_wire::MTU_MIN_BYTES => {
+            format!("set limits.mtu_bytes = {fits_bytes} at all processes, or raise the interface's MTU")
+        }
+        _ => {
+            let least_bytes = bourdon_wire::MTU_MIN_BYTES;
+            let least_mtu_bytes = least_bytes + mtu_bytes - fits_bytes;
+            format!(
+                "raise the interface's MTU to {with_headers_bytes}, or to {least_mtu_bytes} and set limits.mtu_bytes = \
+                 {least_bytes} at all processes"
+            )
+        }
+    };
+    Some(format!(
+        "limits.mtu_bytes is {longest_bytes}, with headers {with_headers_bytes}, and the MTU of {name} is {mtu_bytes}: \
+         long datagrams travel as fragments, which many networks drop, and of which one lost loses all; {cure}"
+    ))
+}
+
+fn open(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
     let options = UdpOptions {
         interface: settings.network.interface.clone(),
         sources: settings.network.sources.clone(),

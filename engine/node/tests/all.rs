@@ -17,6 +17,7 @@ mod order_book;
 mod places;
 mod requests;
 mod roles;
+mod setups;
 mod snapshots;
 #[cfg(feature = "tokio")]
 mod stream;

@@ -28,9 +28,10 @@ fn shown() -> String {
     sources().into_iter().flat_map(lines).fold(String::new(), |text, line| text + &line + "\n")
 }
 
-/// The same with the keys that have no value by default, which stand in comments.
+/// The same with the keys that have no value by default, which stand in comments, and where all of them have an effect.
 fn shown_whole() -> String {
-    shown().lines().fold(String::new(), |text, line| text + line.strip_prefix("# ").unwrap_or(line) + "\n")
+    let whole = shown().lines().fold(String::new(), |text, line| text + line.strip_prefix("# ").unwrap_or(line) + "\n");
+    whole.replace("mode = \"free\"", "mode = \"paced\"").replace("transport = \"udp\"", "transport = \"auto\"")
 }
 
 /// Every key of the settings, and whether it has a value by default.

@@ -253,7 +253,7 @@ fn a_second_process_of_one_rank_is_reported() {
             claimed |= matches!(event, Event::RankClaimed(_));
         }
         while let Some(event) = next_event(&mut second_events) {
-            conflict |= matches!(event, Event::IdentityConflict(_));
+            conflict |= matches!(event, Event::IdentityConflict { .. });
         }
         claimed && conflict
     });

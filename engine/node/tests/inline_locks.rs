@@ -13,7 +13,7 @@ impl Nodes {
     fn join(world: &World, mutex: MutexKind) -> Self {
         let join = |rank| {
             let mut settings = world.member(rank);
-            settings.group.mutex = mutex;
+            settings.group.mutex = Some(mutex);
             Some(InlineNode::join(&settings).expect("it joins"))
         };
         Self((0..world.members).map(join).collect())

@@ -16,7 +16,7 @@ const AT_ONCE: Duration = Duration::ZERO;
 fn three(world: &World, mutex: MutexKind) -> Vec<Option<Started>> {
     let settings = (0..3).map(|rank| {
         let mut settings = world.member(rank);
-        settings.group.mutex = mutex;
+        settings.group.mutex = Some(mutex);
         settings
     });
     settings.map(|settings| Some(start(&settings))).collect()

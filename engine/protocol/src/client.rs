@@ -62,8 +62,8 @@ impl core::fmt::Display for GroupState {
                 "the group is still forming: its members wait for each other, as `bourdon view` shows; start them all"
             }
             Self::NoMajority => {
-                "the member heard last reaches no majority of its view: restore the others, or stop all members and \
-                 start the group again"
+                "the member heard last reaches no majority of its view: restore the others, or, where they \
+                 are gone for good, run `bourdon recover` beside a survivor"
             }
             Self::Formed => "the group has formed",
         })

@@ -1,9 +1,12 @@
 //! What a process is given before its first step, and the bounds that everything else stays within.
 
+mod agreed;
+
 use crate::control::coordination::{ElectionKind, MutexKind};
 use crate::control::detector::DetectorTiming;
 use crate::control::membership::MembershipTiming;
 use crate::view::View;
+pub use agreed::{Agreed, Difference, SettingValue};
 use bourdon_wire::{
     Address, BIRTHS_END, GroupId, HEADER_BYTES, Incarnation, InstanceId, MTU_DEFAULT_BYTES, MTU_MIN_BYTES, Rank,
 };
@@ -291,6 +294,9 @@ pub struct Config {
     /// Whether every member forwards what it receives for the first time: the textbook's reliable multicast, in which
     /// no member needs to detect that a sender died, at n datagrams for one.
     pub relay: bool,
+    /// Whether some heartbeats are as long as the data, so that a path that carries short datagrams only is found. Over
+    /// a stream no datagram is too long.
+    pub pads_heartbeats: bool,
     /// At best effort: a gap is given up after so long even if its sender lives. 0 for never.
     pub deadline_ns: u64,
     /// How receivers report to a sender what they have received.
@@ -317,8 +323,6 @@ pub struct Config {
     pub link_port: u16,
     /// What to add to [`Instant`](bourdon_wire::Instant) to get nanoseconds since the UNIX epoch.
     pub wall_offset_ns: u64,
-    /// A hash of what must be the same at every member, besides what is in this struct.
-    pub configuration: u64,
     /// The candidate instance id, used if this process founds the group: random, and not 0.
     pub instance_candidate: InstanceId,
     /// The highest birth of an instance that this process knows from earlier runs, or 0: the next birth is above it.
@@ -339,13 +343,13 @@ pub struct Config {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
     /// The number of members is out of its range.
-    #[error("a view has 1 to {} members, not {members}", Rank::MAX.0 + 1)]
+    #[error("group.members is {members}; it must be 1 to {}", Rank::MAX.0 + 1)]
     Members {
         /// The number.
         members: u16,
     },
     /// This process's rank is not one of the group's.
-    #[error("rank {rank} is not in a view of {members} members: ranks go from 0 to {}", members - 1)]
+    #[error("process.rank is {rank}; with group.members = {members} it must be 0 to {}", members - 1)]
     Rank {
         /// The rank.
         rank: Rank,
@@ -353,7 +357,7 @@ pub enum ConfigError {
         members: u16,
     },
     /// The sequencer's rank is not one of the group's.
-    #[error("the sequencer's rank {rank} is not in a view of {members} members")]
+    #[error("group.sequencer is {rank}; with group.members = {members} it must be 0 to {}", members - 1)]
     Sequencer {
         /// The rank.
         rank: Rank,
@@ -361,7 +365,7 @@ pub enum ConfigError {
         members: u16,
     },
     /// The longest datagram, in bytes, is out of its range.
-    #[error("mtu is {0} bytes; it must be {MTU_MIN_BYTES} to {max}", max = Limits::MTU_MAX_BYTES)]
+    #[error("limits.mtu_bytes is {0}; it must be {MTU_MIN_BYTES} to {max}", max = Limits::MTU_MAX_BYTES)]
     Mtu(usize),
     /// The instance that this process would form is 0: a node draws it at random.
     #[error("an instance's candidate is random and not 0: draw it from the system's randomness")]
@@ -373,11 +377,15 @@ pub enum ConfigError {
     #[error("an incarnation is random and not 0: draw it from the system's randomness")]
     Incarnation,
     /// A deadline for repairs at a level that has none.
-    #[error("a deadline is for best effort: at other levels a gap is skipped at once, or never")]
+    #[error(
+        "group.deadline_ns is set, which is for group.reliability = \"best-effort\": at other levels a gap is skipped \
+         at once, or never"
+    )]
     Deadline,
     /// The rate limit or its floor is out of its range.
     #[error(
-        "the rate limit is {limit} bytes a second; it must be at least the floor, {floor}, which is at least {least}"
+        "flow.rate_limit_bytes_per_s is {limit}; it must be at least flow.rate_floor_bytes_per_s, {floor}, which is at \
+         least {least}"
     )]
     Rate {
         /// The limit, in bytes a second.
@@ -388,7 +396,7 @@ pub enum ConfigError {
         least: u64,
     },
     /// A buffer is too small for datagrams of this length.
-    #[error("{what} is {bytes} bytes; with this mtu it must be at least {least}")]
+    #[error("{what} is {bytes} bytes; with this limits.mtu_bytes it must be at least {least}")]
     TooSmall {
         /// Which one.
         what: &'static str,
@@ -411,6 +419,7 @@ impl Config {
             order: Order::Total,
             reliability: Reliability::Reliable,
             relay: false,
+            pads_heartbeats: true,
             deadline_ns: 0,
             feedback: Feedback::Nak,
             flow: Flow::default(),
@@ -424,7 +433,6 @@ impl Config {
             address: Address::default(),
             link_port: 0,
             wall_offset_ns: 0,
-            configuration: 0,
             instance_candidate: InstanceId(1),
             birth_floor: 0,
             seed: 0,
@@ -451,28 +459,9 @@ impl Config {
         }
     }
 
-    /// What must be the same at every member, as one number.
+    /// What must be the same at every member, as one number: see [`Agreed`].
     pub fn fingerprint(&self) -> u64 {
-        let limits = &self.limits;
-        let parts = [
-            u64::from(self.members),
-            self.order as u64,
-            self.reliability as u64
-                | u64::from(self.relay) << 8
-                | (self.feedback as u64) << 9
-                | (self.mutex as u64) << 16
-                | (self.election as u64) << 24
-                | (self.quorum as u64) << 32
-                | u64::from(self.timing.detector.group_after_ns.is_some()) << 40,
-            u64::from(self.sequencer.0),
-            limits.mtu_bytes as u64,
-            limits.max_message_bytes as u64,
-            self.configuration,
-        ];
-        parts.iter().fold(0xcbf2_9ce4_8422_2325, |hash, part| {
-            let mixed = (hash ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            mixed ^ (mixed >> 29)
-        })
+        Agreed::of(self).number()
     }
 
     /// Whether the settings can work together.
@@ -511,8 +500,8 @@ impl Config {
         }
         let least = Limits::SLOTS_MIN * limits.mtu_bytes;
         for (what, bytes) in [
-            ("log_bytes", limits.log_bytes),
-            ("receive_log_bytes", limits.receive_log_bytes),
+            ("limits.log_bytes", limits.log_bytes),
+            ("limits.receive_log_bytes", limits.receive_log_bytes),
             ("the window (this member's share of the receive buffer)", limits.window_bytes),
         ] {
             if bytes < least {
@@ -526,10 +515,6 @@ impl Config {
 // A log's slots are found by a mask, also in the smallest log; a datagram's length fits a slot's 16 bits.
 const _: () = assert!(Limits::SLOTS_MIN.is_power_of_two());
 const _: () = assert!(Limits::MTU_MAX_BYTES <= u16::MAX as usize && MTU_MIN_BYTES <= MTU_DEFAULT_BYTES);
-// No two settings share a bit of the fingerprint.
-const _: () = assert!((Reliability::Stable as u64) < 1 << 8 && (Feedback::AckEach as u64) < 1 << 7);
-const _: () = assert!((MutexKind::TokenRing as u64) < 1 << 8 && (ElectionKind::Ring as u64) < 1 << 8);
-const _: () = assert!((Quorum::Members as u64) < 1 << 8);
 
 impl Limits {
     /// The largest MTU: what one UDP datagram over IPv4 carries.

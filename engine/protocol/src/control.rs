@@ -6,6 +6,7 @@
 pub mod agreement;
 pub(crate) mod clients;
 pub(crate) mod clock_sync;
+pub(crate) mod configurations;
 pub(crate) mod cookie;
 pub mod coordination;
 pub mod coordinator;
@@ -16,10 +17,12 @@ pub(crate) mod election;
 pub(crate) mod heartbeat;
 pub mod membership;
 pub(crate) mod mutex;
+pub(crate) mod path_mtu;
 pub(crate) mod perfect_link;
 pub(crate) mod plausibility;
 pub(crate) mod presence;
 pub mod quorum;
+pub mod recovery;
 pub(crate) mod state_transfer;
 pub mod view_change;
 

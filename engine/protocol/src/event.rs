@@ -8,6 +8,7 @@ pub use network::{InterfaceName, NetworkLoss};
 pub use text::Ranks;
 pub use waiting::{Reach, Waiting};
 
+use crate::config::Difference;
 use crate::control::detector::Why;
 use crate::refusal::Refusal;
 use crate::view::Member;
@@ -136,6 +137,26 @@ pub enum Event {
     Suspected(Rank, Why),
     /// A suspected member was heard again.
     Trusted(Rank),
+    /// Short datagrams come from a member and long ones do not: the path between the two carries no datagram of this
+    /// length, or drops fragments. A member that lacks them can't keep up, and is removed if the others can go on
+    /// without it; it comes back once they arrive.
+    LongDatagramsLost {
+        /// The member that lacks them, which has reported it; `None` for this observer.
+        at: Option<Rank>,
+        /// Their sender.
+        from: Rank,
+        /// Their length.
+        bytes: u16,
+    },
+    /// Long datagrams come from a member again.
+    LongDatagramsRestored {
+        /// The member that receives them; `None` for this observer.
+        at: Option<Rank>,
+        /// Their sender.
+        from: Rank,
+        /// Their length.
+        bytes: u16,
+    },
     /// No quorum of the view can be reached: nothing is published or decided until a quorum can be reached again.
     NoMajority,
     /// A quorum can be reached again.
@@ -153,7 +174,8 @@ pub enum Event {
     /// This process left, as its application requested. The view with this id is without it; 0 if it has heard of none.
     Left(Epoch),
     /// Of the messages that this process sent before it was removed, all below were delivered and no others ever will
-    /// be. It does not come at levels that lose messages, nor after [`Event::Superseded`]: then no process knows.
+    /// be. It does not come at levels that lose messages, nor after [`Event::Superseded`] or
+    /// [`Event::Recovered`]: then no process knows.
     Settled {
         /// Its incarnation before.
         incarnation: Incarnation,
@@ -198,7 +220,14 @@ pub enum Event {
     },
     /// This process can't become a member: for 5 s, a member has heard another process that is in the view with this
     /// process's rank. That process keeps the rank; this process should end.
-    IdentityConflict(Rank),
+    IdentityConflict {
+        /// The rank.
+        rank: Rank,
+        /// Where the process that has it is reached.
+        address: Address,
+        /// The instance of the group that it is a member of.
+        instance: InstanceId,
+    },
     /// Another process uses this process's rank as well. A member of a view keeps its rank; of two processes outside
     /// the view, the first that joins gets the rank.
     RankClaimed(Rank),
@@ -209,13 +238,35 @@ pub enum Event {
         /// Its new incarnation.
         incarnation: Incarnation,
     },
-    /// A process has another configuration: members, order, reliability, mtu or message size differ.
-    ConfigurationDiffers(Rank),
+    /// A process of this rank announces another configuration than this process has. It does not count as one of the
+    /// group, whichever of the two is wrong.
+    ConfigurationDiffers(Rank, Difference),
+    /// The group is configured otherwise than this process: a majority of it, which has this member, has proved that it
+    /// receives. This process was in no view yet; it can't join, and should end.
+    Outvoted(Rank, Difference),
+    /// Another instance of the group's name stays alive beside this member's: two groups have one name and one address.
+    /// Each takes nothing from the other. Give one of them another name or address.
+    OtherInstance {
+        /// This process's instance.
+        own: InstanceId,
+        /// The other one.
+        other: InstanceId,
+        /// Where a member of it is reached.
+        address: Address,
+    },
     /// A newer instance of the group is alive with a majority. This process was in an older instance, resumed or cut
     /// off, and has left it. It joins the newer instance as a new member. State kept up from the older instance is not
     /// the newer one's: take a snapshot, or begin with an empty state.
     Superseded {
         /// The newer instance.
+        instance: InstanceId,
+    },
+    /// An operator had this member found a new instance of the group with itself as the only member, because the
+    /// majority of the older instance was gone. The other members of the older instance join it as new members. The
+    /// application's state stays as it is; messages that this member received and did not deliver are void here, its
+    /// own that were not acknowledged are in doubt, and its locks are lost.
+    Recovered {
+        /// The new instance.
         instance: InstanceId,
     },
     /// An instance is alive that formed before an instance that this process was in. This process joins it only if the
@@ -259,7 +310,8 @@ pub enum Event {
     ///
     /// At `reliable` and above no process delivers them, and the application may publish them again, as new messages;
     /// after [`Event::Removed`] only if [`Event::Settled`] has come since. At the levels `unreliable` and
-    /// `best-effort`, and where no `Settled` comes (after [`Event::Superseded`]), other processes may have delivered
+    /// `best-effort`, and where no `Settled` comes (after [`Event::Superseded`] or
+    /// [`Event::Recovered`]), other processes may have delivered
     /// them: published again, they may come twice. The refusal does not decide that: it is the last reason of any drop.
     Dropped {
         /// The publication's place in the order in which they were made.
@@ -317,17 +369,22 @@ impl Event {
             | Self::Retracted { .. }
             | Self::Synced { .. }
             | Self::Superseded { .. }
+            | Self::Recovered { .. }
             | Self::NewInstance { .. } => true,
             Self::Suspected(..)
             | Self::Trusted(_)
+            | Self::LongDatagramsLost { .. }
+            | Self::LongDatagramsRestored { .. }
             | Self::NoMajority
             | Self::Majority
             | Self::SnapshotTooLarge { .. }
-            | Self::IdentityConflict(_)
+            | Self::IdentityConflict { .. }
             | Self::RankClaimed(_)
             | Self::Restarted { .. }
-            | Self::ConfigurationDiffers(_)
+            | Self::ConfigurationDiffers(..)
+            | Self::Outvoted(..)
             | Self::OlderInstance { .. }
+            | Self::OtherInstance { .. }
             | Self::GateEnded(_)
             | Self::GateDropped(_)
             | Self::Moved { .. }

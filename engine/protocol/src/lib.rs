@@ -56,13 +56,17 @@ pub mod values;
 pub mod view;
 
 pub use client::{Client, ClientEvent, GroupState};
-pub use config::{Config, ConfigError, Feedback, Flow, Limits, Order, Quorum, Rate, Reliability, Role, Start, Timing};
+pub use config::{
+    Agreed, Config, ConfigError, Difference, Feedback, Flow, Limits, Order, Quorum, Rate, Reliability, Role,
+    SettingValue, Start, Timing,
+};
 pub use control::coordination::{
     Coordination, CoordinationRefusal, ElectionKind, FencingToken, Leadership, LockId, LockNews, LockStanding, Loss,
     MutexKind, Participation, Patience,
 };
 pub use control::coordinator::{Coordinator, FromCoordinator, ToCoordinator};
 pub use control::mutex::replicated::Grant;
+pub use control::recovery::{Obstacle, Recovery};
 pub use control::state_transfer::{SnapshotAnswer, SnapshotTicket};
 pub use control::{ControlPlane, FromControl, ToControl};
 pub use counters::{Counter, Counters};

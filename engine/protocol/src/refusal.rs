@@ -69,7 +69,7 @@ pub enum Refusal {
     /// No quorum of the view can be reached.
     #[error(
         "no majority of the view can be reached{}: restore the network, or let members that are paused go on; where a \
-             majority is gone for good, stop all members and start the group again", unheard(.missing)
+             majority is gone for good, run `bourdon recover` beside a survivor", unheard(.missing)
     )]
     NoMajority {
         /// Bit r: the member of rank r is suspected.

@@ -11,29 +11,33 @@ use bourdon_wire::{ClientId, Datagram, Incarnation, InstanceId, Instant, Kind, R
 const SECOND: u64 = 1_000_000_000;
 
 /// A process and its place: several may share a rank, as yesterday's and today's do.
-struct TestProcess {
-    process: Process,
+pub(crate) struct TestProcess {
+    pub(crate) process: Process,
     address: usize,
-    is_paused: bool,
-    delivered: Vec<(InstanceId, u16, u64)>,
-    events: Vec<Event>,
+    pub(crate) is_paused: bool,
+    /// It runs, and nothing passes between it and the others.
+    pub(crate) is_cut_off: bool,
+    pub(crate) delivered: Vec<(InstanceId, u16, u64)>,
+    pub(crate) events: Vec<Event>,
 }
 
-struct World {
-    now: Instant,
-    processes: Vec<TestProcess>,
+pub(crate) struct World {
+    pub(crate) now: Instant,
+    pub(crate) processes: Vec<TestProcess>,
     /// Every datagram sent, if it is recorded.
     record: Option<Vec<(Destination, Vec<u8>)>>,
     mutant: Option<Mutant>,
     run: u64,
+    /// Processes before this one hear none from it on.
+    apart_at: Option<usize>,
 }
 
 impl World {
-    fn new(mutant: Option<Mutant>) -> Self {
-        Self { now: Instant(SECOND), processes: Vec::new(), record: None, mutant, run: 0 }
+    pub(crate) fn new(mutant: Option<Mutant>) -> Self {
+        Self { now: Instant(SECOND), processes: Vec::new(), record: None, mutant, run: 0, apart_at: None }
     }
 
-    fn config(&self, rank: Option<u16>, place: usize) -> Config {
+    pub(crate) fn config(&self, rank: Option<u16>, place: usize) -> Config {
         let role = rank.map_or(Role::Observer, |rank| Role::Member(Rank(rank)));
         let mut config = Config::new(GROUP, 3, role);
         config.address = address(place);
@@ -49,12 +53,13 @@ impl World {
         config
     }
 
-    fn add(&mut self, config: Config, place: usize) -> usize {
+    pub(crate) fn add(&mut self, config: Config, place: usize) -> usize {
         let process = Process::new(self.now, config).unwrap();
         self.processes.push(TestProcess {
             process,
             address: place,
             is_paused: false,
+            is_cut_off: false,
             delivered: Vec::new(),
             events: Vec::new(),
         });
@@ -62,7 +67,7 @@ impl World {
     }
 
     /// Starts all three members, each at its own place.
-    fn start(&mut self, first_place: usize, floor: u64) -> [usize; 3] {
+    pub(crate) fn start(&mut self, first_place: usize, floor: u64) -> [usize; 3] {
         self.run += 1;
         [0, 1, 2].map(|rank| {
             let place = first_place + usize::from(rank);
@@ -72,18 +77,23 @@ impl World {
         })
     }
 
-    fn observe(&mut self, place: usize) -> usize {
+    pub(crate) fn observe(&mut self, place: usize) -> usize {
         let config = self.config(None, place);
         self.add(config, place)
     }
 
     fn hand(&mut self, from: Option<usize>, to: Destination, datagram: &[u8]) {
+        let is_cut_off = from.is_some_and(|from| self.processes[from].is_cut_off);
         for (index, one) in self.processes.iter_mut().enumerate() {
+            if is_cut_off || one.is_cut_off {
+                continue;
+            }
             let wanted = match to {
                 Destination::Group | Destination::Broadcast => Some(index) != from,
                 Destination::Peer(peer) => peer == address(one.address),
             };
-            if wanted && !one.is_paused {
+            let is_apart = self.apart_at.zip(from).is_some_and(|(at, from)| (index < at) != (from < at));
+            if wanted && !one.is_paused && !is_apart {
                 one.process.on_datagram(self.now, datagram, None);
             }
         }
@@ -126,7 +136,7 @@ impl World {
         }
     }
 
-    fn run(&mut self, ns: u64) {
+    pub(crate) fn run(&mut self, ns: u64) {
         let end = self.now + ns;
         while self.now < end {
             self.pump();
@@ -139,14 +149,14 @@ impl World {
         self.pump();
     }
 
-    fn publish(&mut self, index: usize, count: usize) {
+    pub(crate) fn publish(&mut self, index: usize, count: usize) {
         for _ in 0..count {
             let now = self.now;
             self.processes[index].process.try_publish(now, &Outgoing::default(), b"message").unwrap();
         }
     }
 
-    fn are_members(&self, indices: &[usize]) -> bool {
+    pub(crate) fn are_members(&self, indices: &[usize]) -> bool {
         let first = self.processes[indices[0]].process.view();
         let is_in = |index: &usize| {
             let process = &self.processes[*index].process;
@@ -155,11 +165,11 @@ impl World {
         first.members.len() == 3 && indices.iter().all(is_in)
     }
 
-    fn instance(&self, index: usize) -> InstanceId {
+    pub(crate) fn instance(&self, index: usize) -> InstanceId {
         self.processes[index].process.view().instance
     }
 
-    fn heard(&self, index: usize, is_it: impl Fn(&Event) -> bool) -> bool {
+    pub(crate) fn heard(&self, index: usize, is_it: impl Fn(&Event) -> bool) -> bool {
         self.processes[index].events.iter().any(is_it)
     }
 }
@@ -260,6 +270,34 @@ fn processes_of_yesterday_that_are_resumed_are_superseded_and_take_nothing_over(
             &world.processes[*index].events
         });
         assert_ne!(world.processes[*index].process.standing(), Standing::Member);
+    }
+}
+
+/// Two teams chose one name, and their networks meet. The newer group took the older group's members away.
+#[test]
+fn two_groups_that_formed_apart_stay_apart_and_report_each_other() {
+    let mut world = World::new(None);
+    let first = world.start(0, 0);
+    world.apart_at = Some(3);
+    world.run(2 * SECOND);
+    let second = world.start(10, 0);
+    world.run(2 * SECOND);
+    let instances = [world.instance(first[0]), world.instance(second[0])];
+    assert!(world.are_members(&first) && world.are_members(&second) && instances[0] != instances[1]);
+    world.apart_at = None;
+    world.run(10 * SECOND);
+    assert!(world.are_members(&first) && world.are_members(&second));
+    for (indices, own, other) in [(first, instances[0], instances[1]), (second, instances[1], instances[0])] {
+        for index in indices {
+            assert_eq!(world.instance(index), own);
+            let is_report = |event: &Event| match event {
+                Event::OtherInstance { own: here, other: there, .. } => (*here, *there) == (own, other),
+                _ => false,
+            };
+            let reports = world.processes[index].events.iter().filter(|event| is_report(event)).count();
+            assert_eq!(reports, 1, "{index}");
+            assert!(!world.heard(index, |event| matches!(event, Event::Superseded { .. } | Event::Removed(_))));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::common::{self, Bench, Effect, MS, as_incarnation, data, message};
 use bourdon_protocol::control::detector::Why;
-use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role};
+use bourdon_protocol::{Counter, Difference, Event, Order, Outgoing, Refusal, Role};
 use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Incarnation, Rank};
 
@@ -20,7 +20,8 @@ fn a_member_counts_once_it_has_announced_the_same_configuration() {
     bench.take(&bench.heartbeat(1, |_| {}));
     assert_eq!(events(&mut bench), []);
     bench.take(&bench.heartbeat(2, |heartbeat| heartbeat.configuration = 1.into()));
-    assert_eq!(events(&mut bench), [Event::ConfigurationDiffers(Rank(2))]);
+    let difference = Difference { own: bench.process.config().fingerprint(), other: 1 };
+    assert_eq!(events(&mut bench), [Event::ConfigurationDiffers(Rank(2), difference)]);
     assert_eq!(bench.process.missing().collect::<Vec<_>>(), [Rank(2)]);
     assert_eq!(
         bench.process.try_publish(bench.now, &Outgoing::default(), b"x"),
@@ -40,7 +41,8 @@ fn issue_wrong_configuration_poisons_the_rank() {
     let wrong = bench.heartbeat(1, |heartbeat| heartbeat.configuration = 1.into());
     bench.take(&as_incarnation(&wrong, 9));
     bench.take(&bench.heartbeat(1, |_| {}));
-    assert_eq!(events(&mut bench), [Event::ConfigurationDiffers(Rank(1))]);
+    let difference = Difference { own: bench.process.config().fingerprint(), other: 1 };
+    assert_eq!(events(&mut bench), [Event::ConfigurationDiffers(Rank(1), difference)]);
     assert!(bench.process.is_formed());
 }
 

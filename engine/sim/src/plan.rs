@@ -12,6 +12,8 @@ mod hand_over;
 mod judged;
 mod links;
 mod locks;
+mod narrow;
+mod recovered;
 mod restart;
 mod unkind;
 
@@ -84,11 +86,16 @@ pub enum Happening {
     Partition,
     /// Its clock jumps forward by `for_ns`.
     ClockJump,
+    /// An operator has it found the group again, and tries for `for_ns` while something stands in the way.
+    Recover,
     /// No datagram longer than `other` bytes passes from it or to it for `for_ns`: a path with a smaller MTU.
     Narrow,
     /// Its host gets another address, the one with the number `other`: it goes on there, and what is under way to the
     /// earlier one is lost.
     Move,
+    /// No datagram longer than the lower 16 bits of `other` passes to it from the processes in the bitmap of the bits
+    /// above, for `for_ns`: the path is narrower in one direction.
+    NarrowTo,
     /// The detectors of the group that it leans on suspect the member `other` for `for_ns`; at 0, no longer.
     Judge,
     /// They watch the member `other` no longer: it has been removed from the view of that group.
@@ -392,6 +399,11 @@ impl Plan {
     /// Members and observers.
     pub(crate) fn processes(&self) -> usize {
         usize::from(self.members) + self.observers.len()
+    }
+
+    /// Whether processes of one generation of the group meet those of another.
+    pub(crate) fn has_generations(&self) -> bool {
+        !self.restarts.is_empty() || self.events.iter().any(|event| event.what == Happening::Recover)
     }
 
     /// Whether nothing at all goes wrong that could make one process suspect another.

@@ -38,4 +38,4 @@ pub use ids::{
     ChannelId, ClientId, DatagramNumber, Epoch, GroupId, Incarnation, InstanceId, OrderNumber, Rank, Sequence, TopicId,
 };
 pub use time::Instant;
-pub use topic::{NAME_MAX_BYTES, NameError, TopicName, check_name, split_name};
+pub use topic::{NAME_MAX_BYTES, NameError, TopicName, check_name, check_visible, split_name};

@@ -6,8 +6,8 @@
 //! request and no bound (`docs/decisions/names-travel-with-messages.md`).
 //!
 //! Invariants: a [`TopicName`] is 1 to [`NAME_MAX_BYTES`] bytes of parts joined by dots; no part is empty; no character
-//! is a blank, a control character, or a character that patterns use. [`Frames::check`](crate::Frames::check) accepts
-//! no other.
+//! is a blank, a control character, invisible, or a character that patterns use.
+//! [`Frames::check`](crate::Frames::check) accepts no other.
 
 use crate::TopicId;
 use core::fmt;
@@ -45,6 +45,63 @@ pub enum NameError {
     /// It has this character: replace it.
     #[error("{0:?} can't stand in a name: blanks, control characters, `*` and `>` can't")]
     Character(char),
+    /// It has a character that a reader can't see, or that turns the text around it: remove it.
+    #[error(
+        "character {place} of the name is U+{:04X}: a name has no control characters, no invisible characters and none \
+         that change the direction of text; remove it", u32::from(*.character)
+    )]
+    Hidden {
+        /// The character.
+        character: char,
+        /// How many characters stand in front of it, plus one.
+        place: usize,
+    },
+}
+
+/// Invisible characters, and those that change the direction of text: two names that differ by one of them look alike.
+/// These are general category Cf and the property `Default_Ignorable_Code_Point` of Unicode 16
+/// (`DerivedCoreProperties.txt`), which UTS #39 and #55 keep out of identifiers, and the blank Braille pattern.
+const HIDDEN: [(char, char); 26] = [
+    ('\u{ad}', '\u{ad}'),
+    ('\u{34f}', '\u{34f}'),
+    ('\u{600}', '\u{605}'),
+    ('\u{61c}', '\u{61c}'),
+    ('\u{6dd}', '\u{6dd}'),
+    ('\u{70f}', '\u{70f}'),
+    ('\u{890}', '\u{891}'),
+    ('\u{8e2}', '\u{8e2}'),
+    ('\u{115f}', '\u{1160}'),
+    ('\u{17b4}', '\u{17b5}'),
+    ('\u{180b}', '\u{180f}'),
+    ('\u{200b}', '\u{200f}'),
+    ('\u{2028}', '\u{202e}'),
+    ('\u{2060}', '\u{206f}'),
+    ('\u{2800}', '\u{2800}'),
+    ('\u{3164}', '\u{3164}'),
+    ('\u{fe00}', '\u{fe0f}'),
+    ('\u{feff}', '\u{feff}'),
+    ('\u{ffa0}', '\u{ffa0}'),
+    ('\u{fff0}', '\u{fffb}'),
+    ('\u{110bd}', '\u{110bd}'),
+    ('\u{110cd}', '\u{110cd}'),
+    ('\u{13430}', '\u{1343f}'),
+    ('\u{1bca0}', '\u{1bca3}'),
+    ('\u{1d173}', '\u{1d17a}'),
+    ('\u{e0000}', '\u{e0fff}'),
+];
+
+fn is_hidden(character: char) -> bool {
+    let is_listed = || HIDDEN.iter().any(|(first, last)| (*first..=*last).contains(&character));
+    character.is_control() || character >= HIDDEN[0].0 && is_listed()
+}
+
+/// Whether a text has no character that a reader can't see or that turns the text around it.
+///
+/// # Errors
+/// The first such character and its place.
+pub fn check_visible(text: &str) -> Result<(), NameError> {
+    let found = (1..).zip(text.chars()).find(|(_, character)| is_hidden(*character));
+    found.map_or(Ok(()), |(place, character)| Err(NameError::Hidden { character, place }))
 }
 
 impl TopicName {
@@ -114,7 +171,8 @@ pub fn check_name(name: &str) -> Result<(), NameError> {
     if name.is_empty() || name.len() > NAME_MAX_BYTES {
         return Err(NameError::Length(name.len()));
     }
-    let is_strange = |c: &char| c.is_whitespace() || c.is_control() || *c == '*' || *c == '>';
+    check_visible(name)?;
+    let is_strange = |c: &char| c.is_whitespace() || *c == '*' || *c == '>';
     if let Some(character) = name.chars().find(is_strange) {
         return Err(NameError::Character(character));
     }

@@ -6,7 +6,7 @@
 use crate::exit::Failure;
 use bourdon::counters::Directory;
 use bourdon::counters::{Found, list};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -43,12 +43,17 @@ pub(crate) fn find(which: &Which) -> Result<Vec<Found>, Failure> {
 
 /// Sends a node a request; returns the answer's value under `key`.
 pub(crate) fn ask(node: &Found, request: &str, key: &str, limit: Duration) -> Result<Value, Failure> {
+    ask_with(node, &json!({ "request": request }), key, limit)
+}
+
+/// The same, for a request with more than its name.
+pub(crate) fn ask_with(node: &Found, request: &Value, key: &str, limit: Duration) -> Result<Value, Failure> {
     let path = node.directory.join(format!("{}.sock", node.stem));
     let name = || format!("process {} of group {:?}", node.pid, node.description.group);
     let broken = |error: std::io::Error| Failure::broken(format!("{} at {}: {error}", name(), path.display()));
     let mut stream = UnixStream::connect(&path).map_err(broken)?;
     stream.set_read_timeout(Some(limit)).map_err(broken)?;
-    stream.write_all(format!("{{\"request\":\"{request}\"}}\n").as_bytes()).map_err(broken)?;
+    stream.write_all(format!("{request}\n").as_bytes()).map_err(broken)?;
     let mut line = String::new();
     if let Err(error) = BufReader::new(stream).read_line(&mut line) {
         let late = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);

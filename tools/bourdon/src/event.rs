@@ -29,7 +29,6 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();
         }
-        Event::GateDropped(address) => object["address"] = text_of(address),
         Event::Moved { address, epoch, members, .. } => {
             object["address"] = text_of(address);
             object["epoch"] = epoch.0.into();
@@ -40,6 +39,25 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["interface"] = interface.as_str().into();
             object["address"] = text_of(address);
             object["before"] = text_of(before);
+        }
+        Event::IdentityConflict { address, instance, .. } => {
+            object["address"] = std::net::SocketAddr::from(address).to_string().into();
+            object["instance"] = format!("{:016x}", instance.0).into();
+        }
+        Event::OtherInstance { own, other, address } => {
+            object["address"] = std::net::SocketAddr::from(address).to_string().into();
+            object["instance"] = format!("{:016x}", own.0).into();
+            object["other_instance"] = format!("{:016x}", other.0).into();
+        }
+        Event::ConfigurationDiffers(_, difference) | Event::Outvoted(_, difference) => {
+            let settings = difference
+                .settings()
+                .map(|(key, here, there)| json!({ "key": key, "here": here.to_string(), "there": there.to_string() }));
+            object["differences"] = settings.collect();
+        }
+        Event::GateDropped(address) => object["address"] = std::net::SocketAddr::from(address).to_string().into(),
+        Event::Recovered { instance } | Event::Superseded { instance } => {
+            object["instance"] = format!("{:016x}", instance.0).into();
         }
         Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
         Event::Synced { phase, .. } => object["phase"] = phase.into(),

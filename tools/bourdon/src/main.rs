@@ -16,6 +16,7 @@ mod node;
 mod place;
 mod probe;
 mod publish;
+mod recover;
 mod send;
 mod session;
 mod sim;
@@ -52,6 +53,8 @@ enum Command {
     Stat(stat::Args),
     /// Show the members of the group, as each node on this host sees them
     View(view::Args),
+    /// Make the survivors a group again whose majority is gone for good
+    Recover(recover::Args),
     /// Wait until everything sent before has been delivered everywhere
     Sync(sync::Args),
     /// Run a command while holding a lock of the group
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Node(args) => node::run(args),
         Command::Stat(args) => stat::run(args),
         Command::View(args) => view::run(args),
+        Command::Recover(args) => recover::run(args),
         Command::Sync(args) => sync::run(args),
         Command::Lock(args) => lock::run(args),
         Command::Elect(args) => elect::run(args),

@@ -12,8 +12,9 @@ mod parts;
 use crate::event;
 use crate::exit::Failure;
 use crate::send::{received, received_object};
-use bourdon::settings::{Role, Transport};
-use bourdon::{DirectMessage, Event, Node, Settings};
+use bourdon::event::Ranks;
+use bourdon::settings::{GroupSettings, Role, Transport};
+use bourdon::{DirectMessage, Event, Node, Settings, View};
 use log::{Level, Log};
 use parts::Parts;
 use serde_json::{Value, json};
@@ -69,6 +70,7 @@ struct Reporter {
     json: bool,
     channel: Option<String>,
     interface: String,
+    is_default_name: bool,
     log: Log,
 }
 
@@ -76,7 +78,8 @@ impl Reporter {
     fn new(json: bool, channel: Option<String>, settings: &Settings) -> Self {
         let rank = (settings.process.role == Role::Member).then_some(settings.process.rank);
         let interface = settings.network.interface.clone();
-        Self { json, channel, interface, log: Log::new(&settings.group.name, rank) }
+        let is_default_name = settings.group.name == GroupSettings::default().name;
+        Self { json, channel, interface, is_default_name, log: Log::new(&settings.group.name, rank) }
     }
 
     fn print(&self, level: Level, text: &str, object: &mut Value) {
@@ -122,7 +125,7 @@ impl Reporter {
         let granted_bytes = info.receive_buffer_bytes / 2; // the kernel reports twice what was requested
         let mut object = json!({
             "event": "started", "group": name, "group_address": address, "rank": rank, "address": at, "io": io,
-            "fallback": info.fallback, "receive_buffer_bytes": granted_bytes,
+            "fallback": info.fallback, "is_default_name": self.is_default_name, "receive_buffer_bytes": granted_bytes,
             "counters": info.counters_path, "admin_socket": info.socket_path, "pid": std::process::id(),
         });
         if let Some(why) = &info.fallback {
@@ -138,7 +141,21 @@ impl Reporter {
         }
         let open = "the group is open: there is no key, so any process that reaches it can read and publish";
         self.log.write(Level::Warning, open);
+        if self.is_default_name {
+            let text = "group.name is the default: every process without a name of its own on this address is in this \
+                        group; set group.name";
+            self.log.write(Level::Warning, text);
+        }
         self.print(Level::Info, &text, &mut object);
+    }
+
+    /// A group that has the default name may be a stranger's: which it is stands in the log.
+    fn joined(&self, view: &View) {
+        if self.is_default_name {
+            let members = Ranks(view.bits());
+            let text = format!("this group \"default\" is instance {:016x}, of members {members}", view.instance.0);
+            self.log.write(Level::Warning, text);
+        }
     }
 
     /// An event, and how many like it were left out before it.

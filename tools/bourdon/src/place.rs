@@ -5,6 +5,7 @@
 
 use crate::exit::Failure;
 use bourdon::Settings;
+use bourdon::error::SettingsError;
 use bourdon::settings::{IdleStrategy, Role, Transport};
 use std::fmt::Display;
 use std::io::{BufRead, Read, Write};
@@ -113,7 +114,10 @@ pub(crate) fn in_options(why: &impl Display) -> String {
 
 /// Reads a configuration; the user must fix any error in it.
 pub(crate) fn load(path: &Path) -> Result<Settings, Failure> {
-    Settings::load(path).map_err(Failure::unusable)
+    Settings::load(path).map_err(|error| match error {
+        SettingsError::Unreadable { .. } => Failure::unusable(format!("{error}; name the file with --config")),
+        error => Failure::unusable(error),
+    })
 }
 
 /// The error that no member of a group was heard, with the addresses that were tried.

@@ -25,18 +25,18 @@ const LINE_MAX_BYTES: usize = 1 << 16;
 pub(crate) struct At {
     /// The group's name, or GROUP/CHANNEL [default: the group whose member runs here, not its channels]
     #[arg(long, value_name = "GROUP")]
-    group: Option<String>,
+    pub(crate) group: Option<String>,
     /// Where the nodes keep their counters, if threads.directory is set
     #[arg(long, value_name = "DIR")]
-    directory: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
     /// A node's configuration: it names the group and the directory, and of several members here that node is asked
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 }
 
 impl At {
     /// The members of the selected group that run here: the member that --config describes, then the others by rank.
-    fn members(&self) -> Result<Vec<Found>, Failure> {
+    pub(crate) fn members(&self) -> Result<Vec<Found>, Failure> {
         let (mut group, mut directory, mut own_pid) = (self.group.clone(), self.directory.clone(), None);
         if let Some(path) = &self.config {
             let settings = load(path)?;
@@ -65,9 +65,7 @@ impl At {
             }
             _ => {
                 let groups = groups.into_iter().collect::<Vec<_>>().join(", ");
-                Err(Failure::unusable(format!(
-                    "members of several groups run here ({groups}): choose one with --group"
-                )))
+                Err(Failure::unusable(format!("members of several groups run here ({groups}): name one of them")))
             }
         }
     }

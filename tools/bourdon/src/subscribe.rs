@@ -104,19 +104,16 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
         Discovery::Found => Ok(()),
         Discovery::Silence => Err(unheard(settings, LOOK_S)),
         _ => Err(Failure::unusable(
-            "the group's mtu_bytes or max_message_bytes is not the default: give its configuration with --config",
+            "the group's configuration is of another release, or does not fit the defaults: give it with --config",
         )),
     }
 }
 
-/// Reports what happened. A process that is configured otherwise ends a subscriber only before its first view: later
-/// it is the other process that is wrong, or forged.
+/// Reports what happened. A process that is configured otherwise ends no subscriber: a majority of the group does.
 fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
     for event in events {
         match event {
-            Event::ConfigurationDiffers(_) if node.view().epoch.0 == 0 => {
-                return Err(Failure::unusable(event));
-            }
+            Event::Outvoted(..) => return Err(Failure::unusable(event)),
             Event::View { members, .. } => {
                 let (group, io, count) = (&settings.group, node.io(), members.count_ones());
                 let place = match settings.network.transport {

@@ -65,13 +65,32 @@ fn text(row: &Value) -> String {
         word("changing", true, "changing"),
         missing(view),
     );
-    if view["majority"] == false {
-        out += "  the group takes no message until a majority of this view is back\n";
-    }
+    out += &advice(view, role, group);
     for member in view["members"].as_array().into_iter().flatten() {
         out += &format!("  member {:>2}  {}\n", member["rank"], state(view, member));
     }
     out
+}
+
+/// What to do about a group that lacks a majority, or does not form, in one line.
+fn advice(view: &Value, role: &str, group: &str) -> String {
+    let is_silent = |member: &&Value| member["in_view"] == true && member["heard"] != true;
+    let silent = view["members"].as_array().into_iter().flatten().filter(is_silent);
+    let silent: Vec<_> = silent.map(|member| member["rank"].to_string()).collect();
+    let recover = format!("if they are gone for good: bourdon recover --force-majority {group}");
+    if view["majority"] == false {
+        let back = if silent.is_empty() {
+            "a majority is heard again".to_owned()
+        } else {
+            format!("enough of members {} are back", silent.join(", "))
+        };
+        let what = if role == "member" { recover } else { format!("{recover}, beside a member") };
+        format!("  no majority: the group takes no message until {back}; {what}\n")
+    } else if role == "member" && view["standing"] == "forming" && !missing(view).is_empty() {
+        format!("  no view: the group forms once all members are heard; {recover}\n")
+    } else {
+        String::new()
+    }
 }
 
 /// The view, how many of the configured members are in it, and whether they are a quorum.

@@ -42,8 +42,8 @@ pub(crate) fn why(refusal: Option<Refusal>) -> String {
             "the group is still forming: its members wait for each other, as `bourdon view` shows; start them all"
         }
         Some(Refusal::NoMajority { .. }) => {
-            "the member heard last reaches no majority of its view: restore the others, or stop all members and start \
-                 the group again"
+            "the member heard last reaches no majority of its view: restore the others; where they are \
+                 gone for good, run `bourdon recover` beside a survivor"
         }
         Some(Refusal::NoNetwork) => "the network interface of this process is gone, down, or without an address",
         Some(refusal) => return format!("its member takes none now: {refusal}"),

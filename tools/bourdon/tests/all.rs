@@ -6,6 +6,8 @@ mod demo;
 mod lock;
 mod matrix;
 mod outputs;
+mod recover;
+mod setups;
 mod topics;
 mod waits;
 

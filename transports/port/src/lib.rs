@@ -205,7 +205,8 @@ pub trait Port {
 pub enum PortError {
     /// When it is opened: the group's address is no multicast address. Choose another.
     #[error(
-        "{0} is not a multicast address: choose one in 224.0.0.0/4 (239.0.0.0/8 is free for private use) or ff00::/8"
+        "group.address is {0}, not a multicast address: choose one in 224.0.0.0/4 (239.0.0.0/8 is free for private \
+             use) or ff00::/8"
     )]
     NotMulticast(SocketAddr),
     /// When it is opened: the interface does not exist, or has no address of the group's family. Name another.
@@ -218,12 +219,12 @@ pub enum PortError {
     },
     /// When it is opened: the group's address takes senders by name only. Name them, or choose another address.
     #[error(
-        "{0} is a source-specific address: name the senders with network.sources, or choose an address in 239.0.0.0/8 \
-             (IPv6: ff15::)"
+        "group.address is {0}, a source-specific address: name the senders with network.sources, or choose an address \
+             in 239.0.0.0/8 (IPv6: ff15::)"
     )]
     SourcesWanted(SocketAddr),
     /// When it is opened: the group's scope can't work on this interface. Choose another of the two.
-    #[error("{group}: {why}")]
+    #[error("group.address is {group}: {why}")]
     Scope {
         /// The group.
         group: SocketAddr,
@@ -231,7 +232,7 @@ pub enum PortError {
         why: String,
     },
     /// A source can't be joined or left; the port goes on without the change.
-    #[error("source {address}: {why}")]
+    #[error("network.sources lists {address}: {why}")]
     Source {
         /// The source.
         address: std::net::IpAddr,

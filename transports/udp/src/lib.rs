@@ -78,6 +78,15 @@ enum Receiver {
     Epoll(Box<Epoll>),
 }
 
+/// The MTU of the interface that these options name, and the longest datagram that needs no fragments there.
+///
+/// # Errors
+/// If there is no such interface.
+pub fn interface_mtu(options: &UdpOptions) -> Result<(usize, usize), PortError> {
+    let interface = interface::Interface::find(&options.interface, options.group)?;
+    Ok((interface.mtu_bytes, interface.mtu_bytes.saturating_sub(send::headers_bytes(options.group))))
+}
+
 impl Open {
     fn new(options: &UdpOptions, waker: &Waker) -> Result<Self, PortError> {
         let sockets = Sockets::open(options)?;

@@ -52,10 +52,15 @@ enum Verdict {
     Final(io::Error),
 }
 
+/// Bytes of IP and UDP before a datagram's payload.
+pub(crate) fn headers_bytes(group: std::net::SocketAddr) -> usize {
+    if group.is_ipv4() { 20 + 8 } else { 40 + 8 }
+}
+
 impl SocketSender {
     /// For sockets opened with these options.
     pub fn new(options: &UdpOptions, sockets: &Sockets) -> Self {
-        let headers_bytes = if options.group.is_ipv4() { 20 + 8 } else { 40 + 8 };
+        let headers_bytes = headers_bytes(options.group);
         Self {
             offload: options.offload,
             offload_segment_max_bytes: sockets.interface().mtu_bytes.saturating_sub(headers_bytes),

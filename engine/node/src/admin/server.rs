@@ -122,6 +122,7 @@ impl Prepared {
             log: EventLog::default(),
             view_is_asked: false,
             sync_turns: VecDeque::new(),
+            recovery_turns: VecDeque::new(),
             end: end.clone(),
         };
         // Made first, so that the socket is removed whatever fails.
@@ -165,6 +166,7 @@ struct Connection {
     output: Vec<u8>,
     awaits_view: bool,
     awaits_sync: bool,
+    awaits_recovery: bool,
     session: Option<Session>,
     /// No more input comes; close once the output is gone.
     is_closing: bool,
@@ -194,6 +196,8 @@ struct ControlThread {
     view_is_asked: bool,
     /// The connections that wait for a barrier, the first to ask first.
     sync_turns: VecDeque<usize>,
+    /// The connections that wait for a report about a recovery, the first to ask first.
+    recovery_turns: VecDeque<usize>,
     end: Flag,
 }
 
@@ -235,7 +239,7 @@ impl ControlThread {
     fn take_mail(&mut self) {
         let now_ns = bourdon_engine::Clock::start().wall_ns();
         let log = &mut self.log;
-        let (mut syncs, mut view) = (Vec::new(), None);
+        let (mut syncs, mut recoveries, mut view) = (Vec::new(), Vec::new(), None);
         while let Some(event) = self.mailboxes.events.take() {
             if let Event::Synced { phase, asked: true } = event {
                 syncs.push(json!({ "synced": { "phase": phase } }));
@@ -245,11 +249,15 @@ impl ControlThread {
         while let Some(reply) = self.mailboxes.replies.take() {
             match reply {
                 Reply::View(report) => view = Some(report),
+                Reply::Recovery(report) => recoveries.push(report.answer()),
                 Reply::SyncRefused(refusal) => syncs.push(json!({ "error": refusal.to_string() })),
             }
         }
         for answer in syncs {
             self.answer_one_sync(&answer);
+        }
+        for answer in recoveries {
+            self.answer_one_recovery(&answer);
         }
         let Some(view) = view else { return };
         self.view_is_asked = false;
@@ -286,6 +294,7 @@ impl ControlThread {
                     output: Vec::new(),
                     awaits_view: false,
                     awaits_sync: false,
+                    awaits_recovery: false,
                     session: None,
                     is_closing: false,
                     progress_at: Instant::now(),
@@ -333,6 +342,16 @@ impl ControlThread {
                     self.sync_turns.push_back(index);
                     if let Some(connection) = &mut self.connections[index] {
                         connection.awaits_sync = true;
+                    }
+                    return;
+                }
+                too_many()
+            }
+            Ok(Request::Recover(ended)) => {
+                if self.command(Command::Recover(ended)) {
+                    self.recovery_turns.push_back(index);
+                    if let Some(connection) = &mut self.connections[index] {
+                        connection.awaits_recovery = true;
                     }
                     return;
                 }
@@ -391,6 +410,17 @@ impl ControlThread {
         }
     }
 
+    /// Commands are carried out in the order in which they were sent.
+    fn answer_one_recovery(&mut self, answer: &Value) {
+        let Some(index) = self.recovery_turns.pop_front() else { return };
+        if let Some(connection) = &mut self.connections[index]
+            && std::mem::take(&mut connection.awaits_recovery)
+        {
+            connection.answer(answer);
+            self.drive(index);
+        }
+    }
+
     fn close_idle(&mut self) {
         for slot in &mut self.connections {
             let may_wait = |connection: &Connection| connection.awaits_sync || connection.session.is_some();
@@ -437,7 +467,7 @@ impl Connection {
             }
             self.send_news();
         }
-        if self.awaits_view || self.awaits_sync {
+        if self.awaits_view || self.awaits_sync || self.awaits_recovery {
             return Next::Wait;
         }
         loop {

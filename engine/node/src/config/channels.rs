@@ -1,6 +1,8 @@
 //! The settings of channels: each is a group of its own, made from the group's settings and what it changes.
 
-use super::{ElectionKind, Flow, MutexKind, Order, Reliability, Role, Settings, SettingsError, Transport};
+use super::{
+    ElectionKind, Flow, FlowSettings, MutexKind, Order, Reliability, Role, Settings, SettingsError, Start, Transport,
+};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_wire::check_name;
 use serde::{Deserialize, Serialize};
@@ -111,11 +113,18 @@ impl Settings {
         group.address = channel.address;
         group.order = channel.order.unwrap_or(group.order);
         group.reliability = channel.reliability.unwrap_or(group.reliability);
-        group.mutex = channel.mutex.unwrap_or(group.mutex);
+        // The group's algorithm is for its own order: a channel of another order has the default.
+        let is_inherited = group.mutex != Some(MutexKind::Replicated) || group.has_total_order();
+        group.mutex = channel.mutex.or(group.mutex.filter(|_| is_inherited));
         group.election = channel.election.unwrap_or(group.election);
         settings.flow.mode = channel.flow.unwrap_or(settings.flow.mode);
         if group.reliability != Reliability::BestEffort {
             group.deadline_ns = 0; // the group's own stream may have one all the same
+        }
+        if settings.flow.mode == Flow::Free {
+            // Of the channels that wait for observers, or of the group's own stream.
+            settings.flow.gating_timeout_ns = FlowSettings::default().gating_timeout_ns;
+            settings.flow.rate_floor_bytes_per_s = None;
         }
         settings.network.peers = channel.peers.clone().unwrap_or_default();
         settings.network.listen = channel.listen;
@@ -133,6 +142,9 @@ impl Settings {
                 None if settings.process.role == Role::Client => {}
                 None => (settings.process.role, settings.process.rank) = (Role::Observer, 0),
             }
+        }
+        if settings.process.role == Role::Member {
+            settings.process.start = Start::Live; // what is set is for the channels that it observes
         }
         Ok(settings)
     }

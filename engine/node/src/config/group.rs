@@ -21,7 +21,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 /// ack_each = false
 /// sequencer = 0
 /// quorum = "view"
-/// mutex = "replicated"
+/// # mutex = "replicated" # default
 /// election = "bully"
 /// topics = []
 /// ```
@@ -31,7 +31,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 pub struct GroupSettings {
     /// The group's name. Every datagram carries its hash; a process discards datagrams of other groups on its address.
     ///
-    /// Default `"default"`. An empty name is refused ([`NoName`](super::SettingsError::NoName)). The same at all
+    /// Default `"default"`. An empty name is refused ([`NoName`](super::SettingsError::NoName)), and so is one with a
+    /// character that is invisible or turns the text around it ([`Name`](super::SettingsError::Name)). The same at all
     /// processes: with another name a process is in another group.
     pub name: String,
     /// The group's multicast address and port, IPv4 or IPv6. 239.0.0.0/8 is free for private use.
@@ -61,7 +62,7 @@ pub struct GroupSettings {
     /// nanoseconds. It reports the loss then and goes on. 0 for never.
     ///
     /// Default 0. From 0 to an hour ([`Range`](super::SettingsError::Range)). With another reliability it is refused
-    /// ([`Protocol`](super::SettingsError::Protocol): "a deadline is for best effort"). Each process may have its own.
+    /// ([`Protocol`](super::SettingsError::Protocol)). Each process may have its own.
     pub deadline_ns: u64,
     /// Whether every receiver acknowledges every datagram at once: for comparison only, many receivers drown a sender.
     ///
@@ -78,8 +79,10 @@ pub struct GroupSettings {
     pub quorum: Quorum,
     /// Which algorithm grants [locks](crate::Node::lock).
     ///
-    /// Default [`MutexKind::Replicated`]. The same at all processes.
-    pub mutex: MutexKind,
+    /// Default [`MutexKind::Replicated`]; where the order is not total or messages may be lost, each request for a lock
+    /// is refused then. Given by name, `replicated` is refused there at the start
+    /// ([`NoEffect`](super::SettingsError::NoEffect)). The same at all processes.
+    pub mutex: Option<MutexKind>,
     /// Which algorithm elects [leaders](crate::Node::election).
     ///
     /// Default [`ElectionKind::Bully`]. The same at all processes.
@@ -106,7 +109,7 @@ impl Default for GroupSettings {
             ack_each: false,
             sequencer: 0,
             quorum: Quorum::View,
-            mutex: MutexKind::Replicated,
+            mutex: None,
             election: ElectionKind::Bully,
             topics: Vec::new(),
         }
@@ -119,6 +122,8 @@ impl GroupSettings {
         if self.name.trim().is_empty() {
             return Err(SettingsError::NoName);
         }
+        bourdon_wire::check_visible(&self.name)
+            .map_err(|source| SettingsError::Name { name: self.name.clone(), source })?;
         if self.address.port() == 0 {
             return Err(SettingsError::NoPort(self.address));
         }

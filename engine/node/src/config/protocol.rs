@@ -47,10 +47,11 @@ impl Settings {
         (config.order, config.reliability) = (self.group.order, self.group.reliability);
         (config.relay, config.deadline_ns) = (self.group.relay, self.group.deadline_ns);
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
+        config.pads_heartbeats = self.network.transport != Transport::Tcp;
         config.sequencer = Rank(self.group.sequencer);
         config.quorum = self.group.quorum;
         (config.flow, config.rate) = (self.flow.mode, self.flow.rate());
-        (config.mutex, config.election) = (self.group.mutex, self.group.election);
+        (config.mutex, config.election) = (self.group.mutex.unwrap_or_default(), self.group.election);
         config.start = self.process.start;
         let window_bytes = window_bytes(granted_bytes, limits.mtu_bytes, self.streams_a_buffer());
         config.limits = limits.protocol(window_bytes.min(limits.receive_log_bytes / 2).min(limits.log_bytes / 2));

@@ -7,17 +7,55 @@ use super::{ChannelSettings, Settings, SettingsError};
 use serde_json::{Map, Value};
 use std::path::Path;
 
+/// Reads settings from a file. A file without any setting is refused: a disk that was full, a copy that was
+/// interrupted or a template without values leaves such a file, and the defaults are another group than the one meant.
+pub(super) fn load(path: &Path) -> Result<Settings, SettingsError> {
+    let bytes = std::fs::read(path).map_err(|source| SettingsError::Unreadable { path: path.to_owned(), source })?;
+    let text = str::from_utf8(&bytes).ok().filter(|text| !text.contains('\0'));
+    let Some(text) = text else {
+        return Err(SettingsError::NoText { path: path.to_owned(), what: encoding(&bytes) });
+    };
+    let settings = parse(text, Some(path))?;
+    if text.parse::<toml::Table>().is_ok_and(|table| table.is_empty()) {
+        return Err(SettingsError::Empty { path: path.to_owned(), bytes: bytes.len() });
+    }
+    Ok(settings)
+}
+
+/// What a file is that is no text in UTF-8.
+fn encoding(bytes: &[u8]) -> String {
+    match bytes {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "it is UTF-16; save it as UTF-8".to_owned(),
+        _ => match bytes.iter().position(|byte| *byte == 0) {
+            Some(0) if bytes.iter().all(|byte| *byte == 0) => {
+                format!("it has {} zero bytes and nothing else: it was not written to its end; restore it", bytes.len())
+            }
+            Some(place) => format!("byte {place} is zero: it was not written to its end; restore it"),
+            None => "save it as UTF-8".to_owned(),
+        },
+    }
+}
+
 /// Reads settings from a text, which stands in this file if in any.
 pub(super) fn parse(text: &str, path: Option<&Path>) -> Result<Settings, SettingsError> {
     let settings: Settings = toml::from_str(text).map_err(|source| {
         let path = path.map(Path::to_owned);
-        match unknown_key(text, &source) {
-            Some((line, what)) => SettingsError::UnknownKey { path, line, what },
-            None => SettingsError::Malformed { path, source: Box::new(source) },
+        match (unknown_key(text, &source), last_line(text, &source)) {
+            (Some((line, what)), _) => SettingsError::UnknownKey { path, line, what },
+            (None, Some((line, text))) => SettingsError::Truncated { path, line, text, source: Box::new(source) },
+            (None, None) => SettingsError::Malformed { path, source: Box::new(source) },
         }
     })?;
     settings.check()?;
     Ok(settings)
+}
+
+/// The last line and its number, if the text is no TOML because it ends there.
+fn last_line(text: &str, error: &toml::de::Error) -> Option<(usize, String)> {
+    let whole = text.trim_end();
+    let is_cut = text.parse::<toml::Table>().is_err() && error.span().is_some_and(|span| span.end >= whole.len());
+    let line = whole.lines().last().filter(|_| is_cut)?;
+    Some((whole.lines().count(), line.to_owned()))
 }
 
 /// The line of an unknown key, and what is wrong with it; none if that is not what is wrong with the text.

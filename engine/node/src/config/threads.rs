@@ -58,7 +58,8 @@ pub struct ThreadSettings {
     pub drop_timeout_ns: u64,
     /// The directory of the counters file and the admin socket: one of this user's that no other user can write.
     ///
-    /// Default: the first that works of `$XDG_RUNTIME_DIR/bourdon`, `/dev/shm/bourdon-<uid>` and `/tmp/bourdon-<uid>`.
+    /// Default: the first with room of `$XDG_RUNTIME_DIR/bourdon`, `/dev/shm/bourdon-<uid>` and `/tmp/bourdon-<uid>`;
+    /// those before it are named in [`Info::fallback`](crate::Info::fallback).
     /// A directory that other users can write is refused when the node starts
     /// ([`DirectoryError`](crate::error::DirectoryError)).
     pub directory: Option<PathBuf>,

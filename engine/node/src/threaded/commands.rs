@@ -5,6 +5,7 @@
 //! the mailbox full is refused to its caller. The commands of locks and elections go to the control thread
 //! (`locks/commands.rs`).
 
+use crate::admin::recovery::{Ended, RecoveryReport};
 use crate::admin::view::ViewReport;
 use crate::mailbox::Sender;
 use crate::threaded::direct::CallCommand;
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     EndLateCalls,
     /// Report the view, as a [`Reply`].
     View,
+    /// Report what a recovery by hand would do, as a [`Reply`]; end this view by one, if a view is named.
+    Recover(Option<Ended>),
     /// Deliver to one more subscription, from here on.
     Subscribe(Box<Outlet>),
     /// Take what one more publication publishes.
@@ -47,6 +50,8 @@ pub(crate) enum Command {
 pub(crate) enum Reply {
     /// The view.
     View(Box<ViewReport>),
+    /// What a recovery would do, or has done.
+    Recovery(Box<RecoveryReport>),
     /// There is no barrier.
     SyncRefused(Refusal),
 }

@@ -11,6 +11,7 @@
 //!
 //! Invariant: a round ([`Hosted::work`]) makes no system call but the port's, and wakes others only if they sleep.
 
+use crate::admin::recovery::RecoveryReport;
 use crate::admin::view::{Since, ViewReport};
 use crate::close::{self, CloseReport};
 use crate::closed::Closed;
@@ -569,6 +570,10 @@ impl Hosted {
                 let (engine, reach) = (&node.engine, node.engine.port().transport().reach());
                 let report = ViewReport::of(engine.process(), engine.now(), reach, &self.since);
                 self.reply(Reply::View(Box::new(report)));
+            }
+            Command::Recover(ended) => {
+                let report = RecoveryReport::of(node, ended);
+                self.reply(Reply::Recovery(Box::new(report)));
             }
             Command::Subscribe(outlet) => self.add_outlet(*outlet),
             Command::Publish(intake) => self.add_intake(*intake),

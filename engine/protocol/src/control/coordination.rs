@@ -235,7 +235,7 @@ pub enum CoordinationRefusal {
     /// The process can reach no quorum of the view.
     #[error(
         "no majority of the view can be reached: restore the network, or let members that are paused go on; where a \
-             majority is gone for good, stop all members and start the group again"
+             majority is gone for good, run `bourdon recover` beside a survivor"
     )]
     NoMajority,
     /// The group's messages have no order that all members agree on.

@@ -125,6 +125,13 @@ impl Discovery {
         cut_off.fold(0, |bits, sighting| bits | bit(sighting.rank))
     }
 
+    /// The ranks that announced within this time that they are in a view, as bits.
+    pub fn in_views(&self, now: Instant, within_ns: u64) -> u64 {
+        let sightings = self.known.iter().flat_map(|known| &known.sightings);
+        let lately = sightings.filter(|sighting| now.since(sighting.at) < within_ns);
+        lately.fold(0, |bits, sighting| bits | bit(sighting.rank))
+    }
+
     /// Whether a member announced lately that it hears a member of this rank in its view.
     pub fn hears(&self, now: Instant, rank: Rank) -> bool {
         let mut sightings = self.known.iter().flat_map(|known| &known.sightings);

@@ -30,8 +30,6 @@ pub(crate) struct Peer {
     /// It has announced its address, and that it is configured as we are.
     pub(crate) introduced: bool,
     pub(crate) differs: bool,
-    /// The last incarnation that was reported to be configured otherwise.
-    differing: Option<Incarnation>,
     /// For a rank of the view: another incarnation than the view's, once reported.
     refused: Option<Incarnation>,
 }
@@ -58,7 +56,7 @@ impl Presence {
         let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
         let other = peer.incarnation != Some(from.incarnation);
         if other {
-            *peer = Peer { refused: peer.refused, differing: peer.differing, ..Peer::default() };
+            *peer = Peer { refused: peer.refused, ..Peer::default() };
         }
         peer.incarnation = Some(from.incarnation);
         peer.epoch = epoch;
@@ -72,14 +70,13 @@ impl Presence {
         other
     }
 
-    /// Notes whether a process is configured otherwise; true the first time for an incarnation. Another incarnation
-    /// than the one that introduced itself keeps no process out, and a later heartbeat corrects an earlier one.
-    pub(crate) fn note_differs(&mut self, from: Member, differs: bool) -> bool {
-        let Some(peer) = self.peers.get_mut(from.rank.index()) else { return false };
+    /// Notes whether a process is configured otherwise. Another incarnation than the one that introduced itself keeps
+    /// no process out, and a later heartbeat corrects an earlier one.
+    pub(crate) fn note_differs(&mut self, from: Member, differs: bool) {
+        let Some(peer) = self.peers.get_mut(from.rank.index()) else { return };
         if peer.incarnation.is_none_or(|incarnation| incarnation == from.incarnation) {
             peer.differs = differs;
         }
-        differs && peer.differing.replace(from.incarnation) != Some(from.incarnation)
     }
 
     /// Another incarnation of a member than the view's was heard: true the first time.

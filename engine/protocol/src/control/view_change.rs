@@ -134,8 +134,8 @@ pub struct Proposal {
 pub struct Implausible;
 
 /// Rule 26: whether a value may follow a view. The members that continue, with those that asked to leave, are a quorum
-/// of the view, and the next view has at least `members_min` members. Checked when a value is chosen, accepted, decided
-/// and installed.
+/// of the view, and the next view has at least `members_min` members, or more than the view: one that was recovered by
+/// hand begins with fewer, and grows. Checked when a value is chosen, accepted, decided and installed.
 pub fn continues(view: &View, value: &Value, members_min: usize) -> bool {
     let continuing = continuing(view, value);
     let present = view.bits();
@@ -148,7 +148,7 @@ pub fn continues(view: &View, value: &Value, members_min: usize) -> bool {
         && value.leavers & ranks == 0
         && !value.members.iter().any(in_new_incarnation)
         && view.is_quorum(continuing | value.leavers)
-        && value.members.len() >= members_min
+        && value.members.len() >= members_min.min(view.members.len() + 1)
 }
 
 /// The members of a view that go on to the next, in the same incarnation; before the first view, by rank.
@@ -323,6 +323,12 @@ impl ViewChange {
         // A value accepted before the first view can be dropped: see `adopted`.
         let accepted = self.accepted.clone().filter(|_| self.view.epoch != Epoch(0));
         (self.promised, Step::State { held, accepted, birth_floor: self.birth_floor })
+    }
+
+    /// Whether this member leads a ballot that leaves a rank out.
+    pub(super) fn leaves_out(&self, rank: Rank) -> bool {
+        let Some(Leading { proposal, .. }) = &self.leading else { return false };
+        (proposal.keep | proposal.leavers) & bit(rank) == 0
     }
 
     fn answered(&self) -> u64 {

@@ -154,6 +154,12 @@ impl Stability {
         self.others().map(|member| self.received[member * self.members + stream.index()]).min()
     }
 
+    /// By stream: what a member has delivered, as far as its rows show.
+    pub(crate) fn delivered_by(&self, member: Rank) -> &[DatagramNumber] {
+        let base = member.index() * self.members;
+        &self.delivered[base..base + self.members]
+    }
+
     /// What a member has acknowledged of a stream.
     pub(crate) fn acknowledged(&self, member: Rank, stream: Rank) -> DatagramNumber {
         self.received[member.index() * self.members + stream.index()]

@@ -15,6 +15,13 @@ use core::net::SocketAddr;
 #[derive(Clone, Copy, Debug)]
 pub struct Ranks(pub u64);
 
+impl Ranks {
+    /// The ranks, the lowest first.
+    pub fn iter(self) -> impl Iterator<Item = u16> {
+        (0..64).filter(move |rank| self.0 >> rank & 1 == 1)
+    }
+}
+
 impl Display for Ranks {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let mut separator = "";
@@ -33,6 +40,8 @@ impl Event {
             Self::View { .. } => "view",
             Self::Suspected(..) => "suspected",
             Self::Trusted(_) => "trusted",
+            Self::LongDatagramsLost { .. } => "long_datagrams_lost",
+            Self::LongDatagramsRestored { .. } => "long_datagrams_restored",
             Self::NoMajority => "no_majority",
             Self::Majority => "majority",
             Self::Removed(_) => "removed",
@@ -42,16 +51,19 @@ impl Event {
             Self::Retracted { .. } => "retracted",
             Self::Synced { .. } => "synced",
             Self::SnapshotTooLarge { .. } => "snapshot_too_large",
-            Self::IdentityConflict(_) => "identity_conflict",
+            Self::IdentityConflict { .. } => "identity_conflict",
             Self::RankClaimed(_) => "rank_claimed",
             Self::Restarted { .. } => "restarted",
-            Self::ConfigurationDiffers(_) => "configuration_differs",
+            Self::ConfigurationDiffers(..) => "configuration_differs",
+            Self::Outvoted(..) => "outvoted",
             Self::Moved { .. } => "moved",
             Self::OtherVersion(_) => "other_version",
             Self::GateEnded(_) => "gate_ended",
             Self::GateDropped(_) => "gate_dropped",
             Self::Superseded { .. } => "superseded",
+            Self::Recovered { .. } => "recovered",
             Self::OlderInstance { .. } => "older_instance",
+            Self::OtherInstance { .. } => "other_instance",
             Self::NewInstance { .. } => "new_instance",
             Self::Waiting(_) => "waiting",
             Self::Reached(_) => "reached",
@@ -71,14 +83,16 @@ impl Event {
         match *self {
             Self::Suspected(rank, _)
             | Self::Trusted(rank)
-            | Self::IdentityConflict(rank)
             | Self::RankClaimed(rank)
-            | Self::ConfigurationDiffers(rank)
+            | Self::IdentityConflict { rank, .. }
+            | Self::ConfigurationDiffers(rank, _)
+            | Self::Outvoted(rank, _)
             | Self::Restarted { rank, .. }
             | Self::Moved { rank, .. }
             | Self::GateEnded(rank)
             | Self::Gap { sender: rank, .. }
             | Self::Retracted { sender: rank, .. } => Some(rank),
+            Self::LongDatagramsLost { at, .. } | Self::LongDatagramsRestored { at, .. } => at,
             _ => None,
         }
     }
@@ -102,9 +116,25 @@ fn write_superseded(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
     write!(f, "instance {:016x} of the group {text}", instance.0)
 }
 
+fn write_recovered(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
+    let text = "was founded here by hand, with this member alone: its messages that were not acknowledged are in \
+         doubt, and its locks are lost; the other members join as new members";
+    write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
 fn write_older_instance(f: &mut Formatter<'_>, instance: InstanceId) -> Result {
     let text = "formed before one that this process was in: it waits up to 10 s for the later one, then joins this one";
     write!(f, "instance {:016x} of the group {text}", instance.0)
+}
+
+fn write_other_instance(f: &mut Formatter<'_>, own: InstanceId, other: InstanceId, address: SocketAddr) -> Result {
+    write!(
+        f,
+        "instance {:016x} of a group of this name is alive at {address} beside this process's instance {:016x}: two \
+         groups have one group.name and group.address, and take nothing from each other; give one of them another name \
+         or address",
+        other.0, own.0
+    )
 }
 
 fn write_new_instance(f: &mut Formatter<'_>, from: InstanceId, to: InstanceId) -> Result {
@@ -122,6 +152,26 @@ fn write_gap(f: &mut Formatter<'_>, sender: Rank, count: u64, from: Sequence) ->
         "datagrams of member {sender} that held no numbered message are lost: no longer retained; a barrier's own \
          message may have been in them"
     )
+}
+
+/// Long datagrams do not come to a process, or come again.
+fn write_path(f: &mut Formatter<'_>, event: &Event) -> Result {
+    let receiver = |f: &mut Formatter<'_>, at: &Option<Rank>| match at {
+        Some(rank) => write!(f, "member {rank} receives "),
+        None => f.write_str("this observer receives "),
+    };
+    match event {
+        Event::LongDatagramsLost { at, from, bytes } => {
+            receiver(f, at)?;
+            let text = "lower limits.mtu_bytes at all processes, or mend the path";
+            write!(f, "no datagrams of {bytes} bytes from member {from}, only shorter ones: {text}")
+        }
+        Event::LongDatagramsRestored { at, from, bytes } => {
+            receiver(f, at)?;
+            write!(f, "datagrams of {bytes} bytes from member {from} again")
+        }
+        _ => unreachable!("{event:?} is of no path"),
+    }
 }
 
 /// A publisher waits for an observer no longer.
@@ -150,11 +200,14 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
             "the group's state is too large to join with ({bytes} bytes; 0 if only its donor knows): raise \
                  limits.max_snapshot_bytes, now {limit_bytes}, here and at the members"
         ),
-        Event::IdentityConflict(rank) => {
+        Event::IdentityConflict { rank, address, instance } => {
+            let address = SocketAddr::from(*address);
             write!(
                 f,
-                "another process is a member with rank {rank} and is alive: this process can't join; stop one of the \
-                 two, or give this process another process.rank"
+                "the process at {address} is the member with rank {rank} of the group's instance {:016x}, and is \
+                     alive: this process can't join; stop one of the two, give this process another process.rank \
+                     or, if it belongs to another group, another group.name or group.address",
+                instance.0
             )
         }
         Event::RankClaimed(rank) => {
@@ -165,14 +218,19 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
             "member {rank} was restarted, or two processes have its rank: the new one joins once the old one is \
                  out of the view"
         ),
-        Event::ConfigurationDiffers(rank) => write!(
-            f,
-            "member {rank} is configured otherwise: group.members, order, reliability, relay, ack_each, sequencer, \
-                 quorum, mutex and election, limits.mtu_bytes and max_message_bytes, and channel.detector must be the \
-                 same everywhere"
-        ),
+        Event::ConfigurationDiffers(rank, difference) => {
+            difference.write(f, *rank)?;
+            f.write_str("; these must be the same everywhere: the two don't count as one group")
+        }
+        Event::Outvoted(rank, difference) => {
+            f.write_str("the group is configured otherwise: ")?;
+            difference.write(f, *rank)?;
+            f.write_str("; a majority of it has that, so mend the configuration of this process and start it again")
+        }
         Event::Superseded { instance } => write_superseded(f, *instance),
+        Event::Recovered { instance } => write_recovered(f, *instance),
         Event::OlderInstance { instance } => write_older_instance(f, *instance),
+        Event::OtherInstance { own, other, address } => write_other_instance(f, *own, *other, (*address).into()),
         Event::NewInstance { from, to } => write_new_instance(f, *from, *to),
         Event::OtherVersion(version) => write!(
             f,
@@ -240,16 +298,17 @@ impl Display for Event {
             Event::Suspected(rank, Why::Evidence) => write!(f, "the process of member {rank} is gone"),
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why}"),
             Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
+            Event::LongDatagramsLost { .. } | Event::LongDatagramsRestored { .. } => write_path(f, self),
             Event::NoMajority => f.write_str(
                 "no majority of the view can be reached: restore the network, or let members that are paused go on; \
                      members that were restarted have forgotten what they promised and do not count, so if a majority \
-                     is gone for good, stop all members and start the group again",
+                     is gone for good, run `bourdon recover` beside a survivor",
             ),
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(
                 f,
-                "the others went on without this process, in view {epoch}: it was silent for too long; \
-                     it comes back by itself, as a new member"
+                "the others went on without this process, in view {epoch}: it was silent for too long, or long \
+                     datagrams did not pass between them; it comes back by itself, as a new member"
             ),
             Event::Left(Epoch(0)) => f.write_str("this process left; it has heard of no view"),
             Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
@@ -289,6 +348,7 @@ impl Display for Event {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Difference;
     use crate::event::{InterfaceName, NetworkLoss, Reach, Waiting};
     use crate::refusal::Refusal;
     use alloc::string::ToString;
@@ -314,10 +374,13 @@ mod tests {
     fn every_event_has_a_text_and_a_name_of_its_own() {
         let rank = Rank(5);
         let (from, to) = (Sequence(3), Sequence(9));
-        let named = [Event::Trusted, Event::IdentityConflict, Event::RankClaimed, Event::ConfigurationDiffers]
-            .map(|event| event(rank));
+        let named = [Event::Trusted, Event::RankClaimed].map(|event| event(rank));
+        let difference = Difference { own: 0, other: 1 };
         let others = [
             Event::View { epoch: Epoch(4), members: 0b101, sequencer: rank },
+            Event::IdentityConflict { rank, address: Address::default(), instance: InstanceId(7) },
+            Event::ConfigurationDiffers(rank, difference),
+            Event::Outvoted(rank, difference),
             Event::NoMajority,
             Event::Majority,
             Event::Removed(Epoch(9)),
@@ -328,10 +391,13 @@ mod tests {
             Event::Synced { phase: 3, asked: true },
             Event::SnapshotTooLarge { bytes: 1 << 40, limit_bytes: 7 },
             Event::Restarted { rank, incarnation: Incarnation(77) },
+            Event::LongDatagramsLost { at: Some(Rank(2)), from: rank, bytes: 1408 },
+            Event::LongDatagramsRestored { at: None, from: rank, bytes: 1408 },
             Event::OtherVersion(9),
             Event::Superseded { instance: InstanceId(1 << 63) },
             Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
             Event::OlderInstance { instance: InstanceId(5) },
+            Event::OtherInstance { own: InstanceId(5), other: InstanceId(6), address: Address::default() },
             Event::GateEnded(rank),
             Event::GateDropped(Address::default()),
             Event::Waiting(Waiting { missing: 0b110, members: 3, waited_ns: 1 << 40, ..Waiting::default() }),

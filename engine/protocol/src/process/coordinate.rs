@@ -311,7 +311,7 @@ impl Process {
     }
 
     /// Whether a quorum of the view is not suspected.
-    fn reaches_quorum(&self) -> bool {
+    pub(super) fn reaches_quorum(&self) -> bool {
         let view = &self.data.view;
         let own = self.cx.config.rank().map_or(0, bit);
         view.is_quorum(view.bits() & (!self.detector.suspects() | own))

@@ -28,6 +28,14 @@ const OLDER_WAIT_NS: u64 = 10_000_000_000;
 /// than any profile takes to suspect a process that has ended, 2 s.
 const RANK_IN_USE_NS: u64 = 5_000_000_000;
 
+/// A process that took no step for so long was stopped: its group may have gone on, or have been started again.
+const STOPPED_NS: u64 = 1_000_000_000;
+/// How long after that it takes a newer instance for its group's.
+const RESUMED_NS: u64 = 10_000_000_000;
+/// How long another instance must stay alive before it is reported: members of an older one that were stopped leave it
+/// sooner.
+const BESIDE_NS: u64 = 3_000_000_000;
+
 /// Messages that an earlier incarnation published and did not see delivered.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doubt {
@@ -36,6 +44,15 @@ pub(super) struct Doubt {
     /// The first view without that incarnation.
     pub(super) epoch: Epoch,
     pub(super) published: Sequence,
+}
+
+/// Another instance that is alive beside this member's.
+#[derive(Debug, Default)]
+struct Beside {
+    instance: InstanceId,
+    since: Instant,
+    at: Instant,
+    is_reported: bool,
 }
 
 /// What a process knows of its own incarnations.
@@ -47,6 +64,10 @@ pub(super) struct Identity {
     earlier: VecDeque<Incarnation>,
     /// When it started.
     started_wall_ns: u64,
+    /// Its last step of time, and when it last took one after it was stopped.
+    timer_at: Instant,
+    resumed_at: Option<Instant>,
+    beside: Beside,
     pub(super) doubt: Option<Doubt>,
 }
 
@@ -56,6 +77,9 @@ impl Identity {
             rng: fastrand::Rng::with_seed(config.seed ^ u64::from(config.incarnation.0) << 32 ^ 0x1d5),
             earlier: VecDeque::new(),
             started_wall_ns: now.0.wrapping_add(config.wall_offset_ns),
+            timer_at: now,
+            resumed_at: None,
+            beside: Beside::default(),
             doubt: None,
         }
     }
@@ -124,6 +148,7 @@ impl Process {
         }
         self.cx.counters.add(Counter::DiscardedInstance, u64::from(own != InstanceId::NONE));
         if notes {
+            self.note_beside(now, &announced, heartbeat.address);
             self.seek(now, &announced, header.rank(), heartbeat.address);
         }
         // A process that has been removed sends members of its last view the decision that ended it, and hears the
@@ -131,6 +156,38 @@ impl Process {
         let outside = matches!(self.standing(), Standing::Outside | Standing::Gone);
         let newest = self.discovery.newest(now) == Some((announced.instance, announced.birth));
         !(outside && (self.is_past_instance(other) || newest))
+    }
+
+    /// Notes a step of time, and whether this process was stopped before it.
+    #[inline]
+    pub(super) fn note_step(&mut self, now: Instant) {
+        if now.since(self.identity.timer_at) > STOPPED_NS {
+            self.identity.resumed_at = Some(now);
+        }
+        self.identity.timer_at = now;
+    }
+
+    fn was_stopped(&self, now: Instant) -> bool {
+        let is_stopped = now.since(self.identity.timer_at) > STOPPED_NS;
+        is_stopped || self.identity.resumed_at.is_some_and(|at| now.since(at) < RESUMED_NS)
+    }
+
+    /// Reports another instance that stays alive beside this member's, once.
+    fn note_beside(&mut self, now: Instant, other: &Announcement, address: Address) {
+        let own = self.data.view.instance;
+        if self.standing() != Standing::Member || !self.discovery.is_alive(now, other.instance, other.birth) {
+            return;
+        }
+        let beside = &mut self.identity.beside;
+        if beside.instance != other.instance || now.since(beside.at) > STOPPED_NS {
+            let is_reported = beside.instance == other.instance && beside.is_reported;
+            *beside = Beside { instance: other.instance, since: now, at: now, is_reported };
+        }
+        beside.at = now;
+        if !beside.is_reported && now.since(beside.since) > BESIDE_NS {
+            beside.is_reported = true;
+            self.cx.event(Event::OtherInstance { own, other: other.instance, address });
+        }
     }
 
     /// Asks another instance for its view, if this process belongs there.
@@ -152,7 +209,11 @@ impl Process {
         let is_newest = self.discovery.newest(now) == Some((instance, birth));
         match self.standing() {
             Standing::Forming | Standing::Outside => is_newest,
-            Standing::Member => is_newest && birth > view.birth,
+            // A member that was never stopped, and reaches a majority, is where it belongs: the newer instance is
+            // another group's of the same name.
+            Standing::Member => {
+                is_newest && birth > view.birth && (self.was_stopped(now) || self.state.lacks_majority())
+            }
             Standing::Following => {
                 let since = self.state.following().map_or(now, |following| following.since);
                 let silent = now.since(since) > super::discovery::LOST_NS
@@ -197,8 +258,17 @@ impl Process {
             Role::Member(_) => Event::Superseded { instance: view.instance },
             Role::Observer => Event::NewInstance { from, to: view.instance },
         };
+        self.leave_instance(now);
+        self.past.forget();
+        self.cx.event(event);
+        self.lose_view();
+        self.found(now, view, beginning);
+    }
+
+    /// A member leaves its view without a decision, because it goes on in another instance.
+    pub(super) fn leave_instance(&mut self, now: Instant) {
         if self.standing() == Standing::Member {
-            let epoch = self.data.view.epoch;
+            debug_assert!(self.data.view.epoch != Epoch(0));
             self.leave_own_behind();
             self.unsettled.clear();
             self.transfer.removed();
@@ -206,12 +276,7 @@ impl Process {
             (0..self.cx.config.members).for_each(|rank| self.detector.left(Rank(rank)));
             self.identity.doubt = None;
             self.look_due = Instant::NEVER;
-            debug_assert!(epoch != Epoch(0));
         }
-        self.past.forget();
-        self.cx.event(event);
-        self.lose_view();
-        self.found(now, view, beginning);
     }
 
     // ---- incarnations ---------------------------------------------------------------------------------------------
@@ -252,7 +317,8 @@ impl Process {
             following.rival_since = now;
         } else if now.since(following.rival_since) > RANK_IN_USE_NS {
             following.rival_since = Instant(u64::MAX); // reported once a view
-            self.cx.event(Event::IdentityConflict(rank));
+            let (address, instance) = (self.cx.presence.address(rank).unwrap_or_default(), self.data.view.instance);
+            self.cx.event(Event::IdentityConflict { rank, address, instance });
         }
     }
 

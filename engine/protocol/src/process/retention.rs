@@ -231,6 +231,9 @@ impl Process {
     pub(super) fn on_view_ask(&mut self, now: Instant, epoch: Epoch, body: &[u8]) {
         let Some((ask, _)) = ViewAsk::read(body) else { return };
         let (to, nonce) = (ask.reply_to, ask.nonce.get());
+        if self.standing() == Standing::Forming && to.is_reachable() && to != self.cx.config.address {
+            self.has_cookie(now, epoch, to, ask.cookie.get()); // it proves that it receives, and has no view to give
+        }
         let may_answer = self.standing() == Standing::Member && to.is_reachable() && to != self.cx.config.address;
         if !may_answer || !self.is_proven_by(now, epoch, to, ask.cookie.get()) {
             return;

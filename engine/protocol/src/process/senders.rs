@@ -45,6 +45,9 @@ impl Process {
         if self.data.incarnation(rank) == Some(header.incarnation()) {
             if !header.is_retransmitted() {
                 self.detector.heard(rank, now, Path::Multicast);
+                if let Some(news) = self.path_mtu.arrived(rank, datagram.bytes.len()) {
+                    self.on_path_news(now, news);
+                }
             }
             return false;
         }
@@ -88,8 +91,8 @@ impl Process {
 
     /// Another process with this process's rank shows, as any member does, that its instance is alive.
     pub(super) fn on_rivals_frame(&mut self, now: Instant, header: &DatagramHeader, kind: Option<Kind>, body: &[u8]) {
-        let outside = matches!(self.standing(), Standing::Forming | Standing::Outside);
-        if outside
+        let hears = matches!(self.standing(), Standing::Forming | Standing::Outside | Standing::Member);
+        if hears
             && kind == Some(Kind::Heartbeat)
             && self.is_another_process(header)
             && let Some((heartbeat, _)) = records::Heartbeat::read(body)

@@ -38,6 +38,7 @@ impl Process {
 
     /// Does what is due.
     pub fn on_timer(&mut self, now: Instant) {
+        self.note_step(now);
         if self.standing() == Standing::Member && now >= self.detector.due() {
             self.ping(now);
             self.look(now);

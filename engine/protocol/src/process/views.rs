@@ -92,7 +92,9 @@ impl Process {
         // start passes them itself.
         let late = Beginning { phase: beginning.phase.saturating_add(info.barriers.get().into()), ..beginning.clone() };
         let (ahead, next) = (view.epoch > self.data.view.epoch, view.epoch == self.data.view.epoch.next());
+        // Epochs of two instances have no order, and an answer from another one repeats the nonce.
         let believes = match self.standing() {
+            _ if is_other => false,
             Standing::Following => ahead && !next,
             Standing::Member => ahead && !self.is_in(&view),
             _ => false,

@@ -57,6 +57,11 @@ impl Instances {
         *self.generations.entry(member).or_insert(generation) == generation
     }
 
+    /// An incarnation is in no view while another generation begins: the view that takes it in decides.
+    pub(crate) fn forget(&mut self, member: Member) {
+        self.generations.remove(&member);
+    }
+
     /// The generation of an incarnation, once it has one.
     pub(crate) fn generation(&self, member: Member) -> Option<u32> {
         self.generations.get(&member).copied()

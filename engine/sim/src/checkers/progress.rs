@@ -47,7 +47,10 @@ pub(crate) fn is_lost(
     };
     // What a member has accepted to follow it may have been decided, and has to go on as well.
     let next = nodes[..members].iter().filter_map(|node| {
-        let process = node.process.as_ref().filter(|process| process.view().epoch == latest.view.epoch)?;
+        let process = node.process.as_ref().filter(|process| {
+            let view = process.view();
+            (view.instance, view.epoch) == (latest.view.instance, latest.view.epoch)
+        })?;
         let apart = node.control.as_ref().map(|control| control.plane.accepted_members());
         let members = apart.unwrap_or_else(|| process.accepted_members())?.to_vec();
         Some(View { members, ..latest.view.clone() })
@@ -55,6 +58,7 @@ pub(crate) fn is_lost(
     let continues = |member: &Member| latest.view.contains(*member) && lives(member);
     let members = nodes[..members].iter().filter_map(|node| node.process.as_ref());
     let entered = members.filter(|process| process.standing() == Standing::Member).map(Process::view);
+    let entered = entered.filter(|view| view.instance == latest.view.instance);
     let Some(known) = entered.max_by_key(|view| view.epoch) else { return true };
     !is_quorum(&latest.view, lives) || !is_quorum(known, lives) || { next }.any(|view| !is_quorum(&view, continues))
 }
@@ -63,11 +67,12 @@ impl Progress<'_> {
     pub(crate) fn check(&self) -> Verdict {
         let missing = |what: String| Err(Violation::new(NAME, what));
         let Some(latest) = self.latest else { return missing("no view was ever entered".into()) };
+        let is_latest = |view: &View| (view.instance, view.epoch) == (latest.view.instance, latest.view.epoch);
         for (index, node) in self.nodes.iter().enumerate() {
             let Some(process) = node.process.as_ref().filter(|_| !node.left) else { continue };
             let due = if index < self.members { Standing::Member } else { Standing::Following };
             let (standing, view) = (process.standing(), process.view());
-            if standing != due || view.epoch != latest.view.epoch || process.is_wedged() {
+            if standing != due || !is_latest(view) || process.is_wedged() {
                 let wedged = if process.is_wedged() { ", wedged" } else { "" };
                 let (epoch, last) = (view.epoch, &latest.view);
                 return missing(format!(

@@ -19,6 +19,8 @@ pub enum Family {
     Late,
     /// Paths on which long datagrams vanish and short ones pass.
     Narrow,
+    /// Groups that have lost their majority, and are made again by hand; or are taken for lost.
+    Recovered,
     /// Hosts that get other addresses.
     Moved,
     /// Observers that publishers wait for.
@@ -33,17 +35,20 @@ pub enum Family {
     Duels,
     /// Views that change all the time.
     Turbulent,
+    /// Paths on which long datagrams vanish for seconds while nothing else goes wrong.
+    BlackHole,
 }
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
         Self::Observed,
         Self::Late,
         Self::Narrow,
+        Self::Recovered,
         Self::Moved,
         Self::Gated,
         Self::Paced,
@@ -51,11 +56,12 @@ impl Family {
         Self::Judged,
         Self::Duels,
         Self::Turbulent,
+        Self::BlackHole,
     ];
 
     /// The families that are as unkind as real hosts, in turn.
     pub fn unkind(turn: u64) -> Self {
-        const UNKIND: usize = 6;
+        const UNKIND: usize = 7;
         Self::ALL[turn as usize % UNKIND]
     }
 
@@ -67,6 +73,7 @@ impl Family {
             Self::Observed => "observed",
             Self::Late => "late",
             Self::Narrow => "narrow",
+            Self::Recovered => "recovered",
             Self::Moved => "moved",
             Self::Gated => "gated",
             Self::Paced => "paced",
@@ -74,6 +81,7 @@ impl Family {
             Self::Judged => "judged",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
+            Self::BlackHole => "black-hole",
         }
     }
 
@@ -86,6 +94,7 @@ impl Family {
             Self::Observed => Plan::observed(seed),
             Self::Late => Plan::late(seed),
             Self::Narrow => Plan::narrow(seed),
+            Self::Recovered => Plan::recovered(seed),
             Self::Moved => Plan::moved(seed),
             Self::Gated => Plan::gated(seed),
             Self::Paced => Plan::paced(seed),
@@ -93,6 +102,7 @@ impl Family {
             Self::Judged => Plan::judged(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
+            Self::BlackHole => Plan::black_hole(seed),
         }
     }
 }

@@ -222,21 +222,6 @@ impl Plan {
         plan
     }
 
-    /// A plan in which the path of a member or observer takes only short datagrams for a while, as after a change of
-    /// route where fragments are lost: heartbeats pass, and data does not.
-    pub fn narrow(seed: u64) -> Self {
-        let rng = &mut Rng::with_seed(seed ^ 0x4a22);
-        let mut plan = Self::turbulent(seed);
-        let processes = plan.members + plan.observers.len() as u16;
-        for _ in 0..pick(rng, &[1, 2, 3]) {
-            let (at_ns, process) = (rng.u64(0..plan.faults.until_ns), rng.u16(0..processes));
-            let longest_bytes = rng.u64(200..plan.mtu_bytes.max(201) as u64);
-            plan.happens(at_ns, Happening::Narrow, process, longest_bytes, rng.u64(10 * MS..1000 * MS));
-        }
-        plan.events.sort_by_key(|event| event.at_ns);
-        plan
-    }
-
     /// A plan in which the hosts of members and observers get other addresses in the midst of all else, several at once
     /// at times.
     pub fn moved(seed: u64) -> Self {
@@ -361,7 +346,7 @@ impl Plan {
     }
 }
 
-fn lasting_observer(rng: &mut Rng, until_ns: u64) -> ObserverPlan {
+pub(super) fn lasting_observer(rng: &mut Rng, until_ns: u64) -> ObserverPlan {
     let start = pick(rng, &[Start::Live, Start::Oldest, Start::Snapshot]);
     ObserverPlan { joins_at_ns: rng.u64(0..until_ns), start, receive_log_slots: 64 }
 }

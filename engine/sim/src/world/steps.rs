@@ -5,7 +5,7 @@
 //! while its socket fills and overflows.
 
 use super::{Phase, STEPS_MAX, What, World, mixed};
-use crate::history::{Gap, Settled};
+use crate::history::{Gap, Lineage, Settled};
 use crate::network::{Packet, hits};
 use crate::options::Mode;
 use crate::violation::{Verdict, Violation};
@@ -91,8 +91,13 @@ impl World<'_> {
     /// Publishes what the application wants. Returns whether it wants more.
     fn publish(&mut self, index: usize) -> Result<bool, Violation> {
         let Self { nodes, plan, rng, history, now_ns, .. } = self;
+        // A process of an earlier generation publishes in that.
+        let own = history.lineages[nodes[index].lineage].generation;
+        let generation = std::mem::replace(&mut history.generation, own);
         let wants_sync = nodes[index].sync(index as u16, *now_ns, rng, history);
-        Ok(nodes[index].publish(index as u16, plan, *now_ns, rng, history)? || wants_sync)
+        let wants = nodes[index].publish(index as u16, plan, *now_ns, rng, history);
+        history.generation = generation;
+        Ok(wants? || wants_sync)
     }
 
     /// Offers what the process has to send to the network. Unless it `seals` the open datagram, the process publishes
@@ -186,7 +191,9 @@ impl World<'_> {
                 break;
             }
             // Views from before the process went on to another instance can no longer be read.
-            let moves = |event: &Event| matches!(event, Event::Superseded { .. } | Event::NewInstance { .. });
+            let moves = |event: &Event| {
+                matches!(event, Event::Superseded { .. } | Event::NewInstance { .. } | Event::Recovered { .. })
+            };
             let moved = events.iter().rposition(moves).unwrap_or(0);
             for (place, event) in events.drain(..).enumerate() {
                 if place >= moved || !matches!(event, Event::View { .. }) {
@@ -205,6 +212,7 @@ impl World<'_> {
     }
 
     fn hear(&mut self, index: usize, event: Event) -> Verdict {
+        self.note_narrow(index, &event);
         let node = &mut self.nodes[index];
         let Some(process) = &mut node.process else { return Ok(()) };
         let lineage = &mut self.history.lineages[node.lineage];
@@ -282,7 +290,9 @@ impl World<'_> {
             let other = self.nodes.get(member.rank.index())?;
             (other.process.is_some() && other.incarnation == member.incarnation.0).then_some(other.lineage)
         });
-        let sharing = alive.filter(|other| self.history.lineages[*other].epoch == epoch);
+        let generation = self.history.lineages[node.lineage].generation;
+        let shares = |lineage: &Lineage| (lineage.epoch, lineage.generation) == (epoch, generation);
+        let sharing = alive.filter(|other| shares(&self.history.lineages[*other]));
         self.checkers.synced(&self.history, node.lineage, sharing, process.view())
     }
 
@@ -294,7 +304,9 @@ impl World<'_> {
         let others = self.nodes.iter().enumerate().filter(|(other, _)| *other != index);
         let others = others.filter_map(|(_, node)| node.process.as_ref());
         let entered = self.nodes[index].process.as_ref().map(Process::view);
-        if entered.is_some_and(|view| self.checkers.views.is_a_new_first_view(view, others)) {
+        let is_current = self.history.lineages[self.nodes[index].lineage].generation == self.generation;
+        let is_first = |view| self.checkers.views.is_a_new_first_view(view, others);
+        if is_current && entered.is_some_and(is_first) {
             self.instances.founded_again(self.generation, &self.checkers)?;
             (self.lost, self.phase) = (true, Phase::Over);
             return Ok(());
@@ -343,7 +355,7 @@ impl World<'_> {
     /// Whether a process has entered a view of one generation. Where it goes on to a later generation, its application
     /// begins with nothing there.
     fn enters_a_generation(&mut self, index: usize) -> Result<bool, Violation> {
-        if self.plan.restarts.is_empty() {
+        if !self.plan.has_generations() {
             return Ok(true);
         }
         let node = &mut self.nodes[index];

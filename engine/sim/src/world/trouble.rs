@@ -39,6 +39,12 @@ impl World<'_> {
                 self.network.faults.narrow += 1;
             }
             Happening::Move => self.move_to(index, later_address(event.other, index)),
+            Happening::NarrowTo => {
+                let others = (0..self.nodes.len()).filter(|from| *from != index && event.other >> 16 & 1 << from != 0);
+                others.for_each(|from| self.network.narrow_to(from, index, event.other as usize & 0xFFFF, until_ns));
+                self.network.faults.narrow += 1;
+                self.begin_narrow(index, until_ns);
+            }
             Happening::Judge => {
                 let (bit, lasts) = (1 << event.other, event.for_ns > 0);
                 self.judge(index, |watched, suspects| {
@@ -51,6 +57,7 @@ impl World<'_> {
             Happening::Unwatch => {
                 self.judge(index, |watched, suspects| (watched & !(1 << event.other), suspects & !(1 << event.other)))
             }
+            Happening::Recover => self.push(self.now_ns, What::Recover(event)),
             Happening::Partition => self.part(event.other, until_ns),
             Happening::ClockJump => {
                 self.nodes[index].clock.jump(self.now_ns, event.for_ns);

@@ -253,11 +253,11 @@ impl DemoProcess {
                 Event::Removed(_) => self.begin_again(event)?,
                 Event::SnapshotTooLarge { .. } => return Err(event.to_string()),
                 // Once the group has formed, such an event comes from a process outside the group.
-                Event::RankClaimed(_) | Event::ConfigurationDiffers(_) if self.has_reported_ready => {}
-                Event::IdentityConflict(rank) | Event::RankClaimed(rank) => {
+                Event::RankClaimed(_) if self.has_reported_ready => {}
+                Event::IdentityConflict { rank, .. } | Event::RankClaimed(rank) => {
                     return Err(format!("another process uses rank {rank} as well"));
                 }
-                Event::ConfigurationDiffers(rank) => return Err(format!("member {rank} is configured otherwise")),
+                Event::Outvoted(..) => return Err(event.to_string()),
                 Event::Suspected(..) | Event::NoMajority => {
                     send_report(&ProcessReport::News { what: event.to_string() })
                 }

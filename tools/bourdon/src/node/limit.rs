@@ -56,9 +56,10 @@ impl Limit {
 /// The kind and the rank of an event that is limited.
 fn key(event: &Event) -> Option<(&'static str, u16)> {
     match event {
-        Event::IdentityConflict(rank)
+        Event::IdentityConflict { rank, .. }
         | Event::RankClaimed(rank)
-        | Event::ConfigurationDiffers(rank)
+        | Event::ConfigurationDiffers(rank, _)
+        | Event::Outvoted(rank, _)
         | Event::Restarted { rank, .. } => Some((event.name(), rank.0)),
         _ => None,
     }
@@ -72,7 +73,7 @@ mod tests {
     #[test]
     fn a_flood_of_conflicts_is_a_line_a_second_and_a_count() {
         let (mut limit, begin) = (Limit::default(), Instant::now());
-        let conflict = |rank| Event::IdentityConflict(Rank(rank));
+        let conflict = |rank| Event::RankClaimed(Rank(rank));
         let at = |ms| begin + Duration::from_millis(ms);
         let lines: Vec<_> = (0..2500).filter_map(|ms| Some((ms, limit.admit(conflict(1), at(ms))?.1))).collect();
         assert_eq!(lines, [(0, 0), (1000, 999), (2000, 999)]);

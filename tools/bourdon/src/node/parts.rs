@@ -39,6 +39,9 @@ struct Part {
     limit: Limit,
     /// If it is being left: the time at which it is stopped at the latest.
     leave_by: Option<Instant>,
+    /// It can never join.
+    is_refused: bool,
+    has_view: bool,
 }
 
 enum Woken {
@@ -120,7 +123,16 @@ impl Parts {
         let reporter = Reporter::new(self.json, channel, own);
         reporter.started(own, &node);
         let is_member = own.process.role == Role::Member;
-        self.running.push(Part { reporter, node, events, is_member, limit: Limit::default(), leave_by: None });
+        self.running.push(Part {
+            reporter,
+            node,
+            events,
+            is_member,
+            limit: Limit::default(),
+            leave_by: None,
+            is_refused: false,
+            has_view: false,
+        });
         Ok(())
     }
 
@@ -128,6 +140,9 @@ impl Parts {
     pub(super) fn serve(&mut self, signals: &UnixStream, requests: &UnixStream) -> Result<(), Failure> {
         loop {
             self.running.iter_mut().for_each(Part::report);
+            if self.running.iter().any(|part| part.is_refused) {
+                return Err(Failure::unusable("this process ends: it can't join its group"));
+            }
             if self.stop_ended()? {
                 return Ok(());
             }
@@ -257,8 +272,14 @@ impl Part {
     fn report(&mut self) {
         while let Ok(Some(delivery)) = self.events.try_next() {
             let Some(event) = delivery.event() else { continue };
-            if matches!(event, Event::Left(_)) && self.leave_by.is_some() {
-                self.leave_by = Some(Instant::now());
+            match event {
+                Event::Left(_) if self.leave_by.is_some() => self.leave_by = Some(Instant::now()),
+                // Only what a majority, or the process that has the rank, has proved.
+                Event::Outvoted(..) | Event::IdentityConflict { .. } => self.is_refused = true,
+                Event::View { .. } if !std::mem::replace(&mut self.has_view, true) => {
+                    self.reporter.joined(&self.node.view());
+                }
+                _ => {}
             }
             if let Some((event, left_out)) = self.limit.admit(event, Instant::now()) {
                 self.reporter.event(event, left_out);

@@ -124,7 +124,7 @@ impl Member {
             match event {
                 Event::View { epoch, members, .. } => self.enter(epoch.0, members),
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
-                Event::SnapshotTooLarge { .. } | Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
+                Event::SnapshotTooLarge { .. } | Event::IdentityConflict { .. } | Event::Outvoted(..) => {
                     return Err(Failure::broken(event));
                 }
                 // A member must never do this, so it is recorded for the judge.

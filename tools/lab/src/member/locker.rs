@@ -114,7 +114,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     settings.group.name = args.group;
     settings.group.address = args.address;
     settings.group.members = args.members;
-    settings.group.mutex = args.algorithm;
+    settings.group.mutex = Some(args.algorithm);
     settings.process.rank = args.rank;
     settings.network.interface = "lo".to_owned();
     settings.detector.profile = args.profile;
@@ -185,7 +185,7 @@ impl Locker {
                     }
                 }
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
-                Event::IdentityConflict(_) | Event::ConfigurationDiffers(_) => {
+                Event::IdentityConflict { .. } | Event::Outvoted(..) => {
                     return Err(Failure::broken(event));
                 }
                 _ => {}

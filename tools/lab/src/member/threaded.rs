@@ -213,15 +213,15 @@ impl Member {
     fn hear(&mut self, event: Event) -> Result<bool, Failure> {
         self.print(format_args!("{event}"));
         match event {
-            Event::IdentityConflict(_)
-            | Event::ConfigurationDiffers(_)
+            Event::IdentityConflict { .. }
+            | Event::Outvoted(..)
             | Event::Dropped { refusal: Some(Refusal::TooLarge { .. } | Refusal::Role), .. } => {
                 return Err(Failure::broken(event));
             }
             Event::View { .. } if self.is_ending => return Ok(false), // its node can't be asked any more
             Event::View { epoch, members, .. } => self.enter(epoch.0, members)?,
             // The next instance's views do not follow from those of the instance before.
-            Event::NewInstance { .. } | Event::Superseded { .. } => {
+            Event::NewInstance { .. } | Event::Superseded { .. } | Event::Recovered { .. } => {
                 self.entered.clear();
                 self.view = None;
             }
