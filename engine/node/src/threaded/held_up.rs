@@ -30,6 +30,7 @@ fn code(reason: Refusal) -> (u64, u64) {
         Refusal::Closed => (9, 0),
         Refusal::NoReceiver => (10, 0),
         Refusal::TooMany { limit } => (11, limit as u64),
+        Refusal::TooManyClients { limit } => (13, limit as u64),
         // No message is refused for these by a group that could take it later; the ring is full.
         _ => (12, 0),
     }
@@ -49,6 +50,7 @@ fn reason(code: u64, detail: u64) -> Option<Refusal> {
         9 => Refusal::Closed,
         10 => Refusal::NoReceiver,
         11 => Refusal::TooMany { limit: detail as usize },
+        13 => Refusal::TooManyClients { limit: detail as usize },
         _ => Refusal::Queue,
     })
 }
