@@ -93,6 +93,13 @@ impl ClientNode {
         self.endpoint.client.is_idle()
     }
 
+    /// Sends a goodbye to its member, once everything was taken. Returns whether it needs more time for it.
+    pub(crate) fn is_leaving(&mut self) -> bool {
+        let client = &mut self.endpoint.client;
+        client.leave();
+        client.is_idle() && !client.has_left()
+    }
+
     /// The longest message that a client can publish, with its topic's name.
     pub(crate) fn max_message_bytes(mtu_bytes: usize) -> usize {
         Client::max_message_bytes(mtu_bytes)

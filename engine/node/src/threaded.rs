@@ -398,14 +398,14 @@ impl Node {
         self.check_open()?;
         self.settings.check_ring_memory(1, 0)?;
         let ring_bytes = self.settings.threads.publication_ring_bytes;
-        let (intake, end) = intake::ends(group.publications, ring_bytes).map_err(io("making an eventfd"))?;
+        let is_client = self.is_client();
+        let (intake, end) = intake::ends(group.publications, ring_bytes, is_client).map_err(io("making an eventfd"))?;
         group.publications += 1;
         match &mut group.opened {
             Some(Opened::Process(hosted, _)) => hosted.add_intake(intake),
             Some(Opened::Client(client)) => client.add_intake(intake),
             None => self.commands.send(Command::Publish(Box::new(intake))),
         }
-        let is_client = self.is_client();
         let limits = &self.settings.limits;
         let message_bytes =
             if is_client { ClientNode::max_message_bytes(limits.mtu_bytes) } else { limits.max_message_bytes };

@@ -3,7 +3,7 @@
 
 use crate::common::{self, TOPIC, World, free_addresses, until};
 use bourdon::id::OrderNumber;
-use bourdon::settings::{IdleStrategy, Start, Transport};
+use bourdon::settings::{IdleStrategy, Role, Start, Transport};
 use bourdon::{Delivery, Discovery, Event, InlineNode, Settings, Standing, discover};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
@@ -53,7 +53,9 @@ fn links_that_break_in_mid_stream_lose_nothing() {
         let mut nodes: Vec<InlineNode> = settings
             .map(|mut settings| {
                 settings.threads.idle = idle;
-                settings.process.start = Start::Oldest;
+                if settings.process.role == Role::Observer {
+                    settings.process.start = Start::Oldest;
+                }
                 InlineNode::join(&settings).expect("it starts")
             })
             .collect();

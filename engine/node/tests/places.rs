@@ -92,7 +92,9 @@ fn a_gap_stands_between_the_two_messages_around_it() {
         settings.group.order = Order::Fifo;
         settings.group.reliability = Reliability::Unreliable;
         settings.process.role = role;
-        settings.process.start = Start::Oldest;
+        if role == Role::Observer {
+            settings.process.start = Start::Oldest;
+        }
         (settings.faults.drop_percent, settings.faults.seed) = (drop_percent, 7);
         settings
     };

@@ -78,7 +78,9 @@ impl core::fmt::Display for ClientEvent {
                 // People count messages from one.
                 write!(f, "message {} is longer than the group's max_message_bytes", sequence.next())
             }
-            Self::TooManyClients => f.write_str("the member serves as many clients as it can: try later"),
+            Self::TooManyClients => {
+                f.write_str("the member serves as many clients as it can: this client waits until another one ends")
+            }
             Self::NoAnswer => f.write_str("nothing was heard from any member for 5 s"),
         }
     }
@@ -144,8 +146,8 @@ impl Client {
                     self.publisher.on_heartbeat(now, header, heartbeat);
                 }
                 Some(Kind::ClientAnswer) => {
-                    if let Some((answer, _)) = ClientAnswer::read(frame.body) {
-                        self.publisher.on_answer(now, header.instance(), answer);
+                    if let Some((answer, place)) = ClientAnswer::read_all(frame.body) {
+                        self.publisher.on_answer(now, header.instance(), answer, place);
                     }
                 }
                 Some(Kind::Direct) => {
@@ -193,6 +195,17 @@ impl Client {
     /// Whether members have taken everything published.
     pub fn is_idle(&self) -> bool {
         self.publisher.is_idle()
+    }
+
+    /// The client ends: it sends a goodbye to its member once all that it published was taken. Call
+    /// [`Client::transmit`] until [`Client::has_left`]; publish nothing more.
+    pub fn leave(&mut self) {
+        self.publisher.leave();
+    }
+
+    /// Whether the client's place at its member is free, or it has tried for a tenth of a second, or it had none.
+    pub fn has_left(&self) -> bool {
+        self.publisher.has_left()
     }
 
     /// The member this client publishes through, once a member was heard.

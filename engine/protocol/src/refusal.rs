@@ -9,11 +9,10 @@ use core::fmt;
 
 /// Why a message or a request was refused. Nothing of it was sent, and nothing has changed.
 ///
-/// - **Back-pressure**, over in milliseconds: `Window`, `Paced`, `Queue`, `ViewChange`, `Barrier`, `TooMany`. Poll,
-///   wait, or drop the message.
+/// - **Back-pressure**, over in milliseconds: `Window`, `Paced`, `Queue`, `ViewChange`, `Barrier`, `TooMany`,
+///   `TooManyClients`. Poll, wait, or drop the message.
 /// - **Unavailable**, as long as an outage lasts: `Forming`, `Outside`, `NoMajority`, `Unheard`, `NoReceiver`,
-///   `NoNetwork`. Wait for
-///   the event `View` or `Majority`.
+///   `NoNetwork`. Wait for the event `View` or `Majority`.
 /// - **Permanent**: `TooLarge`, `Role`, `Unreachable`, `Unsupported`, `Closed`, `Cancelled`. Change the message or
 ///   the settings; the node has ended, or its waits have.
 ///
@@ -55,6 +54,12 @@ pub enum Refusal {
     #[error("{limit} requests wait already: try again when one is complete")]
     TooMany {
         /// How many may wait.
+        limit: usize,
+    },
+    /// The member serves as many clients as it can: this client waits until another one ends.
+    #[error("the member serves {limit} clients, as many as it can: this client waits until another one ends")]
+    TooManyClients {
+        /// How many it serves.
         limit: usize,
     },
     /// The group has no view yet, or not every member of the first view is known.

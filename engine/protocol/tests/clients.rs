@@ -4,9 +4,9 @@ use crate::common::{
     self, Bench, Effect, GROUP, MTU, Step, To, Value, address, control, data, in_epoch, in_instance, message, row, run,
     sends, sends_control,
 };
-use bourdon_protocol::{Client, ClientEvent, Destination, Order};
+use bourdon_protocol::{Client, ClientEvent, Destination, Order, Refusal};
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE};
-use bourdon_wire::records::{ClientAnswer, ClientRequest, refusals, request_flags};
+use bourdon_wire::records::{ClientAnswer, ClientPlace, ClientRequest, refusals, request_flags};
 use bourdon_wire::{ClientId, ClientTag, Epoch, Instant, Kind, Rank, Sequence, TopicId, flags};
 use zerocopy::IntoBytes;
 
@@ -175,6 +175,122 @@ fn a_member_serves_so_many_clients_and_no_more() {
     assert_eq!(answered(&mut bench, &request(5000, 0, 0, b"x"))[0], sends(0, &["1 bytes"]), "the quietest is replaced");
 }
 
+/// A request without a message: as long as its answer, with a word behind it.
+fn alone(client: u64, sequence: u64, request_flags: u16, word: u64) -> Vec<u8> {
+    request_after((0, 0), client, sequence, request_flags, &word.to_le_bytes())
+}
+
+/// What the member sends a client at its request.
+fn reply(bench: &mut Bench, request: &[u8]) -> (ClientAnswer, Option<ClientPlace>) {
+    bench.take(request);
+    let mut reply = None;
+    bench.process.transmit(bench.now, |to, bytes, _| {
+        let datagram = bourdon_wire::Datagram::parse(bytes, GROUP).unwrap();
+        for frame in datagram.frames().filter(|frame| frame.kind() == Some(Kind::ClientAnswer)) {
+            assert_eq!(to, Destination::Peer(address(700)));
+            let (answer, place) = ClientAnswer::read_all(frame.body).unwrap();
+            reply = Some((*answer, place.copied()));
+        }
+        1
+    });
+    bench.effects();
+    reply.expect("it is answered")
+}
+
+/// The cookie for the clients of this test.
+fn cookie(bench: &mut Bench) -> u64 {
+    reply(bench, &alone(5, 0, request_flags::HELLO, 0)).1.expect("the request is long enough").cookie.get()
+}
+
+/// A member that serves as many clients as it can: client 5 has published a message.
+fn full() -> Bench {
+    let mut bench = Bench::member(Order::Fifo, 1, 0);
+    bench.settle();
+    bench.take(&request(5, 0, 0, b"abc"));
+    for client in 1000..2023 {
+        bench.take(&request(client, 7, 0, b""));
+    }
+    bench.settle();
+    assert_eq!(bench.process.memory_use().clients, 1024);
+    bench
+}
+
+#[test]
+fn a_goodbye_frees_the_place_at_once() {
+    let mut bench = full();
+    assert_eq!(reply(&mut bench, &request(3000, 0, 0, b"x")).0.refusal.get(), refusals::TOO_MANY_CLIENTS);
+    let cookie = cookie(&mut bench);
+    let (answer, _) = reply(&mut bench, &alone(5, 1, request_flags::GOODBYE, cookie));
+    assert_eq!((answer.refusal.get(), answer.taken.get()), (refusals::GONE, 1));
+    assert_eq!(answered(&mut bench, &request(3000, 0, 0, b"x"))[0], sends(1, &["1 bytes"]));
+    let (answer, _) = reply(&mut bench, &alone(5, 1, request_flags::GOODBYE, cookie));
+    assert_eq!(answer.refusal.get(), refusals::GONE, "a recorded one changes nothing");
+}
+
+/// What was delivered of a client is known when its place is another's.
+#[test]
+fn a_late_request_of_a_client_that_has_ended_is_answered_without_a_place() {
+    let mut bench = full();
+    let cookie = cookie(&mut bench);
+    bench.take(&alone(5, 1, request_flags::GOODBYE, cookie));
+    bench.settle();
+    for payload in [&b"abc"[..], b"forged"] {
+        assert_eq!(answered(&mut bench, &request(5, 0, 0, payload)), [answer(1, refusals::NONE)]);
+    }
+    assert_eq!(bench.process.memory_use().clients, 1023);
+    let mut other = Bench::member(Order::Fifo, 3, 1).formed();
+    other.take(&data(0, 0, 0, 0, &[tagged(0, b"abc")]));
+    assert_eq!(other.delivered(), ["0:0"]);
+    other.take(&data(2, 0, 0, 0, &[tagged(0, b"abc"), tagged(1, b"d")]));
+    assert_eq!(other.delivered(), ["2:1"], "and a late copy of its message is passed over at all members");
+}
+
+/// An earlier instance took what comes before: this one never delivers it.
+#[test]
+fn what_was_delivered_beyond_a_gap_is_answered_without_a_place() {
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    bench.take(&data(0, 0, 0, 0, &[tagged(7, b"a"), tagged(8, b"b")]));
+    bench.news();
+    assert_eq!(answered(&mut bench, &request_after((1, 0), 5, 8, 0, b"b")), [answer(9, refusals::NONE)]);
+    assert_eq!(bench.process.memory_use().clients, 0);
+}
+
+#[test]
+fn a_forged_goodbye_frees_no_place() {
+    let mut bench = full();
+    let cookie = cookie(&mut bench);
+    let mut elsewhere = alone(5, 1, request_flags::GOODBYE, cookie);
+    for forged in [alone(5, 1, request_flags::GOODBYE, 0), alone(5, 1, request_flags::GOODBYE, cookie + 1), {
+        let port = u16::to_le_bytes(700);
+        let at = elsewhere.windows(2).rposition(|bytes| bytes == port).expect("the address has a port");
+        elsewhere[at] += 1; // the datagram is damaged as well: it is discarded
+        elsewhere
+    }] {
+        bench.take(&forged);
+        bench.effects();
+        assert_eq!(bench.process.memory_use().clients, 1024);
+    }
+    let (answer, place) = reply(&mut bench, &alone(5, 1, request_flags::GOODBYE, 0));
+    assert_eq!((answer.refusal.get(), place.map(|place| place.cookie.get())), (refusals::NONE, Some(cookie)));
+    assert_eq!(answered(&mut bench, &request(5, 1, 0, b"d"))[0], sends(1, &["1 bytes"]), "the client goes on");
+}
+
+#[test]
+fn a_client_with_pending_messages_keeps_its_place() {
+    let mut bench = Bench::member(Order::Fifo, 5, 1).formed();
+    bench.take(&request(5, 0, 0, b"abc"));
+    bench.effects();
+    let cookie = cookie(&mut bench);
+    let (answer, _) = reply(&mut bench, &alone(5, 1, request_flags::GOODBYE, cookie));
+    assert_eq!((answer.refusal.get(), bench.process.memory_use().clients), (refusals::NONE, 1), "no quorum holds it");
+    for member in [2, 3] {
+        bench.take(&row(member, &[(0, 0), (1, 0), (0, 0), (0, 0), (0, 0)]));
+    }
+    bench.effects();
+    let (answer, _) = reply(&mut bench, &alone(5, 1, request_flags::GOODBYE, cookie));
+    assert_eq!((answer.refusal.get(), bench.process.memory_use().clients), (refusals::GONE, 0));
+}
+
 /// A client that has heard of its member, and what it sends: sequence, flags, length.
 struct Bank {
     client: Client,
@@ -221,6 +337,19 @@ impl Bank {
         self.client.on_datagram(self.now, &in_instance(&answer, instance), false);
     }
 
+    /// The same reply, with a cookie.
+    fn hears_cookie(&mut self, taken: u64, refusal: u64, cookie: u64) {
+        let record = ClientAnswer::new(ClientId(5), Sequence(taken), refusal);
+        let place = ClientPlace {
+            cookie: cookie.into(),
+            max_message_bytes: (1 << 20).into(),
+            received_bytes: 0.into(),
+            next: taken.into(),
+        };
+        let answer = control(0, Kind::ClientAnswer, &[record.as_bytes(), place.as_bytes()]);
+        self.client.on_datagram(self.now, &answer, false);
+    }
+
     fn hears(&mut self, taken: u64, refusal: u64) {
         let record = ClientAnswer::new(ClientId(5), Sequence(taken), refusal);
         self.client.on_datagram(self.now, &control(0, Kind::ClientAnswer, &[record.as_bytes()]), false);
@@ -242,6 +371,62 @@ fn a_client_sends_again_from_the_watermark() {
     bank.hears(u64::MAX, refusals::NONE);
     assert!(bank.client.is_idle());
     assert_eq!(bank.client.poll_event(), Some(ClientEvent::Taken(Sequence(3))));
+}
+
+#[test]
+fn a_client_without_a_place_sends_one_message_ever_more_rarely_and_goes_on() {
+    let mut bank = Bank::new();
+    for length in 1..=3 {
+        bank.client.publish(TopicId(1), &vec![0; length]);
+    }
+    assert_eq!(bank.sends().len(), 3);
+    let mut pauses = Vec::new();
+    for round in 0..6 {
+        bank.hears(0, refusals::TOO_MANY_CLIENTS);
+        assert_eq!(bank.client.unavailable(bank.now), Some(Refusal::TooManyClients { limit: 1024 }));
+        assert_eq!(bank.client.poll_event(), Some(ClientEvent::TooManyClients).filter(|_| round == 0));
+        assert_eq!(bank.sends(), []);
+        pauses.push((bank.client.next_deadline().0 - bank.now.0) / 1_000_000);
+        bank.now = bank.client.next_deadline();
+        assert_eq!(bank.sends(), [(0, 0, 1)]);
+    }
+    assert_eq!(pauses, [40, 80, 160, 320, 320, 320]);
+    bank.hears(1, refusals::NONE);
+    assert_eq!(bank.client.unavailable(bank.now), None);
+    assert_eq!(bank.sends(), [(1, 0, 2), (2, 0, 3)], "it has a place");
+}
+
+#[test]
+fn a_client_that_ends_sends_a_goodbye_a_few_times() {
+    let goodbye = [(1, request_flags::GOODBYE, 8)];
+    let mut bank = Bank::new();
+    bank.client.publish(TopicId(1), b"x");
+    bank.sends();
+    bank.client.leave();
+    assert!(bank.client.has_left(), "without a cookie there is no way");
+    bank.hears_cookie(0, refusals::NONE, 77);
+    assert!(!bank.client.has_left());
+    assert_eq!(bank.sends(), [], "a message is pending");
+    bank.hears_cookie(1, refusals::NONE, 77);
+    assert_eq!(bank.client.next_deadline(), Instant(0));
+    for _ in 0..5 {
+        assert_eq!((bank.sends(), bank.sends()), (goodbye.to_vec(), Vec::new()));
+        bank.now = bank.client.next_deadline();
+    }
+    assert!(bank.client.has_left() && bank.sends().is_empty());
+
+    let mut bank = Bank::new();
+    bank.hears_cookie(0, refusals::NONE, 77);
+    bank.client.publish(TopicId(1), b"x");
+    bank.sends();
+    bank.hears(1, refusals::NONE);
+    bank.client.leave();
+    assert_eq!(bank.sends(), goodbye);
+    bank.hears_cookie(1, refusals::NONE, 78);
+    assert_eq!(bank.sends(), goodbye, "at once with the cookie of now");
+    bank.hears_cookie(1, refusals::GONE, 78);
+    assert!(bank.client.has_left());
+    assert_eq!((bank.sends(), bank.client.next_deadline()), (Vec::new(), Instant::NEVER));
 }
 
 /// A sequence once given to a message is never given to another: an old copy of the request may still be under way.
@@ -303,11 +488,11 @@ fn a_client_greets_a_member_before_it_sends_messages() {
     };
     let heard = |bank: &mut Bank| bank.client.on_datagram(bank.now, &member.heartbeat(0, |_| {}), true);
     heard(&mut bank);
-    assert_eq!(bank.sends(), [(0, request_flags::HELLO, 0)]);
+    assert_eq!(bank.sends(), [(0, request_flags::HELLO, 8)]);
     bank.now = Instant(1_000_000_000);
     assert_eq!(bank.sends(), [], "one request for each heartbeat");
     heard(&mut bank);
-    assert_eq!(bank.sends(), [(0, request_flags::HELLO, 0)]);
+    assert_eq!(bank.sends(), [(0, request_flags::HELLO, 8)]);
     bank.hears(0, refusals::NONE);
     assert_eq!(bank.sends(), [(0, 0, 3)]);
 }

@@ -9,7 +9,7 @@
 //! does not synchronise fails the model.
 //! **Invariants.** Offsets are multiples of eight; a span never leaves the allocation; memory is
 //! initialised from the start, so a span is always readable. The pages are written at construction and
-//! fault there, not on the data path.
+//! fault there, not on the data path, unless the owner asks for the opposite.
 
 use crate::frame::WORD_BYTES;
 use std::cell::UnsafeCell;
@@ -31,6 +31,18 @@ impl Buffer {
         let count = capacity_bytes / WORD_BYTES;
         Self {
             words: (0..count).map(|_| UnsafeCell::new(0)).collect(),
+            #[cfg(loom)]
+            shadow: (0..count).map(|_| loom::cell::UnsafeCell::new(())).collect(),
+        }
+    }
+
+    /// The same, but its pages fault when they are first used.
+    pub(crate) fn untouched(capacity_bytes: usize) -> Self {
+        debug_assert!(capacity_bytes.is_power_of_two() && capacity_bytes >= WORD_BYTES);
+        let count = capacity_bytes / WORD_BYTES;
+        Self {
+            // SAFETY: zero bytes are a valid `UnsafeCell<u64>`.
+            words: unsafe { Box::new_zeroed_slice(count).assume_init() },
             #[cfg(loom)]
             shadow: (0..count).map(|_| loom::cell::UnsafeCell::new(())).collect(),
         }

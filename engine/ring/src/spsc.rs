@@ -53,13 +53,22 @@ struct Shared {
 /// # Panics
 /// If `capacity_bytes` is more than [`MAX_CAPACITY_BYTES`]; check configured values against it.
 pub fn channel(capacity_bytes: usize) -> (Producer, Consumer) {
+    with_buffer(capacity_bytes, Buffer::new)
+}
+
+/// The same, for a process that lives shortly or sends little: its memory is fetched when it is used first.
+pub fn channel_untouched(capacity_bytes: usize) -> (Producer, Consumer) {
+    with_buffer(capacity_bytes, Buffer::untouched)
+}
+
+fn with_buffer(capacity_bytes: usize, buffer: fn(usize) -> Buffer) -> (Producer, Consumer) {
     let capacity = frame::capacity(capacity_bytes, MIN_CAPACITY_BYTES);
     let shared = Arc::new(Shared {
         tail: CachePadded::new(AtomicU64::new(0)),
         head: CachePadded::new(AtomicU64::new(0)),
         producer_gone: AtomicBool::new(false),
         consumer_gone: AtomicBool::new(false),
-        buffer: Buffer::new(capacity),
+        buffer: buffer(capacity),
     });
     let producer = Producer { shared: Arc::clone(&shared), staged: 0, published: 0, cached_head: 0 };
     (producer, Consumer { shared, head: 0, cached_tail: 0 })

@@ -292,7 +292,8 @@ fn assert_bounded(held: &MemoryUse) {
         && held.events <= 256
         && held.early_datagrams <= usize::from(MEMBERS) * LOG_SLOTS
         && held.assembly_bytes <= usize::from(MEMBERS) * 4000
-        && held.clients <= 1024;
+        && held.clients <= 1024
+        && held.client_watermarks <= 2 * 32_768;
     assert!(within, "{held:?}");
 }
 

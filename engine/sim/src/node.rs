@@ -336,6 +336,9 @@ impl ClientNode {
             self.sequence = sequence;
             self.quota -= 1;
         }
+        if !self.is_busy() {
+            self.client.leave(); // late copies of its requests may still be under way
+        }
         let mut datagrams = Vec::new();
         self.client.transmit(Instant(now_ns), |to, bytes, _| {
             let Destination::Peer(to) = to else { unreachable!("a client that broadcasts nothing") };

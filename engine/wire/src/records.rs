@@ -208,6 +208,8 @@ pub mod request_flags {
     pub const NAMED: u16 = 2;
     /// Publish nothing, only reply: the client checks whether a member is at the address that a heartbeat gave.
     pub const HELLO: u16 = 4;
+    /// The client ends: publish nothing, and free its place. The cookie from [`ClientPlace`] follows.
+    pub const GOODBYE: u16 = 8;
 }
 
 record!(
@@ -232,7 +234,23 @@ pub mod refusals {
     pub const TOO_LARGE: u64 = 2;
     /// The member serves as many clients as it can.
     pub const TOO_MANY_CLIENTS: u64 = 3;
+    /// The client has no place at the member, after its [`GOODBYE`](super::request_flags::GOODBYE).
+    pub const GONE: u64 = 4;
 }
+
+record!(
+    /// Follows a [`ClientAnswer`] to a request that is long enough: what a client may know of its member.
+    ClientPlace, 24 {
+        /// The cookie for the client's address, for its goodbye.
+        cookie: U64,
+        /// The longest message that the member publishes.
+        max_message_bytes: U32,
+        /// Of the message `next`, so many bytes have been received.
+        received_bytes: U32,
+        /// The message that the member publishes next for this client.
+        next: U64,
+    }
+);
 
 record!(
     /// One step of a view change, by ballots among the members of the epoch in the datagram's header. These follow, in
@@ -687,6 +705,9 @@ impl NakRange {
 }
 
 impl ClientRequest {
+    /// How long a request must be for an answer with a [`ClientPlace`]: no answer is longer than its request.
+    pub const WITH_PLACE_BYTES: usize = ClientAnswer::BYTES + ClientPlace::BYTES;
+
     /// A request, the name of its message's topic if it has one, and the payload.
     pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&str>, &[u8])> {
         let (request, rest) = Self::read(body)?;
@@ -715,6 +736,12 @@ impl ClientAnswer {
     /// A reply.
     pub fn new(client: ClientId, taken: Sequence, refusal: u64) -> Self {
         Self { client: client.0.into(), taken: taken.0.into(), refusal: refusal.into() }
+    }
+
+    /// A reply, and what follows it if the member gives it.
+    pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&ClientPlace>)> {
+        let (answer, rest) = Self::read(body)?;
+        Some((answer, ClientPlace::read(rest).map(|(place, _)| place)))
     }
 }
 

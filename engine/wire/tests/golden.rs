@@ -5,8 +5,8 @@
 //! visible.
 
 use bourdon_wire::records::{
-    BallotStep, Challenge, ClientAnswer, ClientRequest, Congestion, Direct, DirectCall, End, Heartbeat, HeldRange,
-    Link, Marker, MemberEntry, Nak, NakRange, OrderRun, PathReport, Ping, Progress, Row, RowEntry, Transfer,
+    BallotStep, Challenge, ClientAnswer, ClientPlace, ClientRequest, Congestion, Direct, DirectCall, End, Heartbeat,
+    HeldRange, Link, Marker, MemberEntry, Nak, NakRange, OrderRun, PathReport, Ping, Progress, Row, RowEntry, Transfer,
     Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags,
     request_flags, transfer_steps,
 };
@@ -240,6 +240,11 @@ fn client_request_and_answer() {
     assert_golden(record.as_bytes(), &format!("0100000000000000 0200000000000000 {ADDRESS} 0100 00000000"));
     let record = ClientAnswer::new(ClientId(1), Sequence(2), 3);
     assert_golden(record.as_bytes(), "0100000000000000 0200000000000000 0300000000000000");
+    let place = ClientPlace { cookie: 4.into(), max_message_bytes: 5.into(), received_bytes: 6.into(), next: 7.into() };
+    assert_golden(place.as_bytes(), "0400000000000000 05000000 06000000 0700000000000000");
+    let both = [record.as_bytes(), place.as_bytes()].concat();
+    assert_eq!(ClientAnswer::read_all(&both), Some((&record, Some(&place))));
+    assert_eq!(ClientAnswer::read_all(&both[..47]), Some((&record, None)), "an older member's");
 }
 
 #[test]

@@ -22,8 +22,6 @@ const LOOK_S: u64 = 5;
 const SLEEP: Duration = Duration::from_millis(100);
 /// No datagram is longer; what a client can publish is checked when a message is published.
 const MESSAGE_MAX_BYTES: usize = 1 << 16;
-/// Messages of a client under way; a greater limit is the member's, of clients.
-const CLIENT_WINDOW: usize = 32;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -163,9 +161,6 @@ impl Publisher<'_> {
         let gone = |what: &str| Failure::broken(format!("{what}; of {published} messages sent, not all were taken"));
         match refusal {
             Some(Refusal::NoReceiver) if self.is_heard => return Err(gone("the member no longer answers")),
-            Some(Refusal::TooMany { limit }) if limit > CLIENT_WINDOW => {
-                return Err(gone("the member serves as many clients as it can: try later"));
-            }
             _ => self.is_heard |= !is_unheard,
         }
         if is_unheard && self.since.elapsed() >= Duration::from_secs(LOOK_S) {

@@ -46,6 +46,9 @@ pub(crate) fn why(refusal: Option<Refusal>) -> String {
                  gone for good, run `bourdon recover` beside a survivor"
         }
         Some(Refusal::NoNetwork) => "the network interface of this process is gone, down, or without an address",
+        Some(Refusal::TooManyClients { limit }) => {
+            return format!("its member serves {limit} clients, as many as it can: it goes on once another one ends");
+        }
         Some(refusal) => return format!("its member takes none now: {refusal}"),
         None => "the group has formed, and its member has not taken what was sent",
     };
@@ -59,6 +62,7 @@ pub(crate) fn class(refusal: Option<Refusal>) -> &'static str {
         Some(Refusal::Forming { .. }) => "forming",
         Some(Refusal::NoMajority { .. }) => "no_majority",
         Some(Refusal::NoNetwork) => "no_network",
+        Some(Refusal::TooManyClients { .. }) => "too_many_clients",
         _ => "held_up",
     }
 }

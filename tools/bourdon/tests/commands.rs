@@ -47,6 +47,28 @@ fn what_is_published_is_what_subscribers_get() {
     assert!(published.status.success());
 }
 
+/// Each is a client of its own that sends a goodbye.
+#[test]
+fn each_of_many_publishers_of_one_line_is_served() {
+    let world = World::new();
+    let configs = [0, 1, 2].map(|rank| world.configure(&format!("{rank}.toml"), 3, rank, ""));
+    let mut nodes: Vec<_> = configs.iter().map(|config| world.node(config)).collect();
+    assert_eq!(next(&mut nodes[0].1)["members"], serde_json::json!([0, 1, 2]));
+    let mut subscriber = subscribe(&["--config", &configs[0], "--count", "60"]);
+    let publish = &|number: usize| {
+        let published =
+            run(&["publish", "prices", "es", "--config", &configs[number % 3]], format!("{number}\n").as_bytes());
+        assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    };
+    std::thread::scope(|scope| {
+        (0..6).for_each(|worker| drop(scope.spawn(move || (0..10).for_each(|turn| publish(10 * worker + turn)))));
+    });
+    let text = String::from_utf8(output(&mut subscriber)).expect("text");
+    let mut delivered: Vec<usize> = text.lines().map(|line| line.parse().expect("a number")).collect();
+    delivered.sort_unstable();
+    assert_eq!(delivered, (0..60).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_group_over_tcp_is_found_by_its_members_addresses() {
     let world = World::new();

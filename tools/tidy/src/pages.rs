@@ -6,8 +6,19 @@ use std::collections::BTreeSet;
 /// The folder of the protocols: one protocol, one file, one page.
 const PROTOCOLS: &str = "engine/protocol/src/";
 /// Files beside the protocols that are not protocols: the parts they share, and the places where they are joined.
-const NO_PROTOCOL: &[&str] =
-    &["bucket", "cursor", "epoch_state", "log", "loose", "ordering", "own_stream", "pipeline", "publish", "stream"];
+const NO_PROTOCOL: &[&str] = &[
+    "bucket",
+    "clients/delivered",
+    "cursor",
+    "epoch_state",
+    "log",
+    "loose",
+    "ordering",
+    "own_stream",
+    "pipeline",
+    "publish",
+    "stream",
+];
 /// The page of formats.
 const WIRE: &str = "docs/wire.md";
 /// The list of pages.

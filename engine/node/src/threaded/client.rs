@@ -1,8 +1,9 @@
 //! A client at its data agent: it publishes through a member, and calls single processes, from beside the group.
 //!
-//! A client is in no view. It delivers nothing, takes no part in what the control thread decides, and leaves nothing
-//! behind, so an agent runs it without most of what a group needs (`hosted.rs`). What it has in common with a group are
-//! the application's ends: publications in rings, calls as commands, and an end within a bound.
+//! A client is in no view. It delivers nothing, and takes no part in what the control thread decides; when it ends, it
+//! sends a goodbye to the member that served it. So an agent runs it without most of what a group needs (`hosted.rs`).
+//! What it has in common with a group are the application's ends: publications in rings, calls as commands, and an end
+//! within a bound.
 //!
 //! A message counts as acknowledged once a member has answered that the group has taken it (`control/clients.rs` of the
 //! protocol). A message that the group never takes is dropped, as at a member.
@@ -160,7 +161,7 @@ impl ClientSeat {
         let now = self.node.now();
         let Some(until) = self.closing.until(now) else { return false };
         self.note_held_up(None); // they take no more
-        now >= until || !self.owes()
+        now >= until || !self.owes() && !self.node.is_leaving()
     }
 
     /// Whether messages that were accepted may be lost if it ended now.

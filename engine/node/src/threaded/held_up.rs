@@ -31,6 +31,7 @@ fn code(reason: Refusal) -> (u64, u64) {
         Refusal::NoReceiver => (10, 0),
         Refusal::TooMany { limit } => (11, limit as u64),
         Refusal::NoNetwork => (13, 0),
+        Refusal::TooManyClients { limit } => (14, limit as u64),
         // No message is refused for these by a group that could take it later; the ring is full.
         _ => (12, 0),
     }
@@ -51,6 +52,7 @@ fn reason(code: u64, detail: u64) -> Option<Refusal> {
         10 => Refusal::NoReceiver,
         11 => Refusal::TooMany { limit: detail as usize },
         13 => Refusal::NoNetwork,
+        14 => Refusal::TooManyClients { limit: detail as usize },
         _ => Refusal::Queue,
     })
 }

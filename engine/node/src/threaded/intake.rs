@@ -56,9 +56,10 @@ pub(crate) struct Taken {
     pub(crate) dropped: Option<Refusal>,
 }
 
-/// Both ends of the publication of this number, with a ring of so many bytes.
-pub(crate) fn ends(number: usize, ring_bytes: usize) -> std::io::Result<(Intake, PublisherEnd)> {
-    let (producer, ring) = spsc::channel(ring_bytes);
+/// Both ends of the publication of this number, with a ring of so many bytes. That of a client costs memory only as far
+/// as it is used: many clients live for one message.
+pub(crate) fn ends(number: usize, ring_bytes: usize, is_client: bool) -> std::io::Result<(Intake, PublisherEnd)> {
+    let (producer, ring) = if is_client { spsc::channel_untouched(ring_bytes) } else { spsc::channel(ring_bytes) };
     let (mark, acknowledged) = watermark(0);
     let (to_publisher, dropped) = sync_channel(DROPPED_MAX);
     let ((room_sleeper, room), (news_sleeper, news), waker) = (doorbell(), doorbell(), Waker::new()?);
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn issue_a_message_of_the_process_itself_within_a_round_broke_its_run() {
-        let (mut intake, mut publisher) = ends(0, 1 << 12).expect("an eventfd");
+        let (mut intake, mut publisher) = ends(0, 1 << 12, false).expect("an eventfd");
         for _ in 0..4 {
             let head = Published::new(&Outgoing { topic: TopicId::of("one"), ..Outgoing::default() });
             let mut claim = publisher.producer.try_claim(0, head.front_bytes()).expect("there is room");

@@ -15,6 +15,10 @@
 //!
 //! A forged heartbeat may name any address. So for each heartbeat that names an address the client first sends one
 //! request without a message. It sends messages to the address only once a reply has come from it.
+//!
+//! A member serves a bounded number of clients. A client that finds no place waits, and goes on to another member: it
+//! repeats one message only, ever more rarely, so that many clients that wait cost little. A client that ends sends a
+//! goodbye with the member's cookie, a few times if no reply comes, so that its place is free for another.
 
 use super::roster::is_formed;
 use super::{ClientEvent, GroupState};
@@ -22,7 +26,7 @@ use crate::control::clients::{CLIENTS_MAX, QUIET_NS, UNDER_WAY_MAX};
 use crate::refusal::Refusal;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat, refusals, request_flags};
+use bourdon_wire::records::{ClientAnswer, ClientPlace, ClientRequest, Heartbeat, refusals, request_flags};
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, ClientId, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId, HEADER_BYTES,
     Incarnation, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
@@ -41,6 +45,11 @@ const SWITCH_AFTER_NS: u64 = 200_000_000;
 const LEFT_MAX: usize = 8;
 /// How long without any reply before the application gets an event, and messages are refused.
 const GIVE_UP_NS: u64 = 5_000_000_000;
+/// How often a client that finds no place doubles the time until it sends again: up to 320 ms.
+const CROWDED_DOUBLINGS: u32 = 4;
+/// How often a client sends a goodbye without a reply, once each [`RETRY_NS`]: one that is lost costs a member a place
+/// for some seconds, and no application waits long for it.
+const GOODBYES_MAX: u32 = 5;
 /// For how long the heartbeat of a member that reaches a majority counts for the group: other members may hear none.
 const FORMED_NS: u64 = 300_000_000;
 
@@ -49,6 +58,8 @@ const _: () = assert!(UNDER_WAY_MAX == 2 * WINDOW && WINDOW <= u16::MAX as usize
 // Several retries before a switch, several switches before the application hears of it, and all of that before a member
 // may forget the client.
 const _: () = assert!(4 * RETRY_NS <= SWITCH_AFTER_NS && 4 * SWITCH_AFTER_NS <= GIVE_UP_NS && GIVE_UP_NS < QUIET_NS);
+// A client that waits for an answer does not count as quiet.
+const _: () = assert!(4 * (RETRY_NS << CROWDED_DOUBLINGS) < QUIET_NS);
 
 #[derive(Debug)]
 struct Pending {
@@ -93,6 +104,12 @@ pub(super) struct Publisher {
     /// How many of them were sent since the last retry.
     sent: usize,
     retry_at: Instant,
+    /// How often in a row the member had no place; 0 if it has one.
+    crowded: u32,
+    /// The member's cookie for the address of this client.
+    cookie: Option<u64>,
+    /// It ends: how often it has sent a goodbye.
+    goodbyes: Option<u32>,
     heard_at: Instant,
     datagram: Vec<u8>,
     /// At most one event for each message of the window, and the latest watermark.
@@ -122,6 +139,9 @@ impl Publisher {
             last_taken: None,
             sent: 0,
             retry_at: now,
+            crowded: 0,
+            cookie: None,
+            goodbyes: None,
             heard_at: now,
             datagram: Vec::new(),
             events: VecDeque::new(),
@@ -202,10 +222,26 @@ impl Publisher {
     }
 
     /// Takes a reply: how far the member has come.
-    pub(super) fn on_answer(&mut self, now: Instant, instance: InstanceId, answer: &ClientAnswer) {
+    pub(super) fn on_answer(
+        &mut self,
+        now: Instant,
+        instance: InstanceId,
+        answer: &ClientAnswer,
+        place: Option<&ClientPlace>,
+    ) {
         if answer.client.get() != self.id.0 || self.left.contains(&instance) {
             return;
         }
+        if let Some(goodbyes) = &mut self.goodbyes
+            && self.pending.is_empty()
+        {
+            if answer.refusal.get() == refusals::GONE {
+                *goodbyes = GOODBYES_MAX;
+            } else if place.is_some_and(|place| self.cookie != Some(place.cookie.get())) {
+                self.retry_at = now; // the cookie was an old one
+            }
+        }
+        self.cookie = place.map(|place| place.cookie.get()).or(self.cookie);
         if instance != self.instance {
             // The member takes no request of another instance than its own: the client sends all of them again, for
             // this instance.
@@ -216,7 +252,7 @@ impl Publisher {
             return;
         }
         (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
-        self.trouble = None;
+        self.note_place(now, answer);
         let taken = Sequence(answer.taken.get()).since(self.first).min(self.sent as u64);
         let last = self.pending.drain(..taken as usize).rposition(|pending| !pending.skipped);
         self.last_taken = last.map(|last| self.first + last as u64).or(self.last_taken);
@@ -229,11 +265,25 @@ impl Publisher {
         }
         match answer.refusal.get() {
             refusals::TOO_LARGE if answer.taken.get() == self.first.0 => self.skip_first(),
-            refusals::TOO_MANY_CLIENTS => {
-                self.trouble = Some(Refusal::TooMany { limit: CLIENTS_MAX });
-                self.event(ClientEvent::TooManyClients);
-            }
             _ => {}
+        }
+    }
+
+    /// Whether the member has a place for this client, by its reply. A reply to a request without a message does not
+    /// show it.
+    fn note_place(&mut self, now: Instant, answer: &ClientAnswer) {
+        let is_crowded = answer.refusal.get() == refusals::TOO_MANY_CLIENTS;
+        match self.trouble {
+            Some(Refusal::TooManyClients { .. }) if self.sent == 0 && !self.pending.is_empty() => {}
+            _ if is_crowded && self.sent > 0 => {
+                if self.crowded == 0 {
+                    self.event(ClientEvent::TooManyClients);
+                }
+                self.trouble = Some(Refusal::TooManyClients { limit: CLIENTS_MAX });
+                self.crowded = (self.crowded + 1).min(CROWDED_DOUBLINGS);
+                self.retry_at = now + (RETRY_NS << self.crowded);
+            }
+            _ => (self.trouble, self.crowded) = (None, 0),
         }
     }
 
@@ -272,16 +322,17 @@ impl Publisher {
         }
         if self.pending.is_empty() {
             (self.heard_at, self.silent_since) = (now, now);
-            return;
+            return self.send_goodbye(now, send);
         }
         if now >= self.retry_at {
-            if now.since(self.silent_since) >= SWITCH_AFTER_NS
+            if (self.crowded > 0 || now.since(self.silent_since) >= SWITCH_AFTER_NS)
                 && let Some(other) = self.other.take()
             {
                 (self.member, self.silent_since) = (Some(other), now);
                 (self.is_proven, self.may_greet) = (false, true); // its heartbeat was heard
+                self.cookie = None;
             }
-            (self.sent, self.retry_at) = (0, now + RETRY_NS);
+            (self.sent, self.retry_at) = (0, now + (RETRY_NS << self.crowded));
             if now.since(self.heard_at) >= GIVE_UP_NS {
                 self.trouble = Some(Refusal::NoReceiver);
                 self.event(ClientEvent::NoAnswer);
@@ -292,12 +343,13 @@ impl Publisher {
         let Some(member) = self.member else { return };
         if !self.is_proven {
             if core::mem::take(&mut self.may_greet) {
-                self.write_hello(now);
+                self.write_alone(now, request_flags::HELLO, 0);
                 self.may_greet = !send(member, &self.datagram);
             }
             return;
         }
-        while self.sent < self.pending.len() {
+        let limit = if self.crowded > 0 { 1 } else { self.pending.len() };
+        while self.sent < limit {
             self.write(self.sent, now);
             if !send(member, &self.datagram) {
                 return;
@@ -306,21 +358,43 @@ impl Publisher {
         }
     }
 
-    fn write_hello(&mut self, now: Instant) {
+    /// Ends: sends a goodbye once nothing is pending. [`Publisher::has_left`] holds once it needs no more time.
+    pub(super) fn leave(&mut self) {
+        self.goodbyes.get_or_insert(0);
+    }
+
+    /// Whether its place is free, or it has tried for long enough. It has none at a member without a cookie of it.
+    pub(super) fn has_left(&self) -> bool {
+        !self.is_proven || self.cookie.is_none() || self.goodbyes >= Some(GOODBYES_MAX)
+    }
+
+    fn send_goodbye(&mut self, now: Instant, mut send: impl FnMut(Address, &[u8]) -> bool) {
+        let (Some(goodbyes), Some(member), Some(cookie)) = (self.goodbyes, self.member, self.cookie) else { return };
+        if self.has_left() || goodbyes > 0 && now < self.retry_at {
+            return;
+        }
+        self.write_alone(now, request_flags::GOODBYE, cookie);
+        if send(member, &self.datagram) {
+            (self.goodbyes, self.retry_at) = (Some(goodbyes + 1), now + RETRY_NS);
+        }
+    }
+
+    /// Writes a request without a message; the word makes it as long as its reply.
+    fn write_alone(&mut self, now: Instant, flags: u16, word: u64) {
         let request = ClientRequest {
             client: self.id.0.into(),
             sequence: self.first.0.into(),
             reply_to: self.reply_to,
-            flags: request_flags::HELLO.into(),
+            flags: flags.into(),
             under_way: 0.into(),
             since_taken: 0.into(),
         };
-        let length = FRAME_HEADER_BYTES + ClientRequest::BYTES;
+        let body = [request.as_bytes(), &word.to_le_bytes()].concat();
+        let length = FRAME_HEADER_BYTES + body.len();
         self.datagram.resize(HEADER_BYTES + length, 0);
-        let (head, body) = self.datagram[HEADER_BYTES..].split_at_mut(FRAME_HEADER_BYTES);
-        let frame = FrameHeader::new(ClientRequest::BYTES, TopicId(0), Kind::ClientRequest, 0);
-        head.copy_from_slice(frame.as_bytes());
-        body.copy_from_slice(request.as_bytes());
+        let (head, rest) = self.datagram[HEADER_BYTES..].split_at_mut(FRAME_HEADER_BYTES);
+        head.copy_from_slice(FrameHeader::new(body.len(), TopicId(0), Kind::ClientRequest, 0).as_bytes());
+        rest.copy_from_slice(&body);
         self.seal(length, now);
     }
 
@@ -366,7 +440,11 @@ impl Publisher {
 
     /// When to call [`Publisher::transmit`] again, at the latest.
     pub(super) fn next_deadline(&self) -> Instant {
-        if self.pending.is_empty() || self.member.is_none() { Instant::NEVER } else { self.retry_at }
+        let is_leaving = self.goodbyes.is_some() && !self.has_left();
+        if is_leaving && self.pending.is_empty() && self.goodbyes == Some(0) {
+            return Instant(0);
+        }
+        if self.member.is_none() || self.pending.is_empty() && !is_leaving { Instant::NEVER } else { self.retry_at }
     }
 
     /// The next outcome of this client's messages.

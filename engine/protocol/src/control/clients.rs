@@ -14,41 +14,45 @@
 //! would hold the later message back at other members, and the sequencer, which need not hold the earlier one, could
 //! order it second.
 //!
+//! A client that ends sends a goodbye, and its place is free at once. What was delivered of it remains known
+//! (`clients/delivered.rs`), so a copy of its messages that comes later is not delivered again, and a delayed request
+//! is answered without a place. A goodbye counts only with the cookie that this member sent to the address of the
+//! place's client, and only if nothing of the client is pending: a forged one frees no place, and a recorded one is of
+//! a client that has ended.
+//!
 //! Invariant: a client's messages are delivered once; in its order as well, where the group's order is causal or total.
-//! Bound: [`CLIENTS_MAX`] clients at a time, with at most [`UNDER_WAY_MAX`] pending messages each; the client that has
-//! been quiet longest is evicted once it has been quiet for [`QUIET_NS`].
+//! Bound: [`CLIENTS_MAX`] places, with at most [`UNDER_WAY_MAX`] pending messages each; when all are occupied, the
+//! client that has been quiet longest loses its place to another once it has been quiet for [`QUIET_NS`].
 //!
 //! At `reliable`, a message that another member carried counts as accepted once it is delivered here.
+
+mod delivered;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Rank, Sequence};
+use delivered::{Delivered, Watermarks};
 
 /// How many clients one member serves: few enough for a linear search.
 pub(crate) const CLIENTS_MAX: usize = 1024;
 /// Messages of one client that were published here and that no quorum holds yet; twice what a client has pending.
 pub(crate) const UNDER_WAY_MAX: usize = 64;
-/// Runs of one client's messages delivered beyond what is missing. Each gap is a message that some member has published
-/// and this process has not delivered, or one that was given up: more than so many can only be of the latter kind.
-const BEYOND_MAX: usize = 256;
-/// A client not heard for so long may be forgotten: longer than any client goes on trying.
-pub(crate) const QUIET_NS: u64 = 60_000_000_000;
+/// A client that was not heard for so long loses its place if another needs it: a client that waits for an answer sends
+/// at least each second, so it has ended, or has nothing to publish. It gets a place again as any other.
+pub(crate) const QUIET_NS: u64 = 10_000_000_000;
 /// How long a message waits for those that another member accepted: longer than any repair, and than a view change
 /// over links that retransmit for seconds.
 const OTHERS_WAIT_NS: u64 = 5_000_000_000;
 
 const _: () = assert!(OTHERS_WAIT_NS < QUIET_NS);
 
+/// A client that this member serves.
 #[derive(Debug)]
-struct Known {
+struct Place {
     client: ClientId,
     /// The next sequence to publish here.
     next: Sequence,
-    /// Everything below was delivered here, or given up by the client.
-    delivered: Sequence,
-    /// What was delivered beyond, in order: first and one past the last of each run.
-    beyond: Vec<(Sequence, Sequence)>,
     /// A quorum holds everything below.
     taken: Sequence,
     /// The message of another member that a request waits for, and since when.
@@ -92,7 +96,10 @@ impl UnderWay {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Clients(Vec<Known>);
+pub(crate) struct Clients {
+    places: Vec<Place>,
+    delivered: Watermarks,
+}
 
 /// What to do with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,27 +112,32 @@ pub(crate) enum Request {
     TooMany,
 }
 
-impl Known {
-    /// Whether the message before `next` was delivered here.
-    fn has_delivered(&self, next: Sequence) -> bool {
-        next <= self.delivered || self.beyond.iter().any(|(first, end)| *first < next && next <= *end)
+impl Place {
+    fn new(now: Instant, client: ClientId) -> Self {
+        Self {
+            client,
+            next: Sequence(0),
+            taken: Sequence(0),
+            waiting: None,
+            under_way: VecDeque::new(),
+            reply_to: Address::default(),
+            heard_at: now,
+        }
     }
 
     /// Notes for each message that was delivered by now what may have to come before it.
-    fn mark(&mut self, delivered: &[DatagramNumber], marks: &mut Option<Arc<[DatagramNumber]>>) {
-        for place in 0..self.under_way.len() {
-            let under_way = &self.under_way[place];
-            if under_way.after.is_none() && self.has_delivered(under_way.next) {
-                let marks = marks.get_or_insert_with(|| Arc::from(delivered));
-                self.under_way[place].after = Some(Arc::clone(marks));
+    fn mark(&mut self, known: &Delivered, delivered: &[DatagramNumber], marks: &mut Option<Arc<[DatagramNumber]>>) {
+        for under_way in self.under_way.iter_mut().filter(|under_way| under_way.after.is_none()) {
+            if known.has(under_way.next) {
+                under_way.after = Some(Arc::clone(marks.get_or_insert_with(|| Arc::from(delivered))));
             }
         }
     }
 
     /// Whether the message `before`, which another member took, is still to be delivered here.
-    fn waits_for(&mut self, now: Instant, before: Sequence) -> bool {
+    fn waits_for(&mut self, now: Instant, known: &Delivered, before: Sequence) -> bool {
         let next = before.next();
-        if next <= self.next || self.has_delivered(next) {
+        if next <= self.next || known.has(next) {
             self.waiting = None;
             return false;
         }
@@ -136,69 +148,28 @@ impl Known {
 
     /// If nothing published here is pending, what was delivered counts as accepted: whichever member carried it, and
     /// whatever was given up before.
-    fn take_delivered(&mut self) {
+    fn take_delivered(&mut self, known: &Delivered) {
         if !self.under_way.is_empty() {
             return;
         }
-        self.taken = self.taken.max(self.delivered);
-        for (first, end) in &self.beyond {
-            if *first <= self.taken {
-                self.taken = self.taken.max(*end);
-            }
-        }
+        self.taken = known.past(self.taken);
         self.next = self.next.max(self.taken);
-        debug_assert!(self.taken >= self.delivered, "what was delivered counts as accepted: {self:?}");
-    }
-
-    fn new(now: Instant, client: ClientId, delivered: Sequence) -> Self {
-        Self {
-            client,
-            next: delivered,
-            delivered,
-            beyond: Vec::new(),
-            taken: delivered,
-            waiting: None,
-            under_way: VecDeque::new(),
-            reply_to: Address::default(),
-            heard_at: now,
-        }
-    }
-
-    /// Notes a delivery; returns false if the message was delivered before.
-    fn deliver(&mut self, sequence: Sequence) -> bool {
-        let place = self.beyond.partition_point(|(_, end)| *end < sequence);
-        let has = |(first, end): &(Sequence, Sequence)| *first <= sequence && sequence < *end;
-        if sequence < self.delivered || self.beyond[place..].iter().take(2).any(has) {
-            return false;
-        }
-        self.beyond.insert(place, (sequence, sequence.next()));
-        self.tidy();
-        true
-    }
-
-    /// Joins runs that meet, and moves the watermark over the runs that follow it.
-    fn tidy(&mut self) {
-        self.beyond.sort_unstable();
-        self.beyond.dedup_by(|next, before| {
-            let meets = next.0 <= before.1;
-            before.1 = if meets { before.1.max(next.1) } else { before.1 };
-            meets
-        });
-        while let Some((first, end)) = self.beyond.first().copied()
-            && (first <= self.delivered || self.beyond.len() > BEYOND_MAX)
-        {
-            self.delivered = self.delivered.max(end);
-            self.beyond.remove(0);
-        }
-        debug_assert!(self.beyond.len() <= BEYOND_MAX, "{} runs", self.beyond.len());
-        debug_assert!(self.beyond.first().is_none_or(|(first, _)| *first > self.delivered), "{self:?}");
-        debug_assert!(self.beyond.windows(2).all(|runs| runs[0].1 < runs[1].0), "runs that meet are one run: {self:?}");
+        debug_assert!(self.taken >= known.below, "what was delivered counts as accepted: {self:?}");
     }
 }
 
+/// Of a client of which nothing was delivered.
+static NOTHING: Delivered = Delivered::NOTHING;
+
 impl Clients {
-    fn get(&mut self, client: ClientId) -> Option<&mut Known> {
-        self.0.iter_mut().find(|known| known.client == client)
+    fn place(&mut self, client: ClientId) -> Option<&mut Place> {
+        self.places.iter_mut().find(|place| place.client == client)
+    }
+
+    /// The client's place, with what was delivered of it.
+    fn known(&mut self, client: ClientId) -> Option<(&mut Place, &Delivered)> {
+        let place = self.places.iter_mut().find(|place| place.client == client)?;
+        Some((place, self.delivered.get(client).unwrap_or(&NOTHING)))
     }
 
     /// A client requests that `sequence` be published; everything below `oldest` is settled. `before`: the last
@@ -211,47 +182,84 @@ impl Clients {
         reply_to: Address,
         before: Option<Sequence>,
     ) -> Request {
-        let index = self.0.iter().position(|known| known.client == client).or_else(|| self.enter(now, client));
-        let Some(known) = index.map(|index| &mut self.0[index]) else { return Request::TooMany };
-        (known.heard_at, known.reply_to) = (now, reply_to);
-        if before.is_some_and(|before| known.waits_for(now, before)) {
-            return Request::Answer(known.taken);
+        let Some(index) = self.places.iter().position(|place| place.client == client) else {
+            return self.request_place(now, client, (oldest, sequence), reply_to, before);
+        };
+        let (place, known) = (&mut self.places[index], self.delivered.get(client).unwrap_or(&NOTHING));
+        (place.heard_at, place.reply_to) = (now, reply_to);
+        if before.is_some_and(|before| place.waits_for(now, known, before)) {
+            return Request::Answer(place.taken);
         }
-        known.next = known.next.max(known.delivered).max(oldest);
-        known.taken = known.taken.max(oldest);
-        known.take_delivered();
-        debug_assert!(known.taken <= known.next, "what is acknowledged was published: {known:?}");
-        if sequence == known.next && known.under_way.len() < UNDER_WAY_MAX {
+        place.next = place.next.max(known.below).max(oldest);
+        place.taken = place.taken.max(oldest);
+        place.take_delivered(known);
+        debug_assert!(place.taken <= place.next, "what is acknowledged was published: {place:?}");
+        if sequence == place.next && place.under_way.len() < UNDER_WAY_MAX {
             return Request::Publish;
         }
-        Request::Answer(known.taken)
+        Request::Answer(place.taken)
     }
 
-    fn enter(&mut self, now: Instant, client: ClientId) -> Option<usize> {
-        let known = Known::new(now, client, Sequence(0));
-        if self.0.len() < CLIENTS_MAX {
-            self.0.push(known);
-            return Some(self.0.len() - 1);
+    /// The same of a client without a place. A message that was delivered here needs none: its client may have ended,
+    /// and this is a late copy.
+    #[cold]
+    fn request_place(
+        &mut self,
+        now: Instant,
+        client: ClientId,
+        (oldest, sequence): (Sequence, Sequence),
+        reply_to: Address,
+        before: Option<Sequence>,
+    ) -> Request {
+        if let Some(known) = self.delivered.get(client).filter(|known| known.has(sequence.next())) {
+            return Request::Answer(known.past(oldest)); // below, an earlier instance may have taken some
         }
-        let (quietest, entry) = self.0.iter_mut().enumerate().min_by_key(|(_, known)| known.heard_at)?;
-        if now.since(entry.heard_at) < QUIET_NS {
-            return None;
+        if !self.enter(now, client) {
+            return Request::TooMany;
         }
-        *entry = known;
-        Some(quietest)
+        self.request(now, client, (oldest, sequence), reply_to, before)
     }
 
-    /// How many clients are known.
+    fn enter(&mut self, now: Instant, client: ClientId) -> bool {
+        if self.places.len() >= CLIENTS_MAX {
+            let quietest = (0..self.places.len()).min_by_key(|index| self.places[*index].heard_at);
+            let is_quiet = |index: &usize| now.since(self.places[*index].heard_at) >= QUIET_NS;
+            let Some(quietest) = quietest.filter(is_quiet) else { return false };
+            self.places.swap_remove(quietest);
+        }
+        self.places.push(Place::new(now, client));
+        debug_assert!(self.places.len() <= CLIENTS_MAX, "{} clients", self.places.len());
+        true
+    }
+
+    /// A client that is at this address ends: `next` is the sequence that it would publish next. Returns whether it has
+    /// no place here now. `is_proven`: the client has proved that it receives at that address.
+    pub(crate) fn leave(&mut self, client: ClientId, next: Sequence, reply_to: Address, is_proven: bool) -> bool {
+        let Some(index) = self.places.iter().position(|place| place.client == client) else { return true };
+        let place = &self.places[index];
+        let leaves = is_proven && place.reply_to == reply_to && place.under_way.is_empty() && next >= place.taken;
+        if leaves {
+            self.places.swap_remove(index);
+        }
+        leaves
+    }
+
+    /// How many clients have a place.
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.places.len()
+    }
+
+    /// Of how many clients it is known what was delivered.
+    pub(crate) fn watermarks(&self) -> usize {
+        self.delivered.len()
     }
 
     /// A message of a client was published here; `open` is the datagram that it ends in.
     pub(crate) fn published(&mut self, client: ClientId, sequence: Sequence, open: DatagramNumber) {
-        if let Some(known) = self.get(client) {
-            known.next = known.next.max(sequence.next());
-            debug_assert!(known.under_way.back().is_none_or(|last| last.datagram <= open), "{known:?}, then {open}");
-            known.under_way.push_back(UnderWay { next: sequence.next(), datagram: open, after: None });
+        if let Some(place) = self.place(client) {
+            place.next = place.next.max(sequence.next());
+            debug_assert!(place.under_way.back().is_none_or(|last| last.datagram <= open), "{place:?}, then {open}");
+            place.under_way.push_back(UnderWay { next: sequence.next(), datagram: open, after: None });
         }
     }
 
@@ -259,97 +267,85 @@ impl Clients {
     /// client repeats the request: a message that is to be published again in another view is not pending and may yet
     /// be lost. Returns the sequence to acknowledge to the client.
     pub(crate) fn skip(&mut self, client: ClientId) -> Sequence {
-        let Some(known) = self.get(client) else { return Sequence(0) };
-        assert!(known.taken <= known.next, "what is acknowledged was published: {known:?}");
-        if known.taken == known.next {
-            known.next = known.next.next();
-            known.taken = known.next;
+        let Some(place) = self.place(client) else { return self.taken(client) };
+        assert!(place.taken <= place.next, "what is acknowledged was published: {place:?}");
+        if place.taken == place.next {
+            place.next = place.next.next();
+            place.taken = place.next;
         }
-        known.taken
+        place.taken
     }
 
     /// The sequence to acknowledge to a client.
     pub(crate) fn taken(&mut self, client: ClientId) -> Sequence {
-        self.get(client).map_or(Sequence(0), |known| known.taken)
+        match self.place(client) {
+            Some(place) => place.taken,
+            None => self.delivered.get(client).map_or(Sequence(0), |known| known.past(Sequence(0))),
+        }
+    }
+
+    /// The sequence that is published next here for a client.
+    pub(crate) fn next(&mut self, client: ClientId) -> Sequence {
+        self.place(client).map(|place| place.next).unwrap_or_else(|| self.taken(client))
     }
 
     /// Whether any client waits for a quorum.
     #[inline]
     pub(crate) fn awaits_answers(&self) -> bool {
-        self.0.iter().any(|known| !known.under_way.is_empty())
+        self.places.iter().any(|place| !place.under_way.is_empty())
     }
 
     /// A quorum holds more than before: passes to `notify` the clients to answer and what to acknowledge.
     pub(crate) fn settle(&mut self, held: HeldByQuorum<'_>, mut notify: impl FnMut(ClientId, Sequence, Address)) {
         let mut marks = None;
-        for known in &mut self.0 {
-            let before = known.taken;
+        for place in self.places.iter_mut().filter(|place| !place.under_way.is_empty()) {
+            let before = place.taken;
             if let Some(delivered) = held.delivered {
-                known.mark(delivered, &mut marks);
+                place.mark(self.delivered.get(place.client).unwrap_or(&NOTHING), delivered, &mut marks);
             }
-            while let Some(first) = known.under_way.pop_front_if(|first| first.is_settled(held)) {
-                known.taken = known.taken.max(first.next);
+            while let Some(first) = place.under_way.pop_front_if(|first| first.is_settled(held)) {
+                place.taken = place.taken.max(first.next);
             }
-            debug_assert!(known.taken <= known.next, "what is acknowledged was published: {known:?}");
-            if known.taken > before {
-                notify(known.client, known.taken, known.reply_to);
+            debug_assert!(place.taken <= place.next, "what is acknowledged was published: {place:?}");
+            if place.taken > before {
+                notify(place.client, place.taken, place.reply_to);
             }
         }
     }
 
     /// A new view numbers datagrams from the start: what was pending has been delivered, or will be published again.
     pub(crate) fn renumber(&mut self) {
-        for known in &mut self.0 {
-            known.under_way.clear();
-            known.take_delivered();
+        for place in &mut self.places {
+            place.under_way.clear();
+            place.take_delivered(self.delivered.get(place.client).unwrap_or(&NOTHING));
         }
     }
 
     /// Whether a message of a client was delivered here.
-    pub(crate) fn has_delivered(&mut self, tag: ClientTag) -> bool {
-        self.get(tag.client()).is_some_and(|known| known.has_delivered(tag.sequence().next()))
+    pub(crate) fn has_delivered(&self, tag: ClientTag) -> bool {
+        self.delivered.get(tag.client()).is_some_and(|known| known.has(tag.sequence().next()))
     }
 
     /// A message of a client is due: returns whether it has not been delivered before.
     pub(crate) fn deliver(&mut self, tag: ClientTag) -> bool {
-        let (client, sequence) = (tag.client(), tag.sequence());
-        if self.get(client).is_none() {
-            if self.0.len() >= CLIENTS_MAX {
-                let Some(quietest) = (0..self.0.len()).min_by_key(|index| self.0[*index].heard_at) else { return true };
-                self.0.swap_remove(quietest);
-            }
-            self.0.push(Known::new(Instant(0), client, Sequence(0)));
-        }
-        let Some(known) = self.get(client) else { return true };
-        if !known.deliver(sequence) {
+        let client = tag.client();
+        if !self.delivered.deliver(client, tag.sequence()) {
             return false;
         }
-        known.take_delivered();
-        debug_assert!(self.0.len() <= CLIENTS_MAX, "{} clients", self.0.len());
+        if let Some((place, known)) = self.known(client) {
+            place.take_delivered(known);
+        }
         true
     }
 
     /// What has been delivered of each client, for a joiner: client, first and one past the last of each run.
     pub(crate) fn runs(&self) -> Vec<(ClientId, Sequence, Sequence)> {
-        let below = |known: &Known| (known.client, Sequence(0), known.delivered);
-        let beyond = |known: &Known| -> Vec<_> {
-            known.beyond.iter().map(|(first, end)| (known.client, *first, *end)).collect()
-        };
-        self.0.iter().flat_map(|known| core::iter::once(below(known)).chain(beyond(known))).collect()
+        self.delivered.runs()
     }
 
     /// Starts with what another process has delivered.
     pub(crate) fn take_over(&mut self, runs: &[(ClientId, Sequence, Sequence)]) {
-        self.0.clear();
-        for (client, first, end) in runs {
-            if self.get(*client).is_none() && self.0.len() < CLIENTS_MAX {
-                self.0.push(Known::new(Instant(0), *client, Sequence(0)));
-            }
-            if let Some(known) = self.get(*client) {
-                known.beyond.push((*first, *end));
-                known.tidy();
-                (known.next, known.taken) = (known.delivered, known.delivered);
-            }
-        }
+        self.places.clear();
+        self.delivered.take_over(runs);
     }
 }

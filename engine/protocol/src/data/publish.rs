@@ -20,6 +20,13 @@ use crate::refusal::Refusal;
 use bourdon_wire::{FRAME_HEADER_BYTES, Sequence, TopicId};
 
 impl Pipeline {
+    /// The longest message that is taken.
+    pub(crate) fn longest_message_bytes(&self) -> usize {
+        let limits = &self.config.limits;
+        let window = self.outbound.as_ref().map_or(0, |outbound| outbound.flow.window() as usize);
+        limits.max_message_bytes.min(window * limits.mtu_bytes / 4)
+    }
+
     /// Whether a message of this length can be taken now. `whole`: only in one frame.
     #[inline]
     pub(crate) fn admit(&mut self, outgoing: &Outgoing, length: usize, whole: bool) -> Result<(), Refusal> {

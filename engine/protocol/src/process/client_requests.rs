@@ -10,7 +10,7 @@ use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::refusal::Refusal;
 use alloc::vec::Vec;
-use bourdon_wire::records::{self, ClientAnswer, refusals, request_flags};
+use bourdon_wire::records::{self, ClientAnswer, ClientPlace, ClientRequest, refusals, request_flags};
 use bourdon_wire::{
     Address, ClientId, ClientTag, DatagramNumber, Frame, InstanceId, Instant, Kind, Rank, Sequence, TopicName,
 };
@@ -29,9 +29,13 @@ impl Process {
             self.cx.count(Counter::DiscardedInstance);
             return self.answer_client(now, request.reply_to, &ClientAnswer::new(client, Sequence(0), refusals::BUSY));
         }
-        if request.flags.get() & request_flags::HELLO != 0 {
-            let answer = ClientAnswer::new(client, self.clients.taken(client), refusals::NONE);
-            return self.answer_client(now, request.reply_to, &answer);
+        let has_place = frame.body.len() >= ClientRequest::WITH_PLACE_BYTES;
+        if request.flags.get() & (request_flags::HELLO | request_flags::GOODBYE) != 0 {
+            let leaves = request.flags.get() & request_flags::GOODBYE != 0;
+            let is_gone = leaves && self.on_goodbye(now, client, request, payload);
+            let refusal = if is_gone { refusals::GONE } else { refusals::NONE };
+            let answer = ClientAnswer::new(client, self.clients.taken(client), refusal);
+            return self.answer_with_place(now, request.reply_to, &answer, has_place);
         }
         let skip = request.flags.get() & request_flags::SKIP != 0;
         let oldest = Sequence(sequence.0.saturating_sub(u64::from(request.under_way.get())));
@@ -41,7 +45,7 @@ impl Process {
         let before = (is_ordered && since_taken > 0).then(|| Sequence(oldest.0.saturating_sub(since_taken)));
         let answer = match self.clients.request(now, client, (oldest, sequence), request.reply_to, before) {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
-            Request::TooMany => ClientAnswer::new(client, Sequence(0), refusals::TOO_MANY_CLIENTS),
+            Request::TooMany => ClientAnswer::new(client, self.clients.taken(client), refusals::TOO_MANY_CLIENTS),
             Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),
             Request::Publish => {
                 let outgoing = Outgoing {
@@ -66,6 +70,28 @@ impl Process {
             }
         };
         self.answer_client(now, request.reply_to, &answer);
+    }
+
+    /// A client ends. Returns whether it has no place here now.
+    fn on_goodbye(&mut self, now: Instant, client: ClientId, request: &ClientRequest, cookie: &[u8]) -> bool {
+        let cookie = cookie.first_chunk().map_or(0, |cookie| u64::from_le_bytes(*cookie));
+        let is_proven = self.trust.cookies().is_valid(now, &request.reply_to, cookie);
+        self.clients.leave(client, Sequence(request.sequence.get()), request.reply_to, is_proven)
+    }
+
+    /// Answers with what the client may know of its member, if its request was as long.
+    fn answer_with_place(&mut self, now: Instant, to: Address, answer: &ClientAnswer, has_place: bool) {
+        if !has_place {
+            return self.answer_client(now, to, answer);
+        }
+        let place = ClientPlace {
+            cookie: self.trust.cookies().cookie(now, &to).into(),
+            max_message_bytes: u32::try_from(self.data.longest_message_bytes()).unwrap_or(u32::MAX).into(),
+            received_bytes: 0.into(),
+            next: self.clients.next(ClientId(answer.client.get())).0.into(),
+        };
+        let parts = [answer.as_bytes(), place.as_bytes()];
+        self.cx.send(now, Destination::Peer(to), Kind::ClientAnswer, parts);
     }
 
     pub(super) fn answer_client(&mut self, now: Instant, to: Address, answer: &ClientAnswer) {

@@ -28,8 +28,10 @@ pub struct MemoryUse {
     pub early_datagrams: usize,
     /// Fragments put together.
     pub assembly_bytes: usize,
-    /// Clients known.
+    /// Clients that have a place.
     pub clients: usize,
+    /// Clients of which it is known what was delivered.
+    pub client_watermarks: usize,
     /// Messages published in earlier views and not yet published again.
     pub unsettled: usize,
     /// Bytes of snapshots made or fetched.
@@ -267,6 +269,7 @@ impl Process {
             early_datagrams: self.data.early(),
             assembly_bytes: self.data.streams.iter().map(|stream| stream.assembly.held_bytes()).sum(),
             clients: self.clients.len(),
+            client_watermarks: self.clients.watermarks(),
             unsettled: self.unsettled.len(),
             snapshot_bytes: self.transfer.held_bytes(),
             direct_messages: self.direct.held(),
