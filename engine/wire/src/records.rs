@@ -6,7 +6,7 @@
 
 use crate::datagram::{BIRTHS_END, NUMBER_MASK, NUMBERS_END};
 use crate::topic::{check_name, is_honest, split_name};
-use crate::{Address, ChannelId, ClientId, DatagramNumber, Frame, Kind, OrderNumber, Rank, Sequence};
+use crate::{Address, ChannelId, DatagramNumber, Frame, Kind, OrderNumber, Rank, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -35,8 +35,10 @@ macro_rules! record {
     };
 }
 
+mod client;
 mod direct;
 
+pub use client::{ClientAnswer, ClientPlace, ClientRequest, refusals, request_flags};
 pub use direct::{Direct, DirectCall, direct_steps};
 
 record!(
@@ -177,78 +179,6 @@ record!(
         reserved: U32,
         /// The oldest datagram that can still be requested.
         oldest_number: U64,
-    }
-);
-
-record!(
-    /// A client's message, to be published by the member it is sent to; the payload follows, behind the topic's name if
-    /// the flag [`request_flags::NAMED`] is set.
-    ClientRequest, 40 {
-        /// The client.
-        client: U64,
-        /// The client's own sequence, from 0; accepted only in order.
-        sequence: U64,
-        /// Where to send the reply.
-        reply_to: Address,
-        /// Bits of [`request_flags`].
-        flags: U16,
-        /// How many of the client's messages before this one are still under way.
-        under_way: U16,
-        /// How far before the oldest of those the last message stands that a member of this instance has taken; 0 for
-        /// none.
-        since_taken: U16,
-    }
-);
-
-/// Bits of [`ClientRequest::flags`].
-pub mod request_flags {
-    /// The message was refused for good: use its sequence up and publish nothing.
-    pub const SKIP: u16 = 1;
-    /// The topic's name precedes the payload.
-    pub const NAMED: u16 = 2;
-    /// Publish nothing, only reply: the client checks whether a member is at the address that a heartbeat gave.
-    pub const HELLO: u16 = 4;
-    /// The client ends: publish nothing, and free its place. The cookie from [`ClientPlace`] follows.
-    pub const GOODBYE: u16 = 8;
-}
-
-record!(
-    /// Replies to [`ClientRequest`]s.
-    ClientAnswer, 24 {
-        /// The client.
-        client: U64,
-        /// Every message of the client below this has been taken.
-        taken: U64,
-        /// Zero, or why no more is taken now: one of [`refusals`].
-        refusal: U64,
-    }
-);
-
-/// Values of [`ClientAnswer::refusal`].
-pub mod refusals {
-    /// Taken.
-    pub const NONE: u64 = 0;
-    /// The member can't publish just now: send again.
-    pub const BUSY: u64 = 1;
-    /// The message is longer than the group allows.
-    pub const TOO_LARGE: u64 = 2;
-    /// The member serves as many clients as it can.
-    pub const TOO_MANY_CLIENTS: u64 = 3;
-    /// The client has no place at the member, after its [`GOODBYE`](super::request_flags::GOODBYE).
-    pub const GONE: u64 = 4;
-}
-
-record!(
-    /// Follows a [`ClientAnswer`] to a request that is long enough: what a client may know of its member.
-    ClientPlace, 24 {
-        /// The cookie for the client's address, for its goodbye.
-        cookie: U64,
-        /// The longest message that the member publishes.
-        max_message_bytes: U32,
-        /// Of the message `next`, so many bytes have been received.
-        received_bytes: U32,
-        /// The message that the member publishes next for this client.
-        next: U64,
     }
 );
 
@@ -704,21 +634,6 @@ impl NakRange {
     }
 }
 
-impl ClientRequest {
-    /// How long a request must be for an answer with a [`ClientPlace`]: no answer is longer than its request.
-    pub const WITH_PLACE_BYTES: usize = ClientAnswer::BYTES + ClientPlace::BYTES;
-
-    /// A request, the name of its message's topic if it has one, and the payload.
-    pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&str>, &[u8])> {
-        let (request, rest) = Self::read(body)?;
-        if request.flags.get() & request_flags::NAMED == 0 {
-            return Some((request, None, rest));
-        }
-        let (name, payload) = split_name(rest)?;
-        Some((request, Some(name), payload))
-    }
-}
-
 impl Link {
     /// A message and the name it is about.
     pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&str>)> {
@@ -729,19 +644,6 @@ impl Link {
         let (name, _) = split_name(rest)?;
         check_name(name).ok()?;
         Some((link, Some(name)))
-    }
-}
-
-impl ClientAnswer {
-    /// A reply.
-    pub fn new(client: ClientId, taken: Sequence, refusal: u64) -> Self {
-        Self { client: client.0.into(), taken: taken.0.into(), refusal: refusal.into() }
-    }
-
-    /// A reply, and what follows it if the member gives it.
-    pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&ClientPlace>)> {
-        let (answer, rest) = Self::read(body)?;
-        Some((answer, ClientPlace::read(rest).map(|(place, _)| place)))
     }
 }
 
