@@ -446,6 +446,14 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.obey(self.now, order);
     }
 
+    /// The port is at another address, or was opened again at its own; evidence of this process's end is found at
+    /// `link_port`. See [`Process::move_to`].
+    pub fn move_to(&mut self, link_port: u16) {
+        self.now = self.clock.now();
+        self.owes = true;
+        self.process.move_to(self.now, self.port.local_address().into(), link_port);
+    }
+
     /// Leaves the group; [`Event::Left`] reports when the others have gone on without this process.
     pub fn leave(&mut self) {
         self.now = self.clock.now();

@@ -28,7 +28,7 @@ pub fn driver(group: &Group, own: u8, view: View) -> Driver {
 }
 
 /// The detectors suspect all members, so that nothing waits: to wait for more answers is to take them in first.
-const IMPATIENT: DetectorReport = DetectorReport { suspects: u64::MAX, evidence: 0 };
+const IMPATIENT: DetectorReport = DetectorReport { suspects: u64::MAX, evidence: 0, narrow: 0 };
 
 /// Begins a ballot.
 pub fn lead(group: &Group, state: &mut State, own: u8, proposal: Proposal) {
@@ -37,7 +37,7 @@ pub fn lead(group: &Group, state: &mut State, own: u8, proposal: Proposal) {
 
 /// A timer expires while the detectors report these suspects.
 pub fn expire(group: &Group, state: &mut State, own: u8, timer: Timer, suspects: u64) {
-    let detectors = DetectorReport { suspects, evidence: 0 };
+    let detectors = DetectorReport { suspects, evidence: 0, narrow: 0 };
     drive(group, state, own, &detectors, |driver, detectors, out| driver.on_timer(timer, detectors, out));
 }
 

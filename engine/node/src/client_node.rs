@@ -5,11 +5,12 @@
 //! than a dead group.
 
 use crate::config::{Role, Settings};
+use crate::host;
 use crate::node_error::Error;
 use crate::request::{Calling, Calls, Completion, Directs, Outbound, Request};
 use crate::transport::{AnyPort, pick};
 use bourdon_engine::{Clock, place};
-use bourdon_port::{Echo, Port, PortError, Sleep, Waker};
+use bourdon_port::{Echo, HostChange, Port, PortError, Sleep, Waker};
 use bourdon_protocol::{
     self as protocol, CallId, Client, ClientEvent, DirectAnswer, DirectContent, DirectKind, DirectMessage,
     DirectOutcome, DirectRequest, Outgoing, Refusal,
@@ -20,6 +21,8 @@ use bourdon_wire::{
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
+/// How often it is looked whether the host has changed.
+const UPKEEP_NS: u64 = 5_000_000;
 /// Datagrams taken from the port at once: the window's answers and a heartbeat of each member.
 const RECEIVE_LIMIT: usize = 128;
 
@@ -38,6 +41,10 @@ pub(crate) struct ClientNode {
     calls: Calls,
     /// The last poll's time.
     now: Instant,
+    /// Its interface can be used.
+    has_network: bool,
+    /// When it is next looked whether the host has changed.
+    upkeep_due: Instant,
     fallback: Option<String>,
     max_message_bytes: usize,
 }
@@ -69,6 +76,8 @@ impl ClientNode {
             endpoint: Endpoint { client, port: picked.port, clock },
             calls: Calls::new(move || waker.wake()),
             now,
+            has_network: true,
+            upkeep_due: now,
             fallback: picked.fallback,
             max_message_bytes: Client::max_message_bytes(settings.limits.mtu_bytes),
         })
@@ -103,7 +112,7 @@ impl ClientNode {
 
     /// Why no member takes messages now.
     pub(crate) fn unavailable(&self) -> Option<Refusal> {
-        self.endpoint.client.unavailable(self.now)
+        if self.has_network { self.endpoint.client.unavailable(self.now) } else { Some(Refusal::NoNetwork) }
     }
 
     /// Queues a message. Of what can go with a message, a client's carries its topic and its name.
@@ -115,10 +124,10 @@ impl ClientNode {
         if payload.len() > limit_bytes {
             return Err(Refusal::TooLarge { limit_bytes });
         }
-        let client = &mut self.endpoint.client;
-        if let Some(refusal) = client.unavailable(self.now) {
+        if let Some(refusal) = self.unavailable() {
             return Err(refusal);
         }
+        let client = &mut self.endpoint.client;
         if !client.has_room() {
             return Err(Refusal::TooMany { limit: Client::WINDOW });
         }
@@ -136,6 +145,14 @@ impl ClientNode {
         let Endpoint { client, port, clock } = &mut self.endpoint;
         let now = clock.now();
         self.now = now;
+        if now >= self.upkeep_due {
+            self.upkeep_due = now + UPKEEP_NS;
+            if let Some(change) = port.follow_host()? {
+                self.has_network = matches!(change, HostChange::Bound { .. });
+                client.move_to(now, port.local_address().into());
+                tracing::warn!("{}", host::event(&change));
+            }
+        }
         let count = port.receive(RECEIVE_LIMIT, |arrival| {
             client.on_datagram(now, arrival.bytes, arrival.to_all);
         })?;

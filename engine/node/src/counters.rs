@@ -113,6 +113,7 @@ macro_rules! node_cells {
 
 node_cells! {
     UpdatedNs = "updated_ns", "when these figures were copied, in nanoseconds since the UNIX epoch";
+    UpdatedMonotonicNs = "updated_monotonic_ns", "the same by the host's monotonic clock, which no person sets";
     IsFormed = "is_formed", "1 once every member has been heard";
     Epoch = "epoch", "the view's id";
     Members = "view_members", "bit r: rank r is in the view";
@@ -295,6 +296,7 @@ impl CountersWriter {
         let (open, limit) = process.window().map_or((0, 0), |(open, limit, _)| (open.0, limit.0));
         let value = |cell| match cell {
             NodeCell::UpdatedNs => engine.now().0.wrapping_add(engine.clock().wall_offset_ns()),
+            NodeCell::UpdatedMonotonicNs => engine.now().0,
             NodeCell::IsFormed => u64::from(process.is_formed()),
             NodeCell::Epoch => process.view().epoch.0,
             NodeCell::Members => process.view().bits(),

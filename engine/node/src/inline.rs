@@ -13,6 +13,7 @@ use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
 use crate::deadline::Deadline;
 use crate::delivery::Delivery;
 use crate::directory::{Directory, DirectoryError};
+use crate::host;
 use crate::identity::{BirthFile, Drawn};
 use crate::links::Links;
 use crate::locks::inline::InlineLocks;
@@ -29,11 +30,11 @@ use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
 use bourdon_engine::{Clock, DELIVER_LIMIT, Engine, Item};
 use bourdon_port::faults::Faults;
-use bourdon_port::{Echo, Port, PortError, Sleep, Waker};
+use bourdon_port::{Echo, HostChange, Port, PortError, Sleep, Waker};
 use bourdon_protocol::control::detector::{Figures, Gaps, Why};
 use bourdon_protocol::{
-    CallId, Counters, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Refusal,
-    Satisfied, Standing, To, View,
+    CallId, Counters, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Event,
+    Refusal, Satisfied, Standing, To, View,
 };
 use bourdon_wire::{ChannelId, ECHO_OFFSET, Epoch, Incarnation, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
@@ -254,7 +255,7 @@ impl InlineNode {
         }
         self.birth.note(self.engine.process().birth_floor());
         if self.engine.now() >= self.upkeep_due {
-            self.keep_up(&mut on_delivery);
+            self.keep_up(&mut on_delivery)?;
         }
         if self.locks.is_some() {
             self.carry_out();
@@ -305,9 +306,12 @@ impl InlineNode {
 
     /// What is not due with every poll.
     #[cold]
-    fn keep_up(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) {
+    fn keep_up(&mut self, on_delivery: &mut impl FnMut(Delivery<'_>)) -> Result<(), PortError> {
         let now = self.engine.now();
         self.upkeep_due = now + UPKEEP_NS;
+        if let Some(change) = self.engine.port_mut().follow_host()? {
+            on_delivery(Delivery::Event(self.follow(&change)));
+        }
         let process = self.engine.process();
         if let Some(links) = &mut self.links {
             links.watch(process.links());
@@ -319,6 +323,26 @@ impl InlineNode {
         let reach = self.engine.port().transport().reach();
         let events = self.reports.due(now, process, reach, &mut self.birth);
         events.for_each(|event| on_delivery(Delivery::Event(event)));
+        Ok(())
+    }
+
+    /// The host has changed: the links and the process follow the port. Returns what is reported.
+    fn follow(&mut self, change: &HostChange) -> Event {
+        if let HostChange::Bound { address, before, .. } = change {
+            let port = self.engine.port();
+            // Links at the same address stay: a member that finds them closed takes this process for gone.
+            if let Some(links) = self.links.as_mut().filter(|_| address.ip() != before.ip()) {
+                match Links::open(port.local_address(), links.interface(), port.waker()) {
+                    Ok(opened) => *links = opened,
+                    Err(error) => {
+                        self.fallback = Some(without_links(self.fallback.take(), &error));
+                        self.links = None;
+                    }
+                }
+            }
+            self.engine.move_to(self.links.as_ref().map_or(0, Links::port));
+        }
+        host::event(change)
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once with

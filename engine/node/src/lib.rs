@@ -18,6 +18,7 @@ mod deadline;
 mod delivery;
 mod directory;
 mod discover;
+mod host;
 mod identity;
 mod idle;
 mod inline;
@@ -73,7 +74,7 @@ pub mod error {
 /// Parts of an [`Event`].
 pub mod event {
     pub use bourdon_protocol::control::detector::Why;
-    pub use bourdon_protocol::{Difference, Ranks, Reach, SettingValue, Waiting};
+    pub use bourdon_protocol::{Difference, InterfaceName, NetworkLoss, Ranks, Reach, SettingValue, Waiting};
 }
 
 /// Numbers and names of processes, views, messages and topics.

@@ -58,6 +58,7 @@ struct Target {
 #[derive(Debug)]
 pub(crate) struct Links {
     own: SocketAddr,
+    interface: Option<String>,
     port: u16,
     evidence: Receiver<Member>,
     to_watch: Sender<Vec<Target>>,
@@ -96,12 +97,17 @@ impl Links {
         };
         let thread = Builder::new().name("bourdon-links".to_owned()).spawn(move || thread.run())?;
         let (targets, thread) = (Vec::new(), Some(thread));
-        Ok(Self { own, port, evidence, to_watch, targets, end, waker, thread })
+        Ok(Self { own, interface: interface.map(str::to_owned), port, evidence, to_watch, targets, end, waker, thread })
     }
 
     /// The address that the others connect to.
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The interface that the connections are kept on.
+    pub(crate) fn interface(&self) -> Option<&str> {
+        self.interface.as_deref()
     }
 
     /// What has been found out since the last call.

@@ -5,7 +5,7 @@
 
 use crate::config::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::faults::{Faults, Faulty};
-use bourdon_port::{Arrival, Echo, Idle, Limits, Port, PortError, Sleep, To, Waker};
+use bourdon_port::{Arrival, Echo, HostChange, Idle, Limits, Port, PortError, Sleep, To, Waker};
 use bourdon_protocol::Reach;
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
@@ -92,6 +92,45 @@ pub(crate) struct Picked {
 /// # Errors
 /// If no transport can be opened; the text gives what to do.
 pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
+    let mut picked = open(settings, echo)?;
+    if settings.network.transport != Transport::Tcp
+        && let Some(problem) = fragments(settings)
+    {
+        picked.fallback = Some(picked.fallback.map_or_else(|| problem.clone(), |why| format!("{why}; {problem}")));
+    }
+    Ok(picked)
+}
+
+/// Why the longest datagrams travel as fragments, if they do.
+fn fragments(settings: &Settings) -> Option<String> {
+    let interface = settings.network.interface.clone();
+    let options = UdpOptions { interface, ..UdpOptions::new(settings.group.address) };
+    let (mtu_bytes, fits_bytes) = bourdon_udp::interface_mtu(&options).ok()?;
+    let (longest_bytes, name) = (settings.limits.mtu_bytes, &settings.network.interface);
+    if longest_bytes <= fits_bytes {
+        return None;
+    }
+    let with_headers_bytes = longest_bytes + mtu_bytes - fits_bytes;
+    let cure = match fits_bytes {
+        fits_bytes if fits_bytes >= bourdon_wire::MTU_MIN_BYTES => {
+            format!("set limits.mtu_bytes = {fits_bytes} at all processes, or raise the interface's MTU")
+        }
+        _ => {
+            let least_bytes = bourdon_wire::MTU_MIN_BYTES;
+            let least_mtu_bytes = least_bytes + mtu_bytes - fits_bytes;
+            format!(
+                "raise the interface's MTU to {with_headers_bytes}, or to {least_mtu_bytes} and set limits.mtu_bytes = \
+                 {least_bytes} at all processes"
+            )
+        }
+    };
+    Some(format!(
+        "limits.mtu_bytes is {longest_bytes}, with headers {with_headers_bytes}, and the MTU of {name} is {mtu_bytes}: \
+         long datagrams travel as fragments, which many networks drop, and of which one lost loses all; {cure}"
+    ))
+}
+
+fn open(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
     let options = UdpOptions {
         interface: settings.network.interface.clone(),
         sources: settings.network.sources.clone(),
@@ -159,6 +198,7 @@ fn mesh(settings: &Settings, idle: Idle) -> Result<TcpOptions, PortError> {
         }
     };
     Ok(TcpOptions {
+        may_move: own.is_none() && network.listen.is_none(),
         dial: dial.to_vec(),
         token: u64::from(GroupId::of(&settings.group.name).0),
         idle,
@@ -241,6 +281,10 @@ macro_rules! port_of_its_variants {
 
             fn can_broadcast(&self) -> bool {
                 match self { $(Self::$variant(port) => port.can_broadcast()),+ }
+            }
+
+            fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
+                match self { $(Self::$variant(port) => port.follow_host()),+ }
             }
 
             fn limits(&self) -> Limits {

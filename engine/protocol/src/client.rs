@@ -125,6 +125,12 @@ impl Client {
         }
     }
 
+    /// This client is reached at another address from now on: its host has got another one.
+    pub fn move_to(&mut self, now: Instant, address: Address) {
+        self.publisher.move_to(now, address);
+        self.direct.move_to(address);
+    }
+
     /// Takes a datagram that was sent to all or to this process alone.
     pub fn on_datagram(&mut self, now: Instant, bytes: &[u8], to_all: bool) {
         let Ok(datagram) = Datagram::parse(bytes, self.group) else { return };

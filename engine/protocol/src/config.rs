@@ -294,6 +294,9 @@ pub struct Config {
     /// Whether every member forwards what it receives for the first time: the textbook's reliable multicast, in which
     /// no member needs to detect that a sender died, at n datagrams for one.
     pub relay: bool,
+    /// Whether some heartbeats are as long as the data, so that a path that carries short datagrams only is found. Over
+    /// a stream no datagram is too long.
+    pub pads_heartbeats: bool,
     /// At best effort: a gap is given up after so long even if its sender lives. 0 for never.
     pub deadline_ns: u64,
     /// How receivers report to a sender what they have received.
@@ -416,6 +419,7 @@ impl Config {
             order: Order::Total,
             reliability: Reliability::Reliable,
             relay: false,
+            pads_heartbeats: true,
             deadline_ns: 0,
             feedback: Feedback::Nak,
             flow: Flow::default(),

@@ -17,6 +17,7 @@ pub(crate) mod election;
 pub(crate) mod heartbeat;
 pub mod membership;
 pub(crate) mod mutex;
+pub(crate) mod path_mtu;
 pub(crate) mod perfect_link;
 pub(crate) mod plausibility;
 pub(crate) mod presence;

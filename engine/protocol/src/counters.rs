@@ -95,6 +95,8 @@ counters! {
     ElectionMessages = "election_messages", "messages of the election algorithm sent to other members";
     ElectionsWon = "elections_won", "elections won by this process";
     LinkOverhead = "link_overhead", "datagrams about locks and leaders that only acknowledged or repeated";
+    HeartbeatsPadded = "heartbeats_padded", "heartbeats that were as long as the group's longest datagrams";
+    NarrowPaths = "narrow_paths", "processes whose short datagrams come and whose long ones do not, now";
     EventsLost = "events_lost", "events the application did not fetch in time";
 }
 

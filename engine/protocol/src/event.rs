@@ -1,8 +1,10 @@
 //! What a process gives its application: messages, events, refusals.
 
+mod network;
 mod text;
 mod waiting;
 
+pub use network::{InterfaceName, NetworkLoss};
 pub use text::Ranks;
 pub use waiting::{Reach, Waiting};
 
@@ -135,6 +137,26 @@ pub enum Event {
     Suspected(Rank, Why),
     /// A suspected member was heard again.
     Trusted(Rank),
+    /// Short datagrams come from a member and long ones do not: the path between the two carries no datagram of this
+    /// length, or drops fragments. A member that lacks them can't keep up, and is removed if the others can go on
+    /// without it; it comes back once they arrive.
+    LongDatagramsLost {
+        /// The member that lacks them, which has reported it; `None` for this observer.
+        at: Option<Rank>,
+        /// Their sender.
+        from: Rank,
+        /// Their length.
+        bytes: u16,
+    },
+    /// Long datagrams come from a member again.
+    LongDatagramsRestored {
+        /// The member that receives them; `None` for this observer.
+        at: Option<Rank>,
+        /// Their sender.
+        from: Rank,
+        /// Their length.
+        bytes: u16,
+    },
     /// No quorum of the view can be reached: nothing is published or decided until a quorum can be reached again.
     NoMajority,
     /// A quorum can be reached again.
@@ -266,6 +288,17 @@ pub enum Event {
     GateEnded(Rank),
     /// This member waits for the observer at this address no longer, for that reason.
     GateDropped(Address),
+    /// A member is reached at another address, as it has proved: its host has got another one.
+    Moved {
+        /// The member.
+        rank: Rank,
+        /// Its address from now on.
+        address: Address,
+        /// The view that this process is in, or follows.
+        epoch: Epoch,
+        /// Bit r: the process of rank r is a member of it. The move changes no view.
+        members: u64,
+    },
     /// A process on the address uses another version.
     OtherVersion(u8),
     /// This process is in no view yet.
@@ -292,6 +325,23 @@ pub enum Event {
     },
     /// A barrier that the application asked for was refused.
     SyncRefused(Refusal),
+    /// This process can use its network interface no longer: it sends and receives nothing until
+    /// [`Event::NetworkBack`].
+    NetworkLost {
+        /// The interface.
+        interface: InterfaceName,
+        /// Why not.
+        why: NetworkLoss,
+    },
+    /// The sockets of this process were opened again: its interface is back, or has got another address.
+    NetworkBack {
+        /// The interface.
+        interface: InterfaceName,
+        /// The address of this process from now on.
+        address: Address,
+        /// Its address before.
+        before: Address,
+    },
     /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
     BirthNotStored(&'static str),
     /// The control thread takes nothing: this node has stopped sending, acknowledging and delivering.
@@ -323,6 +373,8 @@ impl Event {
             | Self::NewInstance { .. } => true,
             Self::Suspected(..)
             | Self::Trusted(_)
+            | Self::LongDatagramsLost { .. }
+            | Self::LongDatagramsRestored { .. }
             | Self::NoMajority
             | Self::Majority
             | Self::SnapshotTooLarge { .. }
@@ -335,7 +387,10 @@ impl Event {
             | Self::OtherInstance { .. }
             | Self::GateEnded(_)
             | Self::GateDropped(_)
+            | Self::Moved { .. }
             | Self::OtherVersion(_)
+            | Self::NetworkLost { .. }
+            | Self::NetworkBack { .. }
             | Self::Waiting(_)
             | Self::Reached(_)
             | Self::Dropped { .. }

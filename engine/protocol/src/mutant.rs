@@ -26,6 +26,8 @@ pub enum Mutant {
     IgnoreWindow,
     /// Heartbeats do not give the tail of the stream.
     ForgetTail,
+    /// No heartbeat is as long as the data.
+    HeartbeatsShort,
     /// A late row overwrites a newer one.
     RowsOverwrite,
     /// A datagram that was requested is requested again at once, and again.
@@ -166,7 +168,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that the simulator plants. Those that only the model shows are not among them.
-    pub const ALL: [Self; 74] = [
+    pub const ALL: [Self; 75] = [
         Self::PromiseBeforeWedged,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
@@ -180,6 +182,7 @@ impl Mutant {
         Self::OrderRunsBackwards,
         Self::IgnoreWindow,
         Self::ForgetTail,
+        Self::HeartbeatsShort,
         Self::RowsOverwrite,
         Self::AskWithoutPause,
         Self::VectorNeverWhole,
@@ -260,6 +263,7 @@ impl Mutant {
             Self::OrderRunsBackwards => "order-runs-backwards",
             Self::IgnoreWindow => "ignore-window",
             Self::ForgetTail => "forget-tail",
+            Self::HeartbeatsShort => "heartbeats-short",
             Self::RowsOverwrite => "rows-overwrite",
             Self::AskWithoutPause => "ask-without-pause",
             Self::VectorNeverWhole => "vector-never-whole",

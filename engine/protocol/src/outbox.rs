@@ -6,7 +6,10 @@
 use crate::counters::{Counter, Counters};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
-use bourdon_wire::{Address, CONTROL_CHANNEL, DatagramHeader, FrameHeader, HEADER_BYTES, Instant, Kind, TopicId, seal};
+use bourdon_wire::{
+    Address, CONTROL_CHANNEL, DatagramHeader, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Instant, Kind, TopicId,
+    seal,
+};
 use zerocopy::IntoBytes;
 
 /// Repairs are queued up to so many bytes: one repair budget's worth of a burst. What is dropped is requested again.
@@ -96,6 +99,30 @@ impl Outbox {
         let wall_ns = now.0.wrapping_add(self.wall_offset_ns);
         let start = self.entries.back().map_or(0, |entry| entry.start);
         seal(&mut self.bytes[start..], header, 1, frames, wall_ns);
+        counters.add(Counter::ControlSent, 1);
+    }
+
+    /// Queues a heartbeat, and after it in the same datagram a report of paths; the datagram is at least so long.
+    pub(crate) fn heartbeat(
+        &mut self,
+        now: Instant,
+        (heartbeat, report): (&[u8], &[u8]),
+        least_bytes: usize,
+        counters: &mut Counters,
+    ) {
+        let frames = 2 * FRAME_HEADER_BYTES + heartbeat.len() + report.len();
+        let length = least_bytes.max(HEADER_BYTES + frames);
+        let Some(datagram) = self.reserve(Destination::Group, length, counters) else { return };
+        let mut rest = &mut datagram[HEADER_BYTES..];
+        for (kind, body) in [(Kind::Heartbeat, heartbeat), (Kind::PathReport, report)] {
+            let frame;
+            (frame, rest) = rest.split_at_mut(FRAME_HEADER_BYTES + body.len());
+            frame[..FRAME_HEADER_BYTES].copy_from_slice(FrameHeader::new(body.len(), TopicId(0), kind, 0).as_bytes());
+            frame[FRAME_HEADER_BYTES..].copy_from_slice(body);
+        }
+        let wall_ns = now.0.wrapping_add(self.wall_offset_ns);
+        let start = self.entries.back().map_or(0, |entry| entry.start);
+        seal(&mut self.bytes[start..], self.header, 2, frames, wall_ns);
         counters.add(Counter::ControlSent, 1);
     }
 

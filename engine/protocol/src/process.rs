@@ -6,13 +6,13 @@
 //!
 //! This file holds a process's state and the path of a datagram. Each other step has a file: `application.rs` takes
 //! what the application asks, `delivery.rs` delivers, `timers.rs` acts when time has passed, `heartbeats.rs`,
-//! `acks.rs`, `retransmit.rs` and `pings.rs` keep a view going, `gates.rs` waits for observers, `forming.rs`,
-//! `member.rs`, `follower.rs` and `gone.rs` act in one standing (`standing.rs`), `change.rs` drives the change from one
-//! view to the next and `install.rs` enters it, `discovery.rs` and `views.rs` find the group, `retention.rs` retains
-//! the epochs that have ended, `transfer.rs` moves state, `control_end.rs` meets the control plane, `coordinate.rs`
-//! drives locks and elections, `direct.rs` sends and receives direct messages, `client_requests.rs` publishes for
-//! clients, `recovery.rs` founds an instance
-//! again by hand, `trust.rs` decides what is believed and which addresses get long answers.
+//! `acks.rs`, `retransmit.rs`, `paths.rs` and `pings.rs` keep a view going, `gates.rs` waits for observers,
+//! `forming.rs`, `member.rs`, `follower.rs` and `gone.rs` act in one standing (`standing.rs`), `change.rs` drives the
+//! change from one view to the next and `install.rs` enters it, `discovery.rs` and `views.rs` find the group,
+//! `retention.rs` retains the epochs that have ended, `transfer.rs` moves state, `control_end.rs` meets the control
+//! plane, `coordinate.rs` drives locks and elections, `direct.rs` sends and receives direct messages,
+//! `client_requests.rs` publishes for clients, `recovery.rs` founds an instance again by hand, `trust.rs` decides what
+//! is believed and which addresses get long answers.
 
 mod acks;
 mod across;
@@ -38,6 +38,7 @@ mod instances;
 mod member;
 mod own_messages;
 mod pacing;
+mod paths;
 mod pings;
 mod recovery;
 mod retention;
@@ -64,6 +65,7 @@ use crate::control::direct::Direct;
 use crate::control::discovery::Discovery;
 use crate::control::heartbeat::Heartbeat;
 use crate::control::membership::RejoinDelay;
+use crate::control::path_mtu::PathMtu;
 use crate::counters::Counter;
 use crate::data::DATA_CHANNEL;
 use crate::data::cut::Unsettled;
@@ -96,6 +98,7 @@ pub struct Process {
     /// When to look again whether the view should change.
     look_due: Instant,
     detector: Detector,
+    path_mtu: PathMtu,
     wishes: application::Wishes,
     rejoin: RejoinDelay,
     search: search::Search,
@@ -142,6 +145,7 @@ impl Process {
             entry: install::Entry::new(config.sequencer),
             look_due: Instant::NEVER,
             detector: Detector::new(now, config.rank(), 0, &config.timing.detector),
+            path_mtu: PathMtu::new(&config),
             wishes: application::Wishes::default(),
             rejoin: RejoinDelay::new(),
             search: search::Search::default(),
@@ -245,6 +249,7 @@ impl Process {
         let header = datagram.header;
         let rank = header.rank();
         let ranked = rank.0 < self.cx.config.members;
+        let from = Member { rank, incarnation: header.incarnation() };
         if rank <= Rank::MAX && self.on_other_configuration(now, header, frame) {
             return;
         }
@@ -254,19 +259,22 @@ impl Process {
             Some(Kind::ViewAsk) => return self.on_view_ask(now, header.epoch(), frame.body),
             Some(Kind::Direct) => return self.on_direct(now, rank, frame.body),
             Some(Kind::Transfer) => return self.on_transfer(now, header.epoch(), frame.body),
-            Some(Kind::Ping) if self.is_follower(header) => return self.answer_ping(now, frame.body),
+            Some(Kind::Ping) if !self.data.view.contains(from) => return self.on_strangers_ping(now, from, frame.body),
             Some(Kind::Progress) if !ranked => return self.on_progress(now, header, frame.body),
             Some(Kind::Congestion) if !ranked => return self.on_congestion(now, header, frame.body),
             _ if !ranked => return self.cx.count(Counter::DiscardedSender),
             Some(Kind::Heartbeat) if self.has_own_identity(header) => return self.on_own_heartbeat(header, frame.body),
             kind if self.is_own(header) => return self.on_rivals_frame(now, header, kind, frame.body),
             Some(Kind::Heartbeat) => return self.on_heartbeat(now, header, frame.body),
+            Some(Kind::PathReport) => {
+                let from = Member { rank, incarnation: header.incarnation() };
+                return self.on_path_report(now, from, datagram.bytes.len(), frame.body);
+            }
             Some(Kind::View) => return self.on_view_info(now, header, frame.body),
             Some(Kind::Ballot) => return self.on_ballot_datagram(now, datagram, frame),
             Some(Kind::Challenge) => return self.on_challenge(now, rank, frame.body),
             _ => {}
         }
-        let from = Member { rank, incarnation: header.incarnation() };
         let current = header.epoch() == self.data.view.epoch && self.data.view.contains(from);
         let mutant = self.cx.config.mutant;
         let earlier = header.epoch().next() == self.data.view.epoch;
@@ -276,7 +284,7 @@ impl Process {
                 self.on_row(now, rank, frame.body);
             }
             Some(Kind::Ping) => self.on_ping(now, from, header.send_time_ns(), frame.body),
-            Some(Kind::Unavailable) if current => self.on_unavailable(rank, frame.body),
+            Some(Kind::Unavailable) if current => self.on_unavailable(now, rank, frame.body),
             Some(Kind::Link) if current => self.on_link(now, rank, frame.body),
             Some(Kind::Progress) if current => self.on_gate_ended(now, rank, frame.body),
             Some(Kind::Row | Kind::Unavailable | Kind::Link | Kind::Progress) => self.cx.count(Counter::DiscardedEpoch),
@@ -333,7 +341,9 @@ impl Process {
         }
         let before = self.data.outbound.as_ref().map_or(DatagramNumber(0), |outbound| outbound.packer.sent);
         let (is_paced, mut sent_bytes) = (self.pacer.is_some(), 0);
+        let path_mtu = &mut self.path_mtu;
         let all = self.data.transmit(wall_ns, seals, &mut self.cx.counters, &mut |bytes, segment_bytes| {
+            path_mtu.sent(segment_bytes);
             let taken = send(Destination::Group, bytes, segment_bytes);
             if is_paced {
                 sent_bytes += bytes.len().min(taken * segment_bytes);

@@ -11,8 +11,8 @@ use core::fmt;
 ///
 /// - **Back-pressure**, over in milliseconds: `Window`, `Paced`, `Queue`, `ViewChange`, `Barrier`, `TooMany`,
 ///   `TooManyClients`. Poll, wait, or drop the message.
-/// - **Unavailable**, as long as an outage lasts: `Forming`, `Outside`, `NoMajority`, `Unheard`, `NoReceiver`. Wait for
-///   the event `View` or `Majority`.
+/// - **Unavailable**, as long as an outage lasts: `Forming`, `Outside`, `NoMajority`, `Unheard`, `NoReceiver`,
+///   `NoNetwork`. Wait for the event `View` or `Majority`.
 /// - **Permanent**: `TooLarge`, `Role`, `Unreachable`, `Unsupported`, `Closed`, `Cancelled`. Change the message or
 ///   the settings; the node has ended, or its waits have.
 ///
@@ -86,6 +86,9 @@ pub enum Refusal {
     /// No heartbeat of any member that a direct message may go to was received.
     #[error("no eligible member has been heard from yet")]
     NoReceiver,
+    /// The network interface of this process is gone, down, or without an address.
+    #[error("the network interface of this process can't be used now: nothing is sent until it can")]
+    NoNetwork,
     /// The message is longer than `max_message_bytes` or a quarter of the window. A request, a reply, a direct message,
     /// a claim at an inline node and a client's message must fit one datagram (`limits.mtu_bytes`).
     #[error(
@@ -137,7 +140,12 @@ impl Refusal {
     pub fn is_unavailable(self) -> bool {
         matches!(
             self,
-            Self::Forming { .. } | Self::Outside | Self::NoMajority { .. } | Self::Unheard(_) | Self::NoReceiver
+            Self::Forming { .. }
+                | Self::Outside
+                | Self::NoMajority { .. }
+                | Self::Unheard(_)
+                | Self::NoReceiver
+                | Self::NoNetwork
         )
     }
 }
@@ -184,6 +192,7 @@ mod tests {
             Refusal::NoMajority { missing: 1 << 63 },
             Refusal::Unheard(Rank(3)),
             Refusal::NoReceiver,
+            Refusal::NoNetwork,
         ];
         let unsupported = Refusal::Unsupported { setting: "network.transport" };
         let too_large = Refusal::TooLarge { limit_bytes: 9 };

@@ -8,7 +8,7 @@ use bourdon_protocol::values::cut::Cut;
 use bourdon_protocol::view::{Member, View};
 use bourdon_wire::{DatagramNumber, Epoch, Incarnation, InstanceId, Rank};
 
-const NO_SUSPICION: DetectorReport = DetectorReport { suspects: 0, evidence: 0 };
+const NO_SUSPICION: DetectorReport = DetectorReport { suspects: 0, evidence: 0, narrow: 0 };
 const FIRST: Ballot = Ballot(1 << 16);
 const SECOND: Ballot = Ballot(2 << 16 | 1);
 

@@ -106,9 +106,8 @@ fn an_address_that_cannot_be_sent_to_is_not_taken() {
     assert_eq!(bench.news(), [common::sends_control("nak 0 0x1", common::To::All)], "to the group: no better address");
 }
 
-/// A process has one address as long as it lives: a heartbeat with another address is forged.
 #[test]
-fn an_address_does_not_move_within_a_life() {
+fn a_heartbeat_with_another_address_is_discarded() {
     let mut bench = Bench::member(Order::Fifo, 2, 1).formed();
     bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.address = common::address(7)));
     assert_eq!(bench.process.counters().get(Counter::DiscardedAddress), 1);

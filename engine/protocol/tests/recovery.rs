@@ -81,7 +81,7 @@ fn while_a_member_hears_or_announces_a_majority_nothing_is_recovered() {
 }
 
 #[test]
-fn a_majority_that_was_only_cut_off_leaves_its_instance_when_it_hears_the_younger_one() {
+fn a_majority_that_was_only_cut_off_goes_on_and_both_instances_are_reported() {
     let mut world = World::new(None);
     let all = world.start(0, 0);
     world.run(SECOND);
@@ -95,11 +95,14 @@ fn a_majority_that_was_only_cut_off_leaves_its_instance_when_it_hears_the_younge
     let instance = world.instance(all[0]);
     world.run(SECOND);
     world.processes[all[0]].is_cut_off = false;
-    world.run(4 * SECOND);
-    assert!(world.are_members(&all) && world.instance(all[1]) == instance);
+    world.run(5 * SECOND);
+    let older = world.instance(all[1]);
+    assert!(older != instance && world.instance(all[0]) == instance, "none takes the other's members away");
     assert!(world.processes[all[0]].delivered.is_empty(), "what the older instance did since is not known here");
-    for index in &all[1..] {
-        assert!(world.heard(*index, |event| *event == Event::Superseded { instance }));
+    for (index, own, other) in [(all[0], instance, older), (all[1], older, instance), (all[2], older, instance)] {
+        let reports =
+            |event: &Event| matches!(event, Event::OtherInstance { own: a, other: b, .. } if (*a, *b) == (own, other));
+        assert!(world.heard(index, reports), "{index}");
     }
 }
 

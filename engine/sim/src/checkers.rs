@@ -21,6 +21,7 @@ mod integrity;
 mod memory;
 mod mutex;
 mod observers;
+mod path;
 mod places;
 mod progress;
 mod quorum;
@@ -37,6 +38,7 @@ pub(crate) use completeness::Completeness;
 pub(crate) use election::{Elections, Voter};
 pub(crate) use instance::Instances;
 pub(crate) use mutex::may_hold;
+pub(crate) use path::Narrow;
 pub(crate) use progress::{Progress, is_lost};
 pub(crate) use repair::Cost;
 pub(crate) use views::Installed;
@@ -245,6 +247,11 @@ impl Checkers {
         self.realtime.end(history)?;
         self.clients.end(history)?;
         if self.ordered { integrity::end(history) } else { Ok(()) }
+    }
+
+    /// Judges a group after some of its paths have carried no long datagrams for seconds.
+    pub(crate) fn path(narrow: &Narrow) -> Verdict {
+        path::narrowed(narrow)
     }
 
     /// Judges what repair cost.

@@ -17,6 +17,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::DeliverDuplicate => &["integrity"],
         Mutant::OrderRunsBackwards => &["fifo"],
         Mutant::IgnoreWindow | Mutant::ForgetAtMajority => &["window"],
+        Mutant::HeartbeatsShort => &["path"],
         Mutant::RowsOverwrite => &["watermarks"],
         Mutant::AskWithoutPause => &["repair"],
         // What the members of one epoch have in common.
@@ -94,6 +95,7 @@ pub(crate) fn sabotages(mutant: Mutant) -> Option<Kinds> {
 pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
     match mutant {
         Mutant::OtherInstanceBelieved => Some(Family::Restarted),
+        Mutant::HeartbeatsShort => Some(Family::BlackHole),
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => Some(Family::Gated),
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
         Mutant::DecisionForgotten => Some(Family::Departed),

@@ -28,6 +28,8 @@ pub struct Faults {
     pub cut: u64,
     /// Paths on which long datagrams vanished for a while.
     pub narrow: u64,
+    /// Addresses that changed.
+    pub moves: u64,
     pub partition: u64,
     pub crash: u64,
     pub restart: u64,
@@ -64,6 +66,7 @@ impl Faults {
             (&mut self.corrupt, other.corrupt),
             (&mut self.overflow, other.overflow),
             (&mut self.narrow, other.narrow),
+            (&mut self.moves, other.moves),
             (&mut self.pause, other.pause),
             (&mut self.cut, other.cut),
             (&mut self.partition, other.partition),
@@ -118,8 +121,12 @@ pub(crate) struct Network {
     /// By sender, then receiver: when the last datagram arrives, and until when none does.
     last_ns: Vec<Vec<u64>>,
     cut_until_ns: Vec<Vec<u64>>,
-    /// By process: the longest datagram that passes, and until when.
+    /// By process: the longest datagram that passes from it or to it, and until when.
     narrow: Vec<(usize, u64)>,
+    /// By sender, then receiver: the same in this direction alone.
+    narrow_to: Vec<Vec<(usize, u64)>>,
+    /// By receiver: when a datagram was first too long for such a path to it.
+    pub(crate) too_long_ns: Vec<Option<u64>>,
     /// The observers, and by receiver when its link is free again.
     observers: std::ops::Range<usize>,
     free_ns: Vec<u64>,
@@ -138,6 +145,8 @@ impl Network {
             last_ns: vec![vec![0; ends]; ends],
             cut_until_ns: vec![vec![0; ends]; ends],
             narrow: vec![(0, 0); ends],
+            narrow_to: vec![vec![(0, 0); ends]; ends],
+            too_long_ns: vec![None; ends],
             observers: usize::from(plan.members)..plan.processes(),
             free_ns: vec![0; ends],
             stalls: plan.stalls.as_ref().map(|stalls| stall::Stalls::new(stalls, ends, seed)),
@@ -148,7 +157,8 @@ impl Network {
     pub(crate) fn freeze(&mut self) {
         self.plan = FaultPlan::none(0);
         self.cut_until_ns.iter_mut().flatten().for_each(|until| *until = 0);
-        self.narrow.iter_mut().for_each(|(_, until)| *until = 0);
+        let narrow = self.narrow.iter_mut().chain(self.narrow_to.iter_mut().flatten());
+        narrow.for_each(|(_, until)| *until = 0);
         self.stalls.iter_mut().for_each(stall::Stalls::freeze);
     }
 
@@ -163,8 +173,18 @@ impl Network {
         self.narrow[process] = (longest_bytes, until_ns);
     }
 
-    fn is_too_long(&self, now_ns: u64, ends: [usize; 2], bytes: usize) -> bool {
-        ends.iter().any(|end| now_ns < self.narrow[*end].1 && bytes > self.narrow[*end].0)
+    /// Nothing longer passes in this direction until then.
+    pub(crate) fn narrow_to(&mut self, from: usize, to: usize, longest_bytes: usize, until_ns: u64) {
+        self.narrow_to[from][to] = (longest_bytes, until_ns);
+    }
+
+    fn is_too_long(&mut self, now_ns: u64, [from, to]: [usize; 2], bytes: usize) -> bool {
+        let narrows = |(longest_bytes, until_ns): (usize, u64)| now_ns < until_ns && bytes > longest_bytes;
+        let is_one_way = narrows(self.narrow_to[from][to]);
+        if is_one_way {
+            self.too_long_ns[to].get_or_insert(now_ns);
+        }
+        is_one_way || narrows(self.narrow[from]) || narrows(self.narrow[to])
     }
 
     /// Sends one datagram to one receiver.

@@ -12,6 +12,7 @@ mod hand_over;
 mod judged;
 mod links;
 mod locks;
+mod narrow;
 mod recovered;
 mod restart;
 mod unkind;
@@ -89,6 +90,12 @@ pub enum Happening {
     Recover,
     /// No datagram longer than `other` bytes passes from it or to it for `for_ns`: a path with a smaller MTU.
     Narrow,
+    /// Its host gets another address, the one with the number `other`: it goes on there, and what is under way to the
+    /// earlier one is lost.
+    Move,
+    /// No datagram longer than the lower 16 bits of `other` passes to it from the processes in the bitmap of the bits
+    /// above, for `for_ns`: the path is narrower in one direction.
+    NarrowTo,
     /// The detectors of the group that it leans on suspect the member `other` for `for_ns`; at 0, no longer.
     Judge,
     /// They watch the member `other` no longer: it has been removed from the view of that group.
@@ -447,6 +454,11 @@ impl FaultPlan {
 /// The address of process or client number `index`.
 pub(crate) fn address(index: usize) -> Address {
     address_in(0, index)
+}
+
+/// An address that a process gets later; no other process has it then.
+pub(crate) fn later_address(number: u64, index: usize) -> Address {
+    SocketAddr::from(([10, 1, number as u8, 1], 1000 + index as u16)).into()
 }
 
 /// The address of a member that starts after so many restarts of the whole group: its old process may still live.

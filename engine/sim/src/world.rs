@@ -6,8 +6,8 @@
 //!
 //! This file has the queue and the beginning. Beside it: `steps.rs` steps processes and their applications,
 //! `trouble.rs` applies the plan's events to them, `locks.rs` has them request locks, `hand_over.rs` runs coordinators
-//! beside them, `snapshots.rs` moves the applications' state, and `ending.rs` judges the result once the faults are
-//! frozen.
+//! beside them, `narrow.rs` judges what becomes of paths that carry no long datagrams, `snapshots.rs` moves the
+//! applications' state, and `ending.rs` judges the result once the faults are frozen.
 
 mod duel;
 mod ending;
@@ -15,6 +15,7 @@ mod generations;
 mod hand_over;
 mod lock_steps;
 mod locks;
+mod narrow;
 mod recovery;
 mod replay;
 mod snapshots;
@@ -88,6 +89,8 @@ enum What {
     Zombie(usize),
     /// A recorded datagram arrives again.
     Replay,
+    /// Paths that carry no long datagrams are about to carry them again.
+    NarrowEnds,
     Freeze,
     Look,
 }
@@ -146,6 +149,7 @@ struct World<'p> {
     /// Between the stop of a group and its start.
     is_down: bool,
     recorder: Option<replay::Recorder>,
+    narrow: Option<narrow::Narrowed>,
     network: Network,
     duels: Option<duel::Duels>,
     hand_over: Option<hand_over::HandOver>,
@@ -198,6 +202,7 @@ impl<'p> World<'p> {
             ends: (0..processes + usize::from(plan.clients)).map(address).collect(),
             generation: 0,
             is_down: false,
+            narrow: None,
             recorder: plan.replay.map(|replay| replay::Recorder::new(replay, seed)),
             duels: plan.duels.then(|| duel::Duels::new(plan)),
             hand_over: plan.hand_over.map(|hand_over| hand_over::HandOver::new(hand_over, seed)),
@@ -326,6 +331,7 @@ impl<'p> World<'p> {
                 What::Zombie(zombie) if self.is_due(zombie, event.at_ns) => self.step_zombie(zombie)?,
                 What::Zombie(_) => {}
                 What::Replay => self.replay(),
+                What::NarrowEnds => self.judge_narrow()?,
                 What::Freeze => self.freeze(),
                 What::Look => self.look()?,
             }

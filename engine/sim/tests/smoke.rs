@@ -53,6 +53,15 @@ fn gates_break_nothing() {
     assert!(report.faults.crash > 50 && report.delivered > 1_000_000, "{report:?}");
 }
 
+/// Paths on which long datagrams vanish for seconds: the process that lacks them is named, the others go on, repairs do
+/// not flood, and once the path is mended everything arrives.
+#[test]
+fn paths_that_carry_no_long_datagrams_break_nothing() {
+    let report = run(0..16, Options { family: Some(Family::BlackHole), ..options(Mode::Both) }, &|_| {});
+    assert_clean(&report);
+    assert!(report.faults.narrow > 16 && report.delivered > 30_000, "{report:?}");
+}
+
 #[test]
 fn pacing_breaks_nothing() {
     let report = run(SEEDS, Options { family: Some(Family::Paced), ..options(Mode::Both) }, &|_| {});

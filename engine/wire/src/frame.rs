@@ -100,6 +100,8 @@ pub enum Kind {
     Progress = 0x1001,
     /// [`records::Congestion`].
     Congestion = 0x1002,
+    /// [`records::PathReport`].
+    PathReport = 0x1003,
 }
 
 impl Kind {
@@ -296,6 +298,7 @@ impl<'a> Frame<'a> {
             0x1000 => Kind::Challenge,
             0x1001 => Kind::Progress,
             0x1002 => Kind::Congestion,
+            0x1003 => Kind::PathReport,
             _ => return None,
         })
     }

@@ -441,6 +441,26 @@ record!(
 );
 
 record!(
+    /// Follows a heartbeat in its datagram while the group sends long datagrams. Some of these datagrams are padded to
+    /// the length of the data: a receiver that gets the others and misses those knows that the path carries short
+    /// datagrams only.
+    PathReport, 24 {
+        /// How many padded heartbeats the sender has sent, with this datagram if it is one.
+        padded: U64,
+        /// Bit r: the sender receives no long datagrams from the process of rank r.
+        missing: U64,
+        /// The length of the last padded heartbeat.
+        padded_bytes: U16,
+        /// The length of the longest datagram that the sender's stream had lately; 0 if it had none that is long.
+        data_bytes: U16,
+        /// The length of the datagrams that do not come from the processes in `missing`; 0 if there are none.
+        missing_bytes: U16,
+        /// 0.
+        reserved: U16,
+    }
+);
+
+record!(
     /// Checks that a process is alive. The reply is the same with another flag.
     Ping, 28 {
         /// Comes back in the reply.
@@ -766,6 +786,7 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
             }
         }
         Kind::Congestion => drop(Congestion::read(body).filter(|(record, _)| record.from.get() < NUMBERS_END)?),
+        Kind::PathReport => drop(PathReport::read(body)?),
         Kind::Ping => drop(Ping::read(body)?),
         Kind::Marker => {
             let (marker, _) = Marker::read(body)?;

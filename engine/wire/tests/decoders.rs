@@ -67,6 +67,7 @@ fn walk(bytes: &[u8]) -> Result<usize, Discard> {
             Some(Kind::Direct) => drop(records::Direct::read(frame.body).expect("checked")),
             Some(Kind::Progress) => drop(records::Progress::read(frame.body).expect("checked")),
             Some(Kind::Congestion) => drop(records::Congestion::read(frame.body).expect("checked")),
+            Some(Kind::PathReport) => drop(records::PathReport::read(frame.body).expect("checked")),
             Some(Kind::Challenge) => drop(records::Challenge::read(frame.body).expect("checked")),
             Some(Kind::Link) => drop(records::Link::read_all(frame.body).expect("checked")),
             None => {}
@@ -297,7 +298,7 @@ fn a_view_change_of_sixty_four_fits_the_smallest_datagram() {
 
 #[test]
 fn what_a_later_version_adds_is_stepped_over() {
-    for kind in [0x1003, 0x100F, 0x8000 | flags::WHOLE] {
+    for kind in [0x1004, 0x100F, 0x8000 | flags::WHOLE] {
         let bytes = datagram(&[(kind, vec![1, 2, 3]), (flags::WHOLE, b"hi".to_vec())]);
         let parsed = Datagram::parse(&bytes, GROUP).unwrap();
         assert_eq!(parsed.messages, 1);

@@ -6,7 +6,7 @@
 
 use bourdon_wire::records::{
     BallotStep, Challenge, ClientAnswer, ClientPlace, ClientRequest, Congestion, Direct, DirectCall, End, Heartbeat,
-    HeldRange, Link, Marker, MemberEntry, Nak, NakRange, OrderRun, Ping, Progress, Row, RowEntry, Transfer,
+    HeldRange, Link, Marker, MemberEntry, Nak, NakRange, OrderRun, PathReport, Ping, Progress, Row, RowEntry, Transfer,
     Unavailable, ViewAsk, ViewEntry, ViewInfo, ballot_steps, direct_steps, heartbeat_flags, link_steps, progress_flags,
     request_flags, transfer_steps,
 };
@@ -98,6 +98,7 @@ fn frame_header_and_kinds() {
     assert_golden(FrameHeader::new(0, TopicId(0), Kind::Challenge, 0).as_bytes(), "00000000 0000 0010");
     assert_golden(FrameHeader::new(0, TopicId(0), Kind::Progress, 0).as_bytes(), "00000000 0000 0110");
     assert_golden(FrameHeader::new(0, TopicId(0), Kind::Congestion, 0).as_bytes(), "00000000 0000 0210");
+    assert_golden(FrameHeader::new(0, TopicId(0), Kind::PathReport, 0).as_bytes(), "00000000 0000 0310");
     let bits = [flags::FIRST, flags::LAST, flags::TIMED, flags::CLIENT, flags::CAUSAL, flags::NAMED, flags::AFTER];
     assert_eq!(bits, [0x10, 0x20, 0x40, 0x80, 0x100, 0x200, 0x400]);
 }
@@ -390,6 +391,19 @@ fn transfer() {
     assert_golden(record.as_bytes(), &golden);
     use transfer_steps::{PART, REFUSE, REQUEST_SNAPSHOT, TOO_LARGE};
     assert_eq!([REQUEST_SNAPSHOT, PART, REFUSE, TOO_LARGE], [1, 2, 3, 4]);
+}
+
+#[test]
+fn path_report() {
+    let record = PathReport {
+        padded: 1.into(),
+        missing: 2.into(),
+        padded_bytes: 3.into(),
+        data_bytes: 4.into(),
+        missing_bytes: 5.into(),
+        reserved: 6.into(),
+    };
+    assert_golden(record.as_bytes(), "0100000000000000 0200000000000000 0300 0400 0500 0600");
 }
 
 #[test]

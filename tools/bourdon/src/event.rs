@@ -2,6 +2,7 @@
 
 use bourdon::Event;
 use bourdon::event::Waiting;
+use bourdon::id::Address;
 use serde_json::{Value, json};
 
 /// The event as an object. `left_out` counts those like it that no line reported before it.
@@ -28,6 +29,17 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();
         }
+        Event::Moved { address, epoch, members, .. } => {
+            object["address"] = text_of(address);
+            object["epoch"] = epoch.0.into();
+            object["members"] = ranks(members);
+        }
+        Event::NetworkLost { interface, .. } => object["interface"] = interface.as_str().into(),
+        Event::NetworkBack { interface, address, before } => {
+            object["interface"] = interface.as_str().into();
+            object["address"] = text_of(address);
+            object["before"] = text_of(before);
+        }
         Event::IdentityConflict { address, instance, .. } => {
             object["address"] = std::net::SocketAddr::from(address).to_string().into();
             object["instance"] = format!("{:016x}", instance.0).into();
@@ -52,6 +64,10 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
         _ => {}
     }
     object
+}
+
+fn text_of(address: Address) -> Value {
+    std::net::SocketAddr::from(address).to_string().into()
 }
 
 fn add_waiting(object: &mut Value, waiting: &Waiting) {
@@ -89,6 +105,8 @@ pub(crate) fn is_warning(event: &Event) -> bool {
             | Event::NewInstance { .. }
             | Event::Restarted { .. }
             | Event::Reached(_)
+            | Event::Moved { .. }
+            | Event::NetworkBack { .. }
             | Event::Resumed
     )
 }

@@ -1,5 +1,7 @@
 //! How a command ends: the exit codes and the one place where a failure is printed.
 
+use bourdon::Error;
+use bourdon::error::PortError;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::fmt::Display;
 use std::io::Write;
@@ -23,6 +25,14 @@ impl Failure {
 
     pub(crate) fn unusable(why: impl Display) -> Self {
         Self::Unusable(why.to_string())
+    }
+
+    /// Of what ended a node: the host's set-up may be at fault.
+    pub(crate) fn of_node(error: impl Into<Error>) -> Self {
+        match error.into() {
+            Error::Port(error @ PortError::AddressReplaced { .. }) => Self::unusable(error),
+            error => Self::broken(error),
+        }
     }
 
     /// What went wrong, and what to do.

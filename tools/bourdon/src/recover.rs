@@ -165,9 +165,8 @@ impl Shown<'_> {
         }
         out += "  lost: what the silent members published or delivered and this member never received\n";
         out += "  lost: locks and leaderships, of all members; later fencing tokens are higher\n";
-        out +=
-            "  If the silent members are alive and only cut off, they go on by themselves until they hear this group\n";
-        out += "  again. Then they leave theirs for it, and all that theirs did meanwhile is lost.\n";
+        out += "  If the silent members are alive and only cut off, they go on by themselves. Then there are two\n";
+        out += "  groups, and what one of them did meanwhile is lost when you stop it.\n";
         out
     }
 

@@ -7,6 +7,7 @@
 use crate::exit::{Failure, is_stdout_closed, note, print};
 use bourdon::counters::Directory;
 use bourdon::counters::{Found, list};
+use bourdon::time::Clock;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -92,11 +93,19 @@ impl Sample {
     }
 }
 
-/// What a node does, in one line: whether it can do its work, and if not, why.
-fn health(values: &Sample, wall_ns: u64) -> String {
+/// What a node does, in one line: whether it can do its work, and if not, why. `now` is what this process's clocks
+/// read. Wall clocks are set, and a container may count its monotonic time from elsewhere: a node hangs by both.
+fn health(values: &Sample, now: &Clock) -> String {
+    let age_ns = |now_ns: u64, label| now_ns.saturating_sub(values.get(label));
+    let by_monotonic_ns = age_ns(now.now().0, "updated_monotonic_ns");
+    health_at(values, age_ns(now.wall_ns(), "updated_ns").min(by_monotonic_ns))
+}
+
+/// The same, of a node that has not worked for so long.
+fn health_at(values: &Sample, age_ns: u64) -> String {
     let (epoch, members) = (values.get("epoch"), values.get("view_members"));
     let seconds = |ns: u64| format!("{:.1} s", ns as f64 / 1e9);
-    let (age_ns, waited_ns) = (wall_ns.saturating_sub(values.get("updated_ns")), values.get("waited_ns"));
+    let waited_ns = values.get("waited_ns");
     let ranks = |bits: u64| {
         let ranks: Vec<_> = (0..64).filter(|rank| bits >> rank & 1 == 1).map(|rank: u32| rank.to_string()).collect();
         ranks.join(", ")
@@ -130,8 +139,7 @@ const RATES: [(&str, &str); 9] = [
 ];
 
 fn summary(node: &Found, now: &Sample, before: &[Sample]) -> String {
-    let wall_ns = bourdon::time::Clock::start().wall_ns();
-    let mut text = head(node) + &format!("  {}\n", health(now, wall_ns));
+    let mut text = head(node) + &format!("  {}\n", health(now, &Clock::start()));
     let Some(before) = before.iter().find(|before| before.stem == now.stem) else { return text };
     let seconds = (now.read_at - before.read_at).as_secs_f64().max(1e-3);
     for (label, what) in RATES {
@@ -160,7 +168,7 @@ fn row(node: &Found) -> Value {
         "idle": about.idle,
         "receive_buffer_bytes": about.receive_buffer_bytes,
         "admin_socket": node.directory.join(format!("{}.sock", node.stem)),
-        "health": health(&Sample::of(node), bourdon::time::Clock::start().wall_ns()),
+        "health": health(&Sample::of(node), &Clock::start()),
         "counters": counters,
     })
 }
@@ -193,10 +201,8 @@ mod tests {
     #[test]
     fn one_line_shows_whether_a_node_can_work() {
         let health = |figures: &[(&str, u64)], age_s: u64| {
-            let mut values: BTreeMap<_, _> = figures.iter().map(|(label, value)| (label.to_string(), *value)).collect();
-            values.insert("updated_ns".to_owned(), 1_000_000_000);
-            let sample = Sample { stem: String::new(), read_at: Instant::now(), values };
-            super::health(&sample, (age_s + 1) * 1_000_000_000)
+            let values: BTreeMap<_, _> = figures.iter().map(|(label, value)| (label.to_string(), *value)).collect();
+            health_at(&Sample { stem: String::new(), read_at: Instant::now(), values }, age_s * 1_000_000_000)
         };
         let view = [("epoch", 3), ("view_members", 0b111)];
         let with = |more: &[(&'static str, u64)]| [&view, more].concat();
@@ -207,5 +213,20 @@ mod tests {
         assert_eq!(health(&[("waited_ns", 2_500_000_000)], 0), "forming for 2.5 s");
         assert!(health(&with(&[("waited_ns", 2_500_000_000)]), 0).starts_with("WAITS"));
         assert_eq!(health(&view, 9), "HANGS: it has not worked for 9.0 s; it may be stopped");
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_lets_no_node_hang() {
+        let now = Clock::start();
+        let health = |wall_ns: u64, monotonic_ns: u64| {
+            let figures = [("updated_ns", wall_ns), ("updated_monotonic_ns", monotonic_ns), ("epoch", 1)];
+            let values = figures.iter().map(|(label, value)| ((*label).to_owned(), *value)).collect();
+            super::health(&Sample { stem: String::new(), read_at: Instant::now(), values }, &now)
+        };
+        let (wall_ns, monotonic_ns, hour_ns) = (now.wall_ns(), now.now().0, 3_600_000_000_000);
+        for wall_ns in [wall_ns, wall_ns - hour_ns, wall_ns + hour_ns] {
+            assert!(health(wall_ns, monotonic_ns).starts_with("healthy"));
+        }
+        assert!(health(wall_ns - hour_ns, 0).starts_with("HANGS"));
     }
 }

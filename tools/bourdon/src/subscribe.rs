@@ -74,7 +74,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             },
             _ => {} // an observer without more subscriptions gets no other
         });
-        let work_count = polled.map_err(Failure::broken)?;
+        let work_count = polled.map_err(Failure::of_node)?;
         report(&node, &settings, events)?;
         while let Some(message) = node.poll_direct() {
             note(received(&message));

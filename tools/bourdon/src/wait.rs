@@ -45,6 +45,7 @@ pub(crate) fn why(refusal: Option<Refusal>) -> String {
             "the member heard last reaches no majority of its view: restore the others; where they are \
                  gone for good, run `bourdon recover` beside a survivor"
         }
+        Some(Refusal::NoNetwork) => "the network interface of this process is gone, down, or without an address",
         Some(Refusal::TooManyClients { limit }) => {
             return format!("its member serves {limit} clients, as many as it can: it goes on once another one ends");
         }
@@ -60,6 +61,7 @@ pub(crate) fn class(refusal: Option<Refusal>) -> &'static str {
         Some(Refusal::NoReceiver) => "no_member_heard",
         Some(Refusal::Forming { .. }) => "forming",
         Some(Refusal::NoMajority { .. }) => "no_majority",
+        Some(Refusal::NoNetwork) => "no_network",
         Some(Refusal::TooManyClients { .. }) => "too_many_clients",
         _ => "held_up",
     }

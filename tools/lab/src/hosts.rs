@@ -5,9 +5,10 @@
 //! 1)/24 and fd77::(rank + 1)/64. The other end of its cable is a port `p<rank>` of a bridge, in a namespace of its
 //! own, that snoops and queries as a switch does. Nothing is added to the namespace in which the harness was started.
 //!
-//! Faults are injected at the bridge, so that hosts notice only silence: their interfaces stay up. [`Lab::cut`] is a
-//! pulled cable: the switch receives no membership reports either. [`Lab::cut_one_way`] drops packets from one port to
-//! another; address resolution still passes, because otherwise the other direction would fail as well.
+//! Most faults are injected at the bridge, so that hosts notice only silence: their interfaces stay up. [`Lab::cut`] is
+//! a pulled cable: the switch receives no membership reports either. [`Lab::cut_one_way`] drops packets from one port
+//! to another; address resolution still passes, because otherwise the other direction would fail as well. Others change
+//! the host itself: its interface is removed and made again, brought down and up, or gets another address.
 //!
 //! Invariants: every namespace and process that a lab makes is gone after its `Drop`; no other is touched. The next
 //! harness removes what a killed harness left behind: names carry its process id.
@@ -56,6 +57,8 @@ pub enum Unavailable {
 pub struct Lab {
     names: Names,
     hosts: usize,
+    /// The hosts that have another IPv4 address than the first.
+    has_moved: Vec<bool>,
 }
 
 /// One host, to run programs on.
@@ -76,7 +79,7 @@ impl Lab {
         }
         network::check_environment()?;
         network::remove_stale();
-        let lab = Self { names: Names::unique(), hosts };
+        let lab = Self { names: Names::unique(), hosts, has_moved: vec![false; hosts] };
         network::build(&lab.names, hosts)?; // on failure `lab` is dropped and removes what there is
         Ok(lab)
     }
@@ -127,6 +130,61 @@ impl Lab {
         network::rule(&self.names, "delete", "one_way", &format!("{} . {}", port(from), port(to)))
     }
 
+    /// Removes a host's interface. Processes there keep running.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn remove_interface(&self, host: usize) -> Result<(), Unavailable> {
+        network::remove_interface(&self.names, host)
+    }
+
+    /// Makes a host's interface again, with another number and another hardware address.
+    ///
+    /// # Errors
+    /// If it is there.
+    pub fn make_interface(&self, host: usize) -> Result<(), Unavailable> {
+        network::make_interface(&self.names, host, self.current_address(host))?;
+        network::no_offload(&self.names, host)
+    }
+
+    /// Brings a host's interface down.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn bring_down(&self, host: usize) -> Result<(), Unavailable> {
+        network::bring_down(&self.names, host)
+    }
+
+    /// Brings it up again.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn bring_up(&self, host: usize) -> Result<(), Unavailable> {
+        network::bring_up(&self.names, host)
+    }
+
+    /// Takes a host's IPv4 address away.
+    ///
+    /// # Errors
+    /// If it has none.
+    pub fn take_address(&self, host: usize) -> Result<(), Unavailable> {
+        network::take_address(&self.names, host, self.current_address(host))
+    }
+
+    /// Gives a host an IPv4 address: the one that it had, or another one.
+    ///
+    /// # Errors
+    /// If it has that address.
+    pub fn give_address(&mut self, host: usize, is_another: bool) -> Result<(), Unavailable> {
+        self.has_moved[host] ^= is_another;
+        network::give_address(&self.names, host, self.current_address(host))
+    }
+
+    /// The IPv4 address that a host has, or had last.
+    fn current_address(&self, host: usize) -> Ipv4Addr {
+        if self.has_moved[host] { network::other_address(host) } else { network::address(host) }
+    }
+
     /// Drops this percentage of the packets that leave the switch, each copy independently.
     ///
     /// # Errors
@@ -168,7 +226,7 @@ impl Host<'_> {
         self.rank
     }
 
-    /// Its IPv4 address.
+    /// Its first IPv4 address.
     pub fn address(&self) -> Ipv4Addr {
         network::address(self.rank)
     }

@@ -71,6 +71,7 @@ macro_rules! conformance_tests {
                 addressing::a_broadcast_reaches_every_group_on_the_port,
                 addressing::a_peer_that_has_gone_harms_no_other,
                 addressing::a_dropped_port_frees_its_place,
+                addressing::a_host_that_does_not_change_is_followed_without_effect,
                 addressing::limits_are_real,
                 waiting::empty_receive_returns_nothing,
                 waiting::wait_returns_for_what_came_before,

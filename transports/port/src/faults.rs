@@ -23,7 +23,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::{Arrival, Limits, Port, PortError, Sleep, To, Waker};
+use crate::{Arrival, HostChange, Limits, Port, PortError, Sleep, To, Waker};
 
 /// The most datagrams held back at once: at 1408 bytes each under 6 MiB, and 10 ms of delay at 400,000 a second.
 pub const HELD_MAX: usize = 4096;
@@ -265,6 +265,10 @@ impl<P: Port> Port for Faulty<P> {
 
     fn can_broadcast(&self) -> bool {
         self.port.can_broadcast()
+    }
+
+    fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
+        self.port.follow_host()
     }
 
     fn limits(&self) -> Limits {

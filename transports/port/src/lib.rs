@@ -51,7 +51,7 @@ pub struct Arrival<'a> {
     pub to_all: bool,
 }
 
-/// What a port can carry. Fixed once the port is open.
+/// What a port can carry. Fixed once the port is open, unless it has to be opened again ([`Port::follow_host`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest datagram, in bytes.
@@ -86,6 +86,43 @@ pub enum Idle {
     Spin,
     /// It calls [`Port::wait`] and sleeps in the kernel.
     Park,
+}
+
+/// Why a port can use its interface no longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum InterfaceLoss {
+    /// There is no interface of this name.
+    NoInterface,
+    /// The interface is down.
+    Down,
+    /// The interface has no address of the group's family.
+    NoAddress,
+    /// No interface of this host has the address that the configuration gives.
+    AddressGone,
+    /// The interface has an address, and the kernel refuses to open the sockets there.
+    Refused,
+}
+
+/// What has changed at the host under a port; see [`Port::follow_host`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostChange {
+    /// The port can use this interface no longer: it sends and receives nothing until it can.
+    Lost {
+        /// The interface.
+        interface: String,
+        /// Why not.
+        loss: InterfaceLoss,
+    },
+    /// The port has opened its sockets again on this interface.
+    Bound {
+        /// The interface.
+        interface: String,
+        /// The address that they are bound to.
+        address: SocketAddr,
+        /// The address before.
+        before: SocketAddr,
+    },
 }
 
 /// A transport.
@@ -136,6 +173,20 @@ pub trait Port {
     /// Whether [`To::Broadcast`] reaches any process.
     fn can_broadcast(&self) -> bool {
         false
+    }
+
+    /// Follows a change of the host: an interface that is gone, or there again, an address that is another. Sockets are
+    /// then opened again with the same settings; what is sent meanwhile is lost, and what had arrived too. Returns what
+    /// has changed since the last call.
+    ///
+    /// To be called every few milliseconds by the thread that receives, which never waits here; without a change it
+    /// costs one system call at most. The port's wakers stay valid, and so does its address where the host still has
+    /// it.
+    ///
+    /// # Errors
+    /// If the port can't follow the change.
+    fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
+        Ok(None)
     }
 
     /// What this port can carry.
@@ -207,6 +258,21 @@ pub enum PortError {
         address: SocketAddr,
         /// The kernel's error.
         source: std::io::Error,
+    },
+    /// The host has got another address in the place of the one that the configuration gives this process: the other
+    /// processes would not find it.
+    #[error(
+        "interface {interface} has the address {now} in the place of {address}, at which the others look for this \
+             process: over tcp no member can move; give the host {address} again, or change network.peers at all \
+             processes and start them again"
+    )]
+    AddressReplaced {
+        /// The interface that had the address.
+        interface: String,
+        /// The address that the configuration gives.
+        address: std::net::IpAddr,
+        /// What the interface has.
+        now: std::net::IpAddr,
     },
     /// When it is opened: the interface takes no multicast. Allow it, or name another.
     #[error(

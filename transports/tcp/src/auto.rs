@@ -31,7 +31,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bourdon_port::{Arrival, Limits, Port, PortError, Sleep, To, Waker, watch};
+use bourdon_port::{Arrival, HostChange, Limits, Port, PortError, Sleep, To, Waker, watch};
 use bourdon_udp::{UdpOptions, UdpPort};
 
 use crate::TcpPort;
@@ -330,6 +330,21 @@ impl Port for AutoPort {
 
     fn can_broadcast(&self) -> bool {
         self.multicast.as_ref().is_some_and(Port::can_broadcast)
+    }
+
+    fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
+        let mut change = match &mut self.multicast {
+            Some(multicast) => multicast.follow_host()?,
+            None => None,
+        };
+        if change.is_none() {
+            change = self.mesh.follow_host()?;
+            self.hello.address = self.mesh.local_address();
+        }
+        if change.is_some() {
+            self.both = None; // it watched descriptors that are closed
+        }
+        Ok(change)
     }
 
     fn limits(&self) -> Limits {

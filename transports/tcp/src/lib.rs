@@ -20,6 +20,7 @@
 mod auto;
 mod connection;
 mod epoll;
+mod follow;
 mod frame;
 mod mesh;
 pub mod options;
@@ -30,12 +31,13 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bourdon_port::{Arrival, Idle, Limits, Port, PortError, Sleep, To, Waker};
+use bourdon_port::{Arrival, HostChange, Idle, Limits, Port, PortError, Sleep, To, Waker};
 
 pub use auto::{AutoPort, Reach};
 pub use options::TcpOptions;
 
 use epoll::Epoll;
+use follow::Followed;
 use frame::{Head, PREFIX_BYTES, frame};
 use mesh::Mesh;
 use options::STRANGERS_MAX;
@@ -63,6 +65,7 @@ pub struct TcpPort {
     // Before the mesh, whose buffers are lent to it.
     waiting: Waiting,
     mesh: Mesh,
+    followed: Box<Followed>,
     waker: Waker,
     datagram_max_bytes: usize,
     /// A run behind its lengths, written once for all peers.
@@ -83,7 +86,16 @@ impl TcpPort {
     /// If the address can't be listened at, or the `io_uring` that was asked for is not available.
     pub fn open(options: &TcpOptions) -> Result<Self, PortError> {
         let waker = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
-        let mesh = Mesh::open(options)?;
+        Self::with(options, Mesh::open(options)?, waker, None)
+    }
+
+    /// Over a mesh that listens. `followed` is what an earlier port of this process has kept.
+    fn with(
+        options: &TcpOptions,
+        mesh: Mesh,
+        waker: Waker,
+        followed: Option<Box<Followed>>,
+    ) -> Result<Self, PortError> {
         let ring = match options.idle {
             Idle::Park if options.io_uring => Some(Ring::open(mesh.listener.as_fd())?),
             _ => None,
@@ -95,6 +107,7 @@ impl TcpPort {
         };
         Ok(Self {
             waiting,
+            followed: followed.unwrap_or_else(|| Box::new(Followed::new(options, mesh.local))),
             mesh,
             waker,
             datagram_max_bytes: options.datagram_max_bytes,
@@ -350,6 +363,10 @@ impl Port for TcpPort {
 
     fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
+        self.follow()
     }
 
     fn limits(&self) -> Limits {

@@ -63,8 +63,24 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Listens and begins to dial.
+    /// Listens and begins to dial; waits a moment for the first connections.
     pub(crate) fn open(options: &TcpOptions) -> Result<Self, PortError> {
+        let mut mesh = Self::begin(options)?;
+        let until = Instant::now() + OPEN_MAX;
+        loop {
+            mesh.flush();
+            let left = until.saturating_duration_since(Instant::now());
+            let waits = |it: &&Connection| it.has_outgoing() && !it.is_broken;
+            if left.is_zero() || !mesh.connections().any(|it| waits(&it)) {
+                return Ok(mesh);
+            }
+            crate::connection::wait_writable(mesh.connections().filter(waits), left);
+            mesh.connections_mut().for_each(|it| it.is_writable = true);
+        }
+    }
+
+    /// Listens and begins to dial.
+    pub(crate) fn begin(options: &TcpOptions) -> Result<Self, PortError> {
         let (listener, local) = socket::listen(options.listen)?;
         let now = Instant::now();
         let dial = |address| Dial::new(address, false, now);
@@ -80,17 +96,7 @@ impl Mesh {
             ungreeted: 0,
         };
         mesh.upkeep();
-        let until = now + OPEN_MAX;
-        loop {
-            mesh.flush();
-            let left = until.saturating_duration_since(Instant::now());
-            let waits = |it: &&Connection| it.has_outgoing() && !it.is_broken;
-            if left.is_zero() || !mesh.connections().any(|it| waits(&it)) {
-                return Ok(mesh);
-            }
-            crate::connection::wait_writable(mesh.connections().filter(waits), left);
-            mesh.connections_mut().for_each(|it| it.is_writable = true);
-        }
+        Ok(mesh)
     }
 
     pub(crate) fn connections(&self) -> impl Iterator<Item = &Connection> {

@@ -42,6 +42,8 @@ pub const OPEN_MAX: Duration = Duration::from_millis(200);
 pub struct TcpOptions {
     /// Where this process listens, and the address by which the others know it. Port 0 takes any that is free.
     pub listen: SocketAddr,
+    /// The others do not know the address beforehand: if the host gets another one, this process listens there.
+    pub may_move: bool,
     /// The peers this process dials. Of two members one must dial the other; a process that is no member dials them
     /// all.
     pub dial: Vec<SocketAddr>,
@@ -58,6 +60,14 @@ pub struct TcpOptions {
 impl TcpOptions {
     /// The defaults for a process that listens there: it dials no peer, spins, and sends up to 1408 bytes.
     pub fn new(listen: SocketAddr) -> Self {
-        Self { listen, dial: Vec::new(), token: 0, idle: Idle::Spin, io_uring: true, datagram_max_bytes: 1408 }
+        Self {
+            listen,
+            may_move: false,
+            dial: Vec::new(),
+            token: 0,
+            idle: Idle::Spin,
+            io_uring: true,
+            datagram_max_bytes: 1408,
+        }
     }
 }

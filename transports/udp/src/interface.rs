@@ -9,7 +9,7 @@ use std::ffi::CStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ptr;
 
-use bourdon_port::PortError;
+use bourdon_port::{InterfaceLoss, PortError};
 use socket2::{Domain, SockAddr, SockAddrStorage, Socket, Type};
 
 /// An interface that is up and has an address of the family asked for.
@@ -27,27 +27,45 @@ pub(crate) struct Interface {
 impl Interface {
     /// Finds `name`'s address in the family of `group`.
     pub(crate) fn find(name: &str, group: SocketAddr) -> Result<Self, PortError> {
-        let refuse = |why: &str| PortError::Interface { name: name.to_owned(), why: why.to_owned() };
+        Self::look_up(name, group, None)?.map_err(|loss| {
+            let why = match loss {
+                InterfaceLoss::Down => "it is down (`ip link set up` brings it up)",
+                InterfaceLoss::NoAddress if group.is_ipv4() => "it has no IPv4 address",
+                InterfaceLoss::NoAddress => "it has no IPv6 address",
+                _ => "there is none of this name",
+            };
+            PortError::Interface { name: name.to_owned(), why: why.to_owned() }
+        })
+    }
+
+    /// As [`Interface::find`]; where it has several addresses, `kept` stays the one. Inside: why it can't be used.
+    pub(crate) fn look_up(
+        name: &str,
+        group: SocketAddr,
+        kept: Option<IpAddr>,
+    ) -> Result<Result<Self, InterfaceLoss>, PortError> {
         let io = |doing| move |source: std::io::Error| PortError::Io { doing, source };
         let socket = Socket::new(Domain::for_address(group), Type::DGRAM, None).map_err(io("opening a socket"))?;
         // Longer names can't exist, and would be cut to one that might.
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
-            return Err(refuse("there is none of this name"));
+            return Ok(Err(InterfaceLoss::NoInterface));
         }
-        let index =
-            rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| refuse("there is none of this name"))?;
+        let Ok(index) = rustix::net::netdevice::name_to_index(&socket, name) else {
+            return Ok(Err(InterfaceLoss::NoInterface));
+        };
         let Addresses { found: mut candidates, is_up, broadcast } =
             addresses(name, group).map_err(io("listing interfaces"))?;
         if !is_up {
-            return Err(refuse("it is down (`ip link set up` brings it up)"));
+            return Ok(Err(InterfaceLoss::Down));
         }
         // A link-local address means nothing to a peer that does not know the scope, so any other comes first.
-        candidates.sort_by_key(|address| matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()));
-        let address = *candidates
-            .first()
-            .ok_or_else(|| refuse(if group.is_ipv4() { "it has no IPv4 address" } else { "it has no IPv6 address" }))?;
+        candidates.sort_by_key(|address| {
+            let is_link_local = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+            (Some(address.ip()) != kept, is_link_local)
+        });
+        let Some(address) = candidates.first().copied() else { return Ok(Err(InterfaceLoss::NoAddress)) };
         let mtu_bytes = mtu(&socket, name).map_err(io("asking for the MTU"))?;
-        Ok(Self { name: name.to_owned(), index, address, mtu_bytes, broadcast })
+        Ok(Ok(Self { name: name.to_owned(), index, address, mtu_bytes, broadcast }))
     }
 
     /// `address` with this interface as its scope, where its kind needs one.
@@ -60,6 +78,36 @@ impl Interface {
             other => other,
         }
     }
+}
+
+/// An interface, and its addresses of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name.
+    pub interface: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// The interface that has `address`, or the one named, with all its addresses of that family; none if there is none.
+///
+/// # Errors
+/// If the kernel refuses to list the interfaces.
+pub fn holder_of(address: IpAddr, named: Option<&str>) -> std::io::Result<Option<Holder>> {
+    let mut all: Vec<Holder> = Vec::new();
+    each_address(|name, _, own, _| {
+        let Some(own) = own.map(|own| own.ip()).filter(|own| own.is_ipv4() == address.is_ipv4()) else { return };
+        let interface = String::from_utf8_lossy(name).into_owned();
+        match all.iter_mut().find(|holder| holder.interface == interface) {
+            Some(holder) => holder.addresses.push(own),
+            None => all.push(Holder { interface, addresses: vec![own] }),
+        }
+    })?;
+    let is_it = |holder: &Holder| match named {
+        Some(name) => holder.interface == name,
+        None => holder.addresses.contains(&address),
+    };
+    Ok(all.into_iter().find(is_it))
 }
 
 fn needs_scope(ip: Ipv6Addr) -> bool {
@@ -76,34 +124,44 @@ struct Addresses {
 
 /// What `name` has in `group`'s family.
 fn addresses(name: &str, group: SocketAddr) -> std::io::Result<Addresses> {
+    let (mut found, mut is_up, mut broadcast) = (Vec::new(), false, None);
+    each_address(|interface, flags, own, of_network| {
+        if interface != name.as_bytes() {
+            return;
+        }
+        is_up |= flags & libc::IFF_UP as u32 != 0;
+        found.extend(own.filter(|address| address.is_ipv4() == group.is_ipv4()));
+        if flags & libc::IFF_BROADCAST as u32 != 0
+            && let (Some(SocketAddr::V4(_)), Some(SocketAddr::V4(network))) = (own, of_network)
+        {
+            broadcast = broadcast.or(Some(*network.ip()));
+        }
+    })?;
+    Ok(Addresses { found, is_up, broadcast })
+}
+
+/// Calls `take` with each address of each interface: the interface's name and flags, the address if it is an internet
+/// address, and the network's broadcast address.
+fn each_address(mut take: impl FnMut(&[u8], u32, Option<SocketAddr>, Option<SocketAddr>)) -> std::io::Result<()> {
     let mut list: *mut libc::ifaddrs = ptr::null_mut();
     // SAFETY: getifaddrs writes one pointer to `list`, which is a live local, and keeps no reference to it.
     if unsafe { libc::getifaddrs(&mut list) } != 0 {
         return Err(std::io::Error::last_os_error());
     }
-    let (mut found, mut is_up, mut broadcast) = (Vec::new(), false, None);
     let mut next = list;
     // SAFETY: `next` is null or one of the entries of `list`, which lives until freeifaddrs below; nothing else knows
     // of the list, so nothing changes it meanwhile.
     while let Some(entry) = unsafe { next.as_ref() } {
         next = entry.ifa_next;
         // SAFETY: ifa_name is never null and points to a terminated string that lives as long as the list.
-        if unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes() != name.as_bytes() {
-            continue;
-        }
-        is_up |= entry.ifa_flags & libc::IFF_UP as u32 != 0;
+        let name = unsafe { CStr::from_ptr(entry.ifa_name) }.to_bytes();
         // SAFETY: both point to nothing or to an address that lives as long as the list.
         let (own, of_network) = unsafe { (read(entry.ifa_addr), read(entry.ifa_ifu)) };
-        found.extend(own.filter(|address| address.is_ipv4() == group.is_ipv4()));
-        if entry.ifa_flags & libc::IFF_BROADCAST as u32 != 0
-            && let (Some(SocketAddr::V4(_)), Some(SocketAddr::V4(network))) = (own, of_network)
-        {
-            broadcast = broadcast.or(Some(*network.ip()));
-        }
+        take(name, entry.ifa_flags, own, of_network);
     }
     // SAFETY: `list` came from getifaddrs, is freed once, and nothing borrowed from it is alive any more.
     unsafe { libc::freeifaddrs(list) };
-    Ok(Addresses { found, is_up, broadcast })
+    Ok(())
 }
 
 /// The internet address that `address` points to, if it does.

@@ -19,12 +19,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bourdon_port::{Arrival, Idle, Limits, Port, PortError, Sleep, To, Waker};
+use bourdon_port::{Arrival, HostChange, Idle, Limits, Port, PortError, Sleep, To, Waker};
 
 mod broadcast;
 mod buffers;
 mod echo;
 mod epoll;
+mod follow;
 mod interface;
 mod join;
 mod message;
@@ -34,14 +35,18 @@ mod receive;
 mod ring;
 mod send;
 mod sockets;
+mod watch;
 
+pub use interface::{Holder, holder_of};
 pub use join::is_source_specific;
 pub use options::{UDP_PAYLOAD_MAX_BYTES, UdpOptions};
 pub use receive::SocketReceiver;
 pub use send::SocketSender;
 pub use sockets::{Sockets, coalesce_received, segment_sent};
+pub use watch::Watch;
 
 use epoll::Epoll;
+use follow::Followed;
 use ring::Ring;
 
 /// A port over UDP sockets of this host's kernel.
@@ -51,11 +56,19 @@ use ring::Ring;
 /// another one, an `io_uring` is cleared away by the kernel some milliseconds later, and its address with it.
 #[derive(Debug)]
 pub struct UdpPort {
+    /// None while the interface can't be used.
+    open: Option<Open>,
+    followed: Followed,
+    waker: Waker,
+}
+
+/// The sockets, and what moves the bytes.
+#[derive(Debug)]
+struct Open {
     // Before the sockets: a ring that ends still has requests on them.
     receiver: Receiver,
     sender: SocketSender,
     sockets: Sockets,
-    waker: Waker,
 }
 
 #[derive(Debug)]
@@ -65,17 +78,37 @@ enum Receiver {
     Epoll(Box<Epoll>),
 }
 
-impl UdpPort {
-    /// Opens the sockets, joins the group, and makes ready what moves the bytes.
-    pub fn open(options: &UdpOptions) -> Result<Self, PortError> {
+/// The MTU of the interface that these options name, and the longest datagram that needs no fragments there.
+///
+/// # Errors
+/// If there is no such interface.
+pub fn interface_mtu(options: &UdpOptions) -> Result<(usize, usize), PortError> {
+    let interface = interface::Interface::find(&options.interface, options.group)?;
+    Ok((interface.mtu_bytes, interface.mtu_bytes.saturating_sub(send::headers_bytes(options.group))))
+}
+
+impl Open {
+    fn new(options: &UdpOptions, waker: &Waker) -> Result<Self, PortError> {
         let sockets = Sockets::open(options)?;
-        let waker = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
         let receiver = match options.idle {
             Idle::Spin => Receiver::Spin(SocketReceiver::spinning(options)),
             Idle::Park if options.io_uring => Receiver::Park(Box::new(Ring::open()?)),
-            Idle::Park => Receiver::Epoll(Box::new(Epoll::open(options, &sockets, &waker)?)),
+            Idle::Park => Receiver::Epoll(Box::new(Epoll::open(options, &sockets, waker)?)),
         };
-        Ok(Self { receiver, sender: SocketSender::new(options, &sockets), sockets, waker })
+        Ok(Self { receiver, sender: SocketSender::new(options, &sockets), sockets })
+    }
+
+    fn limits(&self) -> Limits {
+        self.sender.limits(&self.sockets)
+    }
+}
+
+impl UdpPort {
+    /// Opens the sockets, joins the group, and makes ready what moves the bytes.
+    pub fn open(options: &UdpOptions) -> Result<Self, PortError> {
+        let waker = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
+        let open = Open::new(options, &waker)?;
+        Ok(Self { followed: Followed::new(options, &open), open: Some(open), waker })
     }
 
     /// Receives from one more source, of a group that was opened with some.
@@ -83,7 +116,11 @@ impl UdpPort {
     /// # Errors
     /// If the group was joined without sources, or the kernel refuses.
     pub fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.sockets.join_source(source)
+        if let Some(open) = &self.open {
+            open.sockets.join_source(source)?;
+        }
+        self.followed.note_joined(source);
+        Ok(())
     }
 
     /// Stops receiving from a source; without the last source, it receives from none.
@@ -91,36 +128,48 @@ impl UdpPort {
     /// # Errors
     /// If the source was not joined.
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
-        self.sockets.leave_source(source)
+        if let Some(open) = &self.open {
+            open.sockets.leave_source(source)?;
+        }
+        self.followed.note_left(source);
+        Ok(())
     }
 }
 
 impl Port for UdpPort {
     fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Result<usize, PortError> {
-        self.sender.send(&self.sockets, to, bytes, segment_bytes)
+        match &mut self.open {
+            Some(open) => open.sender.send(&open.sockets, to, bytes, segment_bytes),
+            None => Ok(bytes.len().div_ceil(segment_bytes)), // lost, as all that is sent without an interface
+        }
     }
 
     #[inline]
     fn receive(&mut self, limit: usize, on_datagram: impl FnMut(Arrival<'_>)) -> Result<usize, PortError> {
-        match &mut self.receiver {
-            Receiver::Spin(receiver) => receiver.receive(&self.sockets, limit, on_datagram),
-            Receiver::Park(ring) => ring.receive(&self.sockets, &self.waker, limit, on_datagram),
-            Receiver::Epoll(epoll) => epoll.receive(&self.sockets, limit, on_datagram),
+        let Some(Open { receiver, sockets, .. }) = &mut self.open else { return Ok(0) };
+        match receiver {
+            Receiver::Spin(receiver) => receiver.receive(sockets, limit, on_datagram),
+            Receiver::Park(ring) => ring.receive(sockets, &self.waker, limit, on_datagram),
+            Receiver::Epoll(epoll) => epoll.receive(sockets, limit, on_datagram),
         }
     }
 
     fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
-        match &mut self.receiver {
+        let Some(Open { receiver, sockets, .. }) = &mut self.open else { return self.wait_closed(timeout) };
+        match receiver {
             Receiver::Spin(_) => Ok(()),
-            Receiver::Park(ring) => ring.wait(&self.sockets, &self.waker, timeout),
+            Receiver::Park(ring) => ring.wait(sockets, &self.waker, timeout),
             Receiver::Epoll(epoll) => epoll.wait(&self.waker, timeout),
         }
     }
 
     fn sleeper(&mut self, longest: Duration) -> Result<Option<Sleep<'_>>, PortError> {
-        match &mut self.receiver {
+        let Some(Open { receiver, sockets, .. }) = &mut self.open else {
+            return Ok(follow::sleeper(&self.followed, &self.waker, longest));
+        };
+        match receiver {
             Receiver::Spin(_) => Ok(None),
-            Receiver::Park(ring) => ring.sleeper(&self.sockets, &self.waker, longest),
+            Receiver::Park(ring) => ring.sleeper(sockets, &self.waker, longest),
             Receiver::Epoll(epoll) => Ok(epoll.sleeper(longest)),
         }
     }
@@ -130,22 +179,22 @@ impl Port for UdpPort {
     }
 
     fn can_broadcast(&self) -> bool {
-        self.sockets.broadcast().is_some()
+        self.open.as_ref().is_some_and(|open| open.sockets.broadcast().is_some())
+    }
+
+    fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
+        self.follow()
     }
 
     fn limits(&self) -> Limits {
-        self.sender.limits(&self.sockets)
+        self.open.as_ref().map_or(self.followed.limits, Open::limits)
     }
 
     fn local_address(&self) -> SocketAddr {
-        self.sockets.local_address()
+        self.followed.local_address
     }
 
     fn io(&self) -> &str {
-        match self.receiver {
-            Receiver::Spin(_) => "socket-spin",
-            Receiver::Park(_) => "io_uring",
-            Receiver::Epoll(_) => "epoll",
-        }
+        self.followed.io
     }
 }

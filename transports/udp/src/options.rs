@@ -18,6 +18,8 @@ pub struct UdpOptions {
     pub sources: Vec<IpAddr>,
     /// The one interface that traffic enters and leaves by.
     pub interface: String,
+    /// The port at which this process receives what is sent to it alone, if it is free; 0 leaves it to the kernel.
+    pub unicast_port: u16,
     /// How many networks a multicast may cross: 1 stays in this one, more asks routers along.
     pub ttl: u32,
     /// How much the kernel shall hold for the group, and for this process, while the process does not read. The kernel
@@ -48,6 +50,7 @@ impl UdpOptions {
             group,
             sources: Vec::new(),
             interface: "lo".to_owned(),
+            unicast_port: 0,
             ttl: 1,
             receive_buffer_bytes: 8 << 20,
             idle: Idle::Spin,

@@ -34,6 +34,8 @@ pub struct SocketSender {
     /// Longer segments would have to be fragmented, which offload can't do.
     offload_segment_max_bytes: usize,
     datagram_max_bytes: usize,
+    /// A send to the group failed because the interface, or its address, is gone.
+    is_cut_off: bool,
 }
 
 /// What becomes of a datagram whose send failed.
@@ -44,19 +46,37 @@ enum Verdict {
     OffloadRefused,
     /// The error is about an earlier datagram, reported late: try again.
     Stale,
+    /// The interface, or its address, is gone: lost, as all that is sent until the port has followed.
+    CutOff,
     /// The port has failed for good.
     Final(io::Error),
+}
+
+/// Bytes of IP and UDP before a datagram's payload.
+pub(crate) fn headers_bytes(group: std::net::SocketAddr) -> usize {
+    if group.is_ipv4() { 20 + 8 } else { 40 + 8 }
 }
 
 impl SocketSender {
     /// For sockets opened with these options.
     pub fn new(options: &UdpOptions, sockets: &Sockets) -> Self {
-        let headers_bytes = if options.group.is_ipv4() { 20 + 8 } else { 40 + 8 };
+        let headers_bytes = headers_bytes(options.group);
         Self {
             offload: options.offload,
             offload_segment_max_bytes: sockets.interface().mtu_bytes.saturating_sub(headers_bytes),
             datagram_max_bytes: options.datagram_max_bytes,
+            is_cut_off: false,
         }
+    }
+
+    /// Whether a send to the group has failed because the interface, or its address, is gone.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.is_cut_off
+    }
+
+    /// The interface is there.
+    pub(crate) fn note_way(&mut self) {
+        self.is_cut_off = false;
     }
 
     /// What these sockets can carry.
@@ -129,6 +149,7 @@ impl SocketSender {
                         stale_errors += 1;
                         continue;
                     }
+                    Verdict::CutOff => self.is_cut_off |= peer.is_none(),
                     Verdict::Final(source) if peer.is_none() => {
                         return Err(PortError::Io { doing: "sending to the group", source });
                     }
@@ -150,6 +171,7 @@ fn judge(error: io::Error, is_cut: bool) -> Verdict {
         Some(libc::EINVAL | libc::EIO | libc::EOPNOTSUPP | libc::EMSGSIZE | libc::ENOPROTOOPT) if is_cut => {
             Verdict::OffloadRefused
         }
+        Some(libc::ENODEV | libc::ENXIO | libc::ENETDOWN | libc::ENETUNREACH | libc::EADDRNOTAVAIL) => Verdict::CutOff,
         // EPERM: a packet filter of this host dropped the datagram.
         Some(libc::EPERM) => Verdict::Stale,
         _ if is_passing(&error) => Verdict::Stale,

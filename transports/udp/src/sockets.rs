@@ -174,7 +174,7 @@ fn open_group(options: &UdpOptions, address: SocketAddr, interface: &Interface) 
 }
 
 fn open_unicast(options: &UdpOptions, interface: &Interface) -> Result<Socket, PortError> {
-    let address = interface.address;
+    let mut address = interface.address;
     let socket = open_socket(address)?;
     prepare_receiver(&socket, options)?;
     // Peers behind another interface are then unreachable, rather than reached by an interface that was not named.
@@ -185,10 +185,12 @@ fn open_unicast(options: &UdpOptions, interface: &Interface) -> Result<Socket, P
         set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_UNICAST_IF, &index)
     };
     set.map_err(io_error("setting the interface for unicast"))?;
-    socket.bind(&address.into()).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => PortError::AddressInUse { address },
-        _ => PortError::Io { doing: "binding to the interface's address", source },
-    })?;
+    address.set_port(options.unicast_port);
+    let is_bound = options.unicast_port != 0 && socket.bind(&address.into()).is_ok();
+    address.set_port(0);
+    if !is_bound {
+        socket.bind(&address.into()).map_err(io_error("binding to the interface's address"))?;
+    }
     Ok(socket)
 }
 

@@ -3,6 +3,7 @@
 mod common;
 mod conformance;
 mod epoll;
+mod host;
 mod interfaces;
 mod ipv6;
 mod sandbox;

@@ -36,7 +36,8 @@ const RECEIVERS_MAX: u32 = 1_000_000;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct LimitSettings {
-    /// The longest datagram's payload, in bytes. More than the path's MTU makes IP fragments.
+    /// The longest datagram's payload, in bytes. More than the path's MTU makes IP fragments. A process
+    /// reports at its start, in [`Info::fallback`](crate::Info::fallback), that its interface's MTU is smaller.
     ///
     /// Default 1408. From 1280 to 65507 ([`Range`](super::SettingsError::Range)). The same at all processes.
     pub mtu_bytes: usize,

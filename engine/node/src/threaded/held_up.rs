@@ -30,7 +30,8 @@ fn code(reason: Refusal) -> (u64, u64) {
         Refusal::Closed => (9, 0),
         Refusal::NoReceiver => (10, 0),
         Refusal::TooMany { limit } => (11, limit as u64),
-        Refusal::TooManyClients { limit } => (13, limit as u64),
+        Refusal::NoNetwork => (13, 0),
+        Refusal::TooManyClients { limit } => (14, limit as u64),
         // No message is refused for these by a group that could take it later; the ring is full.
         _ => (12, 0),
     }
@@ -50,7 +51,8 @@ fn reason(code: u64, detail: u64) -> Option<Refusal> {
         9 => Refusal::Closed,
         10 => Refusal::NoReceiver,
         11 => Refusal::TooMany { limit: detail as usize },
-        13 => Refusal::TooManyClients { limit: detail as usize },
+        13 => Refusal::NoNetwork,
+        14 => Refusal::TooManyClients { limit: detail as usize },
         _ => Refusal::Queue,
     })
 }
@@ -81,7 +83,7 @@ pub(crate) fn is_held_up(cells: &Writer) -> bool {
 /// Whether publishers are refused for this, though their rings have room.
 #[inline]
 fn is_refused(code: u64) -> bool {
-    (6..=10).contains(&code)
+    (6..=10).contains(&code) || code == 13
 }
 
 /// Why a publisher is refused though its ring has room: an outage, or the end of the node.
@@ -121,6 +123,7 @@ mod tests {
             Refusal::Outside,
             Refusal::NoMajority { missing: 5 },
             Refusal::NoReceiver,
+            Refusal::NoNetwork,
             Refusal::Closed,
         ];
         for reason in refuses {

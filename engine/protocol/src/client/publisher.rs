@@ -148,6 +148,12 @@ impl Publisher {
         }
     }
 
+    /// Requests name another address from now on, those under way as well: they are sent again at once.
+    pub(super) fn move_to(&mut self, now: Instant, reply_to: Address) {
+        (self.reply_to, self.retry_at, self.may_greet) = (reply_to, now, true);
+        (self.heard_at, self.silent_since, self.trouble) = (now, now, None);
+    }
+
     /// Whether the client can take another message now.
     pub(super) fn has_room(&self) -> bool {
         self.pending.len() < WINDOW

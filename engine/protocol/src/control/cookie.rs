@@ -90,6 +90,18 @@ impl Cookies {
         self.hash([2, step], address) >> 1
     }
 
+    /// The nonce of a ping to an address that a member may have moved to: its answer proves that the member receives
+    /// there.
+    pub(crate) fn ping_nonce(&self, now: Instant, address: &Address) -> u64 {
+        self.hash([3, now.0 / STEP_NS], address)
+    }
+
+    /// Whether a ping with this nonce was sent to that address recently.
+    pub(crate) fn is_valid_ping_nonce(&self, now: Instant, address: &Address, nonce: u64) -> bool {
+        let step = now.0 / STEP_NS;
+        [step, step.wrapping_sub(1)].iter().any(|step| self.hash([3, *step], address) == nonce)
+    }
+
     /// The n-th nonce of this process.
     fn nonce(&self, n: u64) -> u64 {
         self.hash([1, n], &Address::default())

@@ -120,6 +120,16 @@ impl Direct {
         }
     }
 
+    /// This process is reached at another address from now on.
+    pub(crate) fn move_to(&mut self, address: Address) {
+        self.address = address;
+    }
+
+    /// A receiver is reached at another address from now on: calls to it go on there.
+    pub(crate) fn relocate(&mut self, before: Address, address: Address) {
+        self.caller.relocate(before, address);
+    }
+
     /// Begins a call, to the only target or to the nearest of several; [`Direct::tend`] sends it.
     pub(crate) fn call(
         &mut self,

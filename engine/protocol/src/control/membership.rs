@@ -145,6 +145,20 @@ fn note(since: &mut Option<Instant>, holds: bool, now: Instant) -> Option<Instan
     *since
 }
 
+/// Whether members that hear each other, as these are reported to do, are a quorum of the view. A member without a
+/// report counts as hearing all.
+pub(crate) fn leaves_quorum(view: &[Rank], heard: &[u64; MEMBERS_MAX], known: u64) -> bool {
+    let hears = |one: Rank, other: Rank| known & 1 << one.index() == 0 || heard[one.index()] & 1 << other.index() != 0;
+    let mut links = [0; MEMBERS_MAX];
+    for (i, one) in view.iter().enumerate() {
+        let is_mutual = |other: &Rank| one == other || hears(*one, *other) && hears(*other, *one);
+        links[i] = (0..).zip(view).filter(|(_, other)| is_mutual(other)).fold(0, |set, (i, _)| set | 1 << i);
+    }
+    let all = u64::MAX >> (MEMBERS_MAX - view.len().clamp(1, MEMBERS_MAX));
+    let largest = bits(clique::largest(&links, 0, all)).fold(0, |set, i| set | 1 << view[i].index());
+    is_quorum(view, largest)
+}
+
 impl Situation<'_> {
     /// Whether one member reports that it hears another; a member without a recent report is assumed to hear it.
     fn hears(&self, one: Rank, other: Rank) -> bool {

@@ -85,6 +85,13 @@ impl Presence {
         peer.refused.replace(from.incarnation) != Some(from.incarnation)
     }
 
+    /// The process of this rank is reached at another address, as it has proved.
+    pub(crate) fn relocate(&mut self, rank: Rank, address: Address) {
+        if let Some(peer) = self.peers.get_mut(rank.index()) {
+            peer.address = Some(address);
+        }
+    }
+
     pub(crate) fn any_differs(&self) -> bool {
         self.peers.iter().any(|peer| peer.differs)
     }

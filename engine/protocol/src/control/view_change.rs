@@ -325,6 +325,12 @@ impl ViewChange {
         (self.promised, Step::State { held, accepted, birth_floor: self.birth_floor })
     }
 
+    /// Whether this member leads a ballot that leaves a rank out.
+    pub(super) fn leaves_out(&self, rank: Rank) -> bool {
+        let Some(Leading { proposal, .. }) = &self.leading else { return false };
+        (proposal.keep | proposal.leavers) & bit(rank) == 0
+    }
+
     fn answered(&self) -> u64 {
         let states = self.leading.as_ref().map_or(&[][..], |leading| &leading.states);
         states.iter().fold(0, |bits, (member, ..)| bits | bit(member.rank))

@@ -252,8 +252,12 @@ impl Pipeline {
                 if had_gap {
                     if stream.nak_sender.repaired(now, number, &self.config.timing) {
                         counters.add(Counter::RepairsReceived, 1);
+                    } else if !datagram.header.is_retransmitted() {
+                        stream.nak_sender.came(now, datagram.bytes.len());
                     }
+                    self.nak_due = self.nak_due.min(stream.nak_sender.due);
                     if !stream.window.has_gap() {
+                        stream.nak_sender.note_whole();
                         stream.behind.caught_up();
                     }
                 }
@@ -404,6 +408,13 @@ impl Pipeline {
     /// When a stream's next request is due has changed.
     pub(crate) fn note_nak_due(&mut self) {
         self.nak_due = self.streams.iter().map(|stream| stream.nak_sender.due).min().unwrap_or(Instant::NEVER);
+    }
+
+    /// What is missing can come again.
+    pub(crate) fn hurry_repairs(&mut self, now: Instant) {
+        let lacking = self.streams.iter_mut().filter(|stream| stream.nak_sender.due != Instant::NEVER);
+        lacking.for_each(|stream| stream.nak_sender.hurry(now));
+        self.note_nak_due();
     }
 
     /// Whether requests go to all members.

@@ -55,6 +55,20 @@ const REQUEST_DATAGRAMS_PER_S: u64 = 1_000;
 const REQUESTS_BURST: u64 = 8;
 /// After this time it looks again whether it has earned one.
 const REQUEST_PAUSE_NS: u64 = 1_000_000;
+/// So many datagrams are requested before any of them has to come; then two for each that comes. Where none comes,
+/// because the path carries no long datagrams, this and a third is all that is requested of a stream in the first 100
+/// ms, but for a few.
+const UNANSWERED_DATAGRAMS: u32 = 32;
+/// Where repairs come, so many may be under way at most.
+const ANSWERED_DATAGRAMS: u32 = 4096;
+/// In each round in which nothing requested has come, a receiver requests this part of what it did in the round before.
+const UNANSWERED_PART: u32 = 4;
+/// So many rounds are no longer than the longest retry: so many losses in a row are chance where one in three is lost.
+const ROUNDS_LOSSY: u32 = 8;
+/// From then on each round is twice as long, up to this.
+const UNANSWERED_RETRY_NS: u64 = 1_000_000_000;
+/// A holder retransmits one datagram to one receiver again after half a retry, doubling up to this.
+const REPEATED_RETRY_NS: u64 = 320_000_000;
 /// Requests that go to the sender before other holders are tried.
 pub(crate) const ATTEMPTS_AT_SENDER: u8 = 2;
 
@@ -125,9 +139,59 @@ impl Requests {
     }
 }
 
+/// How many datagrams a receiver may still request although nothing that it requested has come.
+#[derive(Debug)]
+struct Trust {
+    left: u32,
+    /// Rounds in which nothing came.
+    rounds: u32,
+    /// When the next round begins.
+    until: Instant,
+    /// The senders were out of reach; since then a request may have been answered.
+    doubted: bool,
+}
+
+impl Trust {
+    const WHOLE: Self = Self { left: UNANSWERED_DATAGRAMS, rounds: 0, until: Instant::NEVER, doubted: false };
+
+    /// How many datagrams may be requested now.
+    fn left(&mut self, now: Instant, timing: &Timing, first_ns: u64) -> u32 {
+        if now >= self.until {
+            self.rounds += 1;
+            let most = UNANSWERED_DATAGRAMS / UNANSWERED_PART.saturating_pow(self.rounds);
+            self.left = most.max(1);
+            self.until = now + self.round_ns(timing, first_ns);
+        }
+        self.left
+    }
+
+    fn round_ns(&self, timing: &Timing, first_ns: u64) -> u64 {
+        let lossy_ns = (first_ns << self.rounds.min(ROUNDS_LOSSY)).min(timing.nak_retry_max_ns);
+        let longest_ns = UNANSWERED_RETRY_NS.max(timing.nak_retry_max_ns);
+        (lossy_ns << self.rounds.saturating_sub(ROUNDS_LOSSY).min(16)).min(longest_ns)
+    }
+
+    fn spend(&mut self, now: Instant, timing: &Timing, first_ns: u64) {
+        debug_assert!(self.left > 0, "a request is trusted before it is sent");
+        self.left -= 1;
+        if self.until == Instant::NEVER {
+            self.until = now + self.round_ns(timing, first_ns);
+        }
+    }
+
+    /// Something requested has come.
+    fn answered(&mut self) {
+        let left = (self.left + 2).clamp(UNANSWERED_DATAGRAMS, ANSWERED_DATAGRAMS);
+        *self = Self { left, doubted: self.doubted, ..Self::WHOLE };
+    }
+}
+
 /// The receiving side of one stream's repair.
 #[derive(Debug)]
 pub(crate) struct NakSender {
+    trust: Trust,
+    /// The longest datagrams of the stream, as its sender announced lately.
+    longest_bytes: usize,
     requested: Vec<Requested>,
     /// When to check the gaps again.
     pub(crate) due: Instant,
@@ -140,7 +204,14 @@ impl NakSender {
     pub(crate) fn new(slots: usize) -> Self {
         assert!(slots.is_power_of_two(), "a mask finds a number's entry");
         let never = Requested { number: u64::MAX, at: Instant(0), again_at: Instant(0), attempts: 0, suppressed: 0 };
-        Self { requested: vec![never; slots], due: Instant::NEVER, round_trip_ns: 0, requests: Requests::new() }
+        Self {
+            trust: Trust::WHOLE,
+            longest_bytes: 0,
+            requested: vec![never; slots],
+            due: Instant::NEVER,
+            round_trip_ns: 0,
+            requests: Requests::new(),
+        }
     }
 
     fn entry(&mut self, number: u64) -> &mut Requested {
@@ -170,9 +241,48 @@ impl NakSender {
         self.due = self.due.min(again_at);
     }
 
-    /// What is missing is needed at once.
+    /// What is missing is needed at once, or can come again.
     pub(crate) fn hurry(&mut self, now: Instant) {
+        self.trust = Trust::WHOLE;
         self.due = self.due.min(now);
+    }
+
+    /// The stream has datagrams of this length.
+    pub(crate) fn note_longest(&mut self, bytes: usize) {
+        self.longest_bytes = bytes;
+    }
+
+    /// A datagram of so many bytes came that nothing requested, and others are missing. If it is as long as any, the
+    /// path carries what is missing: nothing but loss delays the repairs.
+    pub(crate) fn came(&mut self, now: Instant, bytes: usize) {
+        if bytes < self.longest_bytes || self.trust.doubted {
+            return;
+        }
+        if self.trust.left == 0 {
+            self.due = self.due.min(now);
+        }
+        self.trust = Trust { left: ANSWERED_DATAGRAMS, ..Trust::WHOLE };
+    }
+
+    /// The holder has replied that it no longer has what was requested: one datagram beyond that may be requested at
+    /// once. The reply is short, and shows nothing about long datagrams.
+    pub(crate) fn replied(&mut self, now: Instant) {
+        if self.trust.left == 0 {
+            (self.trust.left, self.due) = (1, self.due.min(now));
+        }
+    }
+
+    /// Nothing is missing.
+    pub(crate) fn note_whole(&mut self) {
+        self.trust = Trust { doubted: self.trust.doubted, ..Trust::WHOLE };
+    }
+
+    /// No member that has what is missing can send it now: at most one datagram is requested at a time, to find out
+    /// when that changes.
+    pub(crate) fn doubt(&mut self, now: Instant) {
+        if !self.trust.doubted {
+            self.trust = Trust { left: 1, rounds: ROUNDS_LOSSY, until: now, doubted: true };
+        }
     }
 
     /// Another receiver requested these datagrams. This process waits for the repair that the other will get, and, as
@@ -219,6 +329,10 @@ impl NakSender {
         if requested.number != number.0 || requested.attempts == 0 {
             return false;
         }
+        if self.trust.left == 0 {
+            self.due = self.due.min(now);
+        }
+        self.trust.answered();
         if requested.attempts == 1 {
             // A process that was paused measures its own pause; it must not wait as long for the next repair.
             let sample = now.since(requested.at).min(timing.nak_retry_max_ns);
@@ -282,7 +396,7 @@ impl NakSender {
     ) -> u8 {
         ranges.clear();
         self.due = Instant::NEVER;
-        let is_urgent = matches!(wanted, Wanted::Cut(..));
+        let (is_urgent, first_ns) = (matches!(wanted, Wanted::Cut(..)), self.retry_ns(timing, 1));
         let (mut stubborn, mut open): (u8, Option<(u64, u32)>) = (0, None);
         for number in window.next.max(retained_from).0..window.known_end.0 {
             let missing = !log.holds(DatagramNumber(number)) && wanted.has(DatagramNumber(number));
@@ -305,11 +419,16 @@ impl NakSender {
                 self.due = self.due.min(now + timing.nak_retry_min_ns);
                 break;
             }
+            if self.trust.left(now, timing, first_ns) == 0 {
+                self.due = self.due.min(self.trust.until);
+                break;
+            }
             if open.is_none() && ranges.len() == NAK_RANGES_MAX {
                 self.due = now; // the rest goes into another request
                 break;
             }
             budget -= 1;
+            self.trust.spend(now, timing, first_ns);
             let entry = self.entry(number);
             let attempts =
                 if entry.number == number { entry.attempts.checked_add(1).unwrap_or(ATTEMPTS_CYCLE) } else { 1 };
@@ -360,6 +479,8 @@ struct Answered {
     at: Instant,
     to: Address,
     requesters: u8,
+    /// How often in a row it went to the same receiver.
+    times: u8,
 }
 
 /// What the budget of repairs grows with, in bytes.
@@ -529,12 +650,16 @@ impl RetransmitHandler {
         let entry = &mut self.answered[number.0 as usize & (ANSWERED_SLOTS - 1)];
         let same = entry.rank == rank && entry.number == number.0;
         let recent = same && now.since(entry.at) < timing.nak_retry_min_ns / 2;
-        if recent && (entry.to == requester || entry.requesters >= MULTICAST_FROM) || is_exhausted {
+        let repeats = same && entry.to == requester;
+        let times = if repeats { entry.times.saturating_add(1) } else { 1 };
+        let pause_ns = (timing.nak_retry_min_ns / 2) << u32::from(times).saturating_sub(2).min(20);
+        let is_early = repeats && now.since(entry.at) < pause_ns.min(REPEATED_RETRY_NS);
+        if is_early || recent && entry.requesters >= MULTICAST_FROM || is_exhausted {
             return Answer::No;
         }
         let requesters = if to_all { MULTICAST_FROM } else { 1 + if recent { entry.requesters } else { 0 } };
         debug_assert!((1..=MULTICAST_FROM).contains(&requesters), "{requesters} requesters");
-        *entry = Answered { rank, number: number.0, at: now, to: requester, requesters };
+        *entry = Answered { rank, number: number.0, at: now, to: requester, requesters, times };
         self.spend(bytes);
         if requesters >= MULTICAST_FROM { Answer::Multicast } else { Answer::Unicast }
     }

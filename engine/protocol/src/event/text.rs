@@ -5,6 +5,7 @@
 //! improved.
 
 use super::Event;
+use super::network::write_lost;
 use crate::control::detector::Why;
 use bourdon_wire::{Epoch, InstanceId, Rank, Sequence};
 use core::fmt::{Display, Formatter, Result};
@@ -39,6 +40,8 @@ impl Event {
             Self::View { .. } => "view",
             Self::Suspected(..) => "suspected",
             Self::Trusted(_) => "trusted",
+            Self::LongDatagramsLost { .. } => "long_datagrams_lost",
+            Self::LongDatagramsRestored { .. } => "long_datagrams_restored",
             Self::NoMajority => "no_majority",
             Self::Majority => "majority",
             Self::Removed(_) => "removed",
@@ -53,6 +56,7 @@ impl Event {
             Self::Restarted { .. } => "restarted",
             Self::ConfigurationDiffers(..) => "configuration_differs",
             Self::Outvoted(..) => "outvoted",
+            Self::Moved { .. } => "moved",
             Self::OtherVersion(_) => "other_version",
             Self::GateEnded(_) => "gate_ended",
             Self::GateDropped(_) => "gate_dropped",
@@ -65,6 +69,8 @@ impl Event {
             Self::Reached(_) => "reached",
             Self::Dropped { .. } => "publication_dropped",
             Self::SyncRefused(_) => "sync_refused",
+            Self::NetworkLost { .. } => "network_lost",
+            Self::NetworkBack { .. } => "network_back",
             Self::BirthNotStored(_) => "birth_not_stored",
             Self::Halted => "halted",
             Self::Resumed => "resumed",
@@ -82,9 +88,11 @@ impl Event {
             | Self::ConfigurationDiffers(rank, _)
             | Self::Outvoted(rank, _)
             | Self::Restarted { rank, .. }
+            | Self::Moved { rank, .. }
             | Self::GateEnded(rank)
             | Self::Gap { sender: rank, .. }
             | Self::Retracted { sender: rank, .. } => Some(rank),
+            Self::LongDatagramsLost { at, .. } | Self::LongDatagramsRestored { at, .. } => at,
             _ => None,
         }
     }
@@ -144,6 +152,26 @@ fn write_gap(f: &mut Formatter<'_>, sender: Rank, count: u64, from: Sequence) ->
         "datagrams of member {sender} that held no numbered message are lost: no longer retained; a barrier's own \
          message may have been in them"
     )
+}
+
+/// Long datagrams do not come to a process, or come again.
+fn write_path(f: &mut Formatter<'_>, event: &Event) -> Result {
+    let receiver = |f: &mut Formatter<'_>, at: &Option<Rank>| match at {
+        Some(rank) => write!(f, "member {rank} receives "),
+        None => f.write_str("this observer receives "),
+    };
+    match event {
+        Event::LongDatagramsLost { at, from, bytes } => {
+            receiver(f, at)?;
+            let text = "lower limits.mtu_bytes at all processes, or mend the path";
+            write!(f, "no datagrams of {bytes} bytes from member {from}, only shorter ones: {text}")
+        }
+        Event::LongDatagramsRestored { at, from, bytes } => {
+            receiver(f, at)?;
+            write!(f, "datagrams of {bytes} bytes from member {from} again")
+        }
+        _ => unreachable!("{event:?} is of no path"),
+    }
 }
 
 /// A publisher waits for an observer no longer.
@@ -213,6 +241,34 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
     }
 }
 
+/// How processes are reached has changed.
+fn write_network(f: &mut Formatter<'_>, event: &Event) -> Result {
+    match event {
+        Event::Moved { rank, address, epoch, members } => {
+            write!(f, "member {rank} is at {} now", SocketAddr::from(*address))?;
+            match members {
+                0 => Ok(()),
+                _ => write!(f, "; view {epoch} stays: members {}", Ranks(*members)),
+            }
+        }
+        Event::NetworkLost { interface, why } => write_lost(f, *interface, *why),
+        Event::NetworkBack { interface, address, before } => {
+            let (address, before) = (SocketAddr::from(*address), SocketAddr::from(*before));
+            let (ip, ip_before) = (address.ip(), before.ip());
+            if ip == ip_before {
+                write!(f, "interface {interface} can be used again: sockets are bound to {address} again")
+            } else {
+                write!(
+                    f,
+                    "interface {interface} has the address {ip} now (this process was at {ip_before}): sockets are \
+                     bound to {address}"
+                )
+            }
+        }
+        _ => unreachable!("{event:?} is about no address"),
+    }
+}
+
 /// What the node could not do for its application.
 fn write_hindrance(f: &mut Formatter<'_>, event: &Event) -> Result {
     match event {
@@ -242,6 +298,7 @@ impl Display for Event {
             Event::Suspected(rank, Why::Evidence) => write!(f, "the process of member {rank} is gone"),
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why}"),
             Event::Trusted(rank) => write!(f, "member {rank} was heard again"),
+            Event::LongDatagramsLost { .. } | Event::LongDatagramsRestored { .. } => write_path(f, self),
             Event::NoMajority => f.write_str(
                 "no majority of the view can be reached: restore the network, or let members that are paused go on; \
                      members that were restarted have forgotten what they promised and do not count, so if a majority \
@@ -250,8 +307,8 @@ impl Display for Event {
             Event::Majority => f.write_str("a majority of the view can be reached again"),
             Event::Removed(epoch) => write!(
                 f,
-                "the others went on without this process, in view {epoch}: it was silent for too long; \
-                     it comes back by itself, as a new member"
+                "the others went on without this process, in view {epoch}: it was silent for too long, or long \
+                     datagrams did not pass between them; it comes back by itself, as a new member"
             ),
             Event::Left(Epoch(0)) => f.write_str("this process left; it has heard of no view"),
             Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
@@ -278,6 +335,7 @@ impl Display for Event {
             Event::Waiting(waiting) => waiting.fmt(f),
             Event::Reached(reach) => reach.fmt(f),
             Event::Dropped { .. } | Event::SyncRefused(_) | Event::Halted | Event::Resumed => write_hindrance(f, self),
+            Event::Moved { .. } | Event::NetworkLost { .. } | Event::NetworkBack { .. } => write_network(f, self),
             Event::BirthNotStored(why) => f.write_str(why),
             Event::Missed { count } => {
                 write!(f, "{count} events were not kept for a subscription that left those before them unread")
@@ -291,7 +349,7 @@ impl Display for Event {
 mod tests {
     use super::*;
     use crate::config::Difference;
-    use crate::event::{Reach, Waiting};
+    use crate::event::{InterfaceName, NetworkLoss, Reach, Waiting};
     use crate::refusal::Refusal;
     use alloc::string::ToString;
     use bourdon_wire::{Address, Incarnation};
@@ -333,6 +391,8 @@ mod tests {
             Event::Synced { phase: 3, asked: true },
             Event::SnapshotTooLarge { bytes: 1 << 40, limit_bytes: 7 },
             Event::Restarted { rank, incarnation: Incarnation(77) },
+            Event::LongDatagramsLost { at: Some(Rank(2)), from: rank, bytes: 1408 },
+            Event::LongDatagramsRestored { at: None, from: rank, bytes: 1408 },
             Event::OtherVersion(9),
             Event::Superseded { instance: InstanceId(1 << 63) },
             Event::NewInstance { from: InstanceId(1), to: InstanceId(u64::MAX) },
@@ -347,6 +407,13 @@ mod tests {
             Event::BirthNotStored("can't keep it"),
             Event::Halted,
             Event::Resumed,
+            Event::Moved { rank, address: Address::default(), epoch: Epoch(4), members: 0b101 },
+            Event::NetworkLost { interface: InterfaceName::new("eth0"), why: NetworkLoss::Down },
+            Event::NetworkBack {
+                interface: InterfaceName::new("an-interface-with-a-long-name"),
+                address: Address::default(),
+                before: Address::default(),
+            },
             Event::Missed { count: 3 },
         ];
         let suspected = Why::ALL.map(|why| Event::Suspected(rank, why));

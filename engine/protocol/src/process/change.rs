@@ -81,7 +81,8 @@ impl Process {
     pub(super) fn moment(&self, now: Instant) -> Moment {
         let evidence = ranks(self.data.view.bits()).filter(|rank| self.detector.has_evidence(*rank));
         let evidence = evidence.fold(0, |all, rank| all | bit(rank));
-        Moment { at: now, detectors: DetectorReport { suspects: self.detector.suspects(), evidence } }
+        let narrow = if self.path_mtu.counts() { self.narrow_paths(now) } else { 0 };
+        Moment { at: now, detectors: DetectorReport { suspects: self.detector.suspects(), evidence, narrow } }
     }
 
     /// Reports to the agreement.

@@ -15,16 +15,17 @@ use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::Member;
 use bourdon_wire::records::{self, Heartbeat, heartbeat_flags};
-use bourdon_wire::{Address, DatagramHeader, DatagramNumber, Epoch, Instant, Kind, OrderNumber, Sequence, VERSION};
-use zerocopy::IntoBytes;
+use bourdon_wire::{Address, DatagramHeader, DatagramNumber, Epoch, Instant, OrderNumber, Rank, Sequence, VERSION};
 
 /// A member that is still in the view before counts as heard for so many suspicion times: it has a cut to fetch.
 const LATE: u64 = 10;
+/// A member that is heard again after so many regular heartbeats was out of reach.
+const SILENT: u64 = 4;
 
 impl Process {
     pub(super) fn beat(&mut self, now: Instant) {
         let config = &self.cx.config;
-        let mut beat_flags = self.standing_flags();
+        let mut beat_flags = self.standing_flags(now);
         if let Some(following) = self.state.following_mut().filter(|_| beat_flags & heartbeat_flags::READY != 0) {
             following.ready_at = Some(now);
         }
@@ -72,8 +73,7 @@ impl Process {
             version_low: VERSION,
             version_high: VERSION,
         };
-        let parts = [record.as_bytes(), &[]];
-        self.cx.send(now, Destination::Group, Kind::Heartbeat, parts);
+        self.send_heartbeat(now, &record);
         let settled = self.standing() == Standing::Member && self.missing().next().is_none();
         self.heartbeat.beat(now, &self.cx.config.timing, settled);
         if let Some((number, _)) = marker {
@@ -113,7 +113,7 @@ impl Process {
         }
         let same = header.instance() == self.data.view.instance
             || self.cx.config.mutant == Some(Mutant::OtherInstanceBelieved);
-        if self.is_moved(from, heartbeat.address) {
+        if self.is_moved(now, from, heartbeat.address) {
             return;
         }
         if heartbeat.flags.get() & heartbeat_flags::FORMED != 0 {
@@ -217,6 +217,7 @@ impl Process {
         self.detector.heard(rank, now, Path::Multicast);
         self.detector.heartbeat(rank, now);
         let before = self.cx.presence.get(rank).map(|peer| (peer.heard_from, peer.flags, peer.epoch));
+        self.note_return(now, rank);
         self.cx.presence.hear(now, from, epoch, heartbeat);
         self.note_rival(now, heartbeat.heard_from.get());
         if before != Some((heartbeat.heard_from.get(), heartbeat.flags.get(), epoch)) {
@@ -275,6 +276,14 @@ impl Process {
             if orders && self.data.is_lossy() {
                 self.data.doubt_order(now, end);
             }
+        }
+    }
+
+    /// A member was out of reach if it is heard again after some time: what was requested meanwhile is requested again.
+    fn note_return(&mut self, now: Instant, rank: Rank) {
+        let heard_at = self.cx.presence.get(rank).map_or(now, |peer| peer.heard_at);
+        if now.since(heard_at) > SILENT * self.cx.config.timing.heartbeat_max_ns {
+            self.data.hurry_repairs(now);
         }
     }
 

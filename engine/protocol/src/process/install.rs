@@ -267,13 +267,14 @@ impl Process {
             return;
         }
         self.bump_incarnation();
+        self.path_mtu.note_quorum(now, false);
         let may_rejoin_at = self.rejoin.left_out(now, &self.cx.config.timing.membership);
         self.search_again(may_rejoin_at);
         self.cx.event(Event::Removed(epoch));
     }
 
     /// The flags about itself that this process sends in its heartbeats.
-    pub(super) fn standing_flags(&self) -> u16 {
+    pub(super) fn standing_flags(&self, now: Instant) -> u16 {
         let flag = |flag: u16, set: bool| if set { flag } else { 0 };
         let learner = matches!(self.cx.config.role, Role::Member(_))
             && matches!(self.standing(), Standing::Outside | Standing::Following)
@@ -282,6 +283,7 @@ impl Process {
             | flag(heartbeat_flags::WEDGED, !self.data.end.is_open())
             | flag(heartbeat_flags::LEAVING, self.wishes.leave.is_some())
             | flag(heartbeat_flags::LEARNER, learner)
-            | flag(heartbeat_flags::READY, learner && self.is_caught_up())
+            // Over a path that carries no long datagrams it would soon be removed again.
+            | flag(heartbeat_flags::READY, learner && self.is_caught_up() && self.narrow_paths(now) == 0)
     }
 }

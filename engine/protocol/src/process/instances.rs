@@ -98,7 +98,7 @@ impl Process {
             // A heartbeat announces its sender; a client's request is answered and never accepted; the others answer a
             // nonce or a cookie's word.
             Some(Kind::Heartbeat | Kind::ClientRequest | Kind::View | Kind::Challenge) => true,
-            Some(Kind::ViewAsk | Kind::Direct) => outside || other == InstanceId::NONE,
+            Some(Kind::ViewAsk | Kind::Direct | Kind::Ping) => outside || other == InstanceId::NONE,
             // The proposer's candidate before the first view; a snapshot's ticket.
             Some(Kind::Ballot) => self.standing() == Standing::Forming && header.epoch() == Epoch(0),
             Some(Kind::Transfer) => outside,

@@ -16,7 +16,7 @@ impl Process {
         self.report_to_agreement(now, ToAgreement::Look(moment, sight));
     }
 
-    fn sight(&self, now: Instant) -> Option<Sight> {
+    fn sight(&mut self, now: Instant) -> Option<Sight> {
         let own = self.cx.config.rank()?;
         let (view, presence) = (&self.data.view, &self.cx.presence);
         let (mut heard, mut fresh) = ([0; Rank::MAX.index() + 1], 0);
@@ -32,14 +32,16 @@ impl Process {
         debug_assert!(bits & bit(own) != 0 && fresh & !bits == 0, "a member sees the members of its view");
         heard[own.index()] = bits & !self.detector.suspects();
         let leaves = if self.wishes.leave.is_some() { own_bit(&self.cx.config) } else { 0 };
-        Some(Sight {
+        let mut sight = Sight {
             heard,
             fresh,
             joiners: presence.joiners(now, view, fresh_ns),
             learns: presence.learns(now, fresh_ns),
             leavers: presence.leavers(view) | leaves,
             leave_by: self.wishes.leave_by(),
-        })
+        };
+        self.break_narrow_paths(now, own, &mut sight);
+        Some(sight)
     }
 
     /// This member reaches no quorum of its view, or reaches one again.

@@ -8,7 +8,7 @@ use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::Member;
 use bourdon_wire::records::{self};
-use bourdon_wire::{DatagramHeader, Instant, Kind};
+use bourdon_wire::{Instant, Kind};
 use zerocopy::IntoBytes;
 
 impl Process {
@@ -63,16 +63,13 @@ impl Process {
         }
     }
 
-    /// Whether the sender follows this view without being in it, and may have to ask for the time.
-    pub(super) fn is_follower(&self, header: &DatagramHeader) -> bool {
-        let member = self.data.view.incarnation(header.rank()) == Some(header.incarnation());
-        self.cx.config.order == Order::RealTime && header.epoch() == self.data.view.epoch && !member
-    }
-
-    /// Answers the ping of a process that is not a member.
-    pub(super) fn answer_ping(&mut self, now: Instant, body: &[u8]) {
+    /// Takes the ping of a process that is not in this process's view: it may ask for the time, or whether a member has
+    /// moved. Or the answer to such a ping, of a process in no view.
+    pub(super) fn on_strangers_ping(&mut self, now: Instant, from: Member, body: &[u8]) {
         let Some((ping, _)) = records::Ping::read(body) else { return };
-        if ping.answer.get() == 0 && ping.reply_to.is_reachable() && self.standing() == Standing::Member {
+        if ping.answer.get() != 0 {
+            self.note_move(now, from, ping);
+        } else if ping.reply_to.is_reachable() && self.standing() == Standing::Member {
             self.pong(now, ping);
         }
     }
@@ -85,10 +82,10 @@ impl Process {
 
     pub(super) fn on_ping(&mut self, now: Instant, from: Member, sent_ns: u64, body: &[u8]) {
         let Some((ping, _)) = records::Ping::read(body) else { return };
-        if self.data.view.incarnation(from.rank) != Some(from.incarnation) {
-            return;
-        }
         if ping.answer.get() != 0 {
+            if self.note_move(now, from, ping) {
+                return;
+            }
             let own_ns = now.0.wrapping_add(self.cx.config.wall_offset_ns);
             let is_reference = from.rank == self.data.view.sequencer;
             if !(is_reference && self.cx.clock_sync.answer(now, ping.nonce.get(), sent_ns, own_ns)) {

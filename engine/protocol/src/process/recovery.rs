@@ -68,8 +68,8 @@ impl Process {
         recovery.judge(view, &delivered, sightings);
     }
 
-    /// Founds a new instance of the group, with this process as its only member. The other members of its view, and
-    /// all that come back later, leave theirs and join it. What the report names is lost.
+    /// Founds a new instance of the group, with this process as its only member. The other members of its view that
+    /// reach no majority, and all that come back later, leave theirs and join it. What the report names is lost.
     ///
     /// # Errors
     /// The obstacle, with what is known: nothing has changed.

@@ -28,6 +28,9 @@ impl Process {
         if is_earned && !stream.nak_sender.may_ask_all(now, &stream.window) {
             return self.data.note_nak_due();
         }
+        if self.no_holder_is_near(now) {
+            self.data.streams[rank.index()].nak_sender.doubt(now);
+        }
         let Some(attempts) = self.data.collect_missing(now, rank) else { return };
         if is_earned {
             self.data.streams[rank.index()].nak_sender.spend_request();
@@ -35,7 +38,7 @@ impl Process {
         let (to, cookie) = if self.data.asks_all() {
             (Destination::Group, 0) // repairs go to all as well: no address need be proved
         } else {
-            let holder = self.holder_to_ask(rank, attempts);
+            let holder = self.holder_to_ask(now, rank, attempts);
             let to = self.cx.presence.address(holder).map_or(Destination::Group, Destination::Peer);
             (to, self.word_for_repair(holder, rank))
         };
@@ -56,13 +59,23 @@ impl Process {
         }
     }
 
-    /// The sender first; then, every other time, another member. A suspected member is never asked.
-    pub(super) fn holder_to_ask(&self, rank: Rank, attempts: u8) -> Rank {
+    /// Whether no member's long datagrams come to this process.
+    fn no_holder_is_near(&self, now: Instant) -> bool {
+        let others = self.data.view.bits() & !own_bit(&self.cx.config) & !self.detector.suspects();
+        self.cx.counters.get(Counter::NarrowPaths) > 0 && others & !self.narrow_paths(now) == 0
+    }
+
+    /// The sender first; then, every other time, another member. A suspected member is never asked, nor one whose long
+    /// datagrams do not come while another is left.
+    pub(super) fn holder_to_ask(&self, now: Instant, rank: Rank, attempts: u8) -> Rank {
         let cut = !self.data.end.is_open();
         let others = self.data.view.bits() & !own_bit(&self.cx.config);
         let alive = others & !self.detector.suspects();
         // Members that have gone on to the next view are not heard in this view, but have what is missing.
         let alive = if alive == 0 || (cut && attempts > ATTEMPTS_AT_SENDER) { others } else { alive };
+        let is_narrow = self.cx.counters.get(Counter::NarrowPaths) > 0;
+        let near = if is_narrow { alive & !self.narrow_paths(now) } else { alive };
+        let alive = if near == 0 { alive } else { near };
         let early = attempts <= ATTEMPTS_AT_SENDER && !cut || attempts.is_multiple_of(2);
         if early && alive & bit(rank) != 0 {
             return rank;
@@ -148,7 +161,7 @@ impl Process {
 
     /// A sender no longer retains what this process still misses. An observer gives it up; a joiner starts again with
     /// another snapshot, because a member may lack nothing.
-    pub(super) fn on_unavailable(&mut self, from: Rank, body: &[u8]) {
+    pub(super) fn on_unavailable(&mut self, now: Instant, from: Rank, body: &[u8]) {
         let Some((record, _)) = records::Unavailable::read(body) else { return };
         let rank = Rank(record.rank.get());
         let may_lack = self.standing() == Standing::Following || self.data.is_lossy();
@@ -164,7 +177,12 @@ impl Process {
             let stream = &mut self.data.streams[rank.index()];
             // A sender can't have evicted what it has not announced.
             let oldest = DatagramNumber(record.oldest_number.get().min(stream.window.known_end.0));
+            let before = stream.window.next;
             stream.give_up_before(oldest);
+            if stream.window.next > before {
+                stream.nak_sender.replied(now); // what follows is missing as well
+                self.data.note_nak_due();
+            }
             self.entry.is_awaited = false; // what is here beyond it is delivered first
         }
     }

@@ -45,6 +45,9 @@ impl Process {
         if self.data.incarnation(rank) == Some(header.incarnation()) {
             if !header.is_retransmitted() {
                 self.detector.heard(rank, now, Path::Multicast);
+                if let Some(news) = self.path_mtu.arrived(rank, datagram.bytes.len()) {
+                    self.on_path_news(now, news);
+                }
             }
             return false;
         }

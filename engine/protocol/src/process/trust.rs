@@ -5,8 +5,10 @@ use super::{Process, Standing};
 use crate::config::Config;
 use crate::control::cookie::{ANSWER_TIMES, Cookies, HeldCookies};
 use crate::control::plausibility::{Announcements, is_ballot_plausible, observed_end};
+use crate::control::presence::Peer;
 use crate::control::view_change::{Ballot, Step};
 use crate::counters::Counter;
+use crate::event::Event;
 use crate::outbox::Destination;
 use crate::values::cut::Cut;
 use crate::view::{Member, View, ranks};
@@ -16,6 +18,10 @@ use zerocopy::IntoBytes;
 
 /// The shortest ballot that is answered: a forger must send at least so much.
 const BALLOT_BYTES: usize = HEADER_BYTES + FRAME_HEADER_BYTES + records::BallotStep::BYTES;
+
+/// A member has moved, perhaps, if its known address was not announced for so many of the longest intervals between
+/// heartbeats: soon enough that no member is suspected for a move.
+const MOVE_SILENCE: u64 = 3;
 
 /// A challenge that comes later renews a cookie: the losses that were reported so long ago are not reported again.
 const LOSSES_REPEATED_NS: u64 = 100_000_000;
@@ -87,8 +93,8 @@ impl Trust {
 impl Process {
     // ---- addresses ------------------------------------------------------------------------------------------------
 
-    /// Whether an address has proved that it receives: a member of this view or of a retained one announced it. A
-    /// process keeps its address as long as it lives, so no later heartbeat moves it (see [`Process::is_moved`]).
+    /// Whether an address has proved that it receives: a member of this view or of a retained one announced it, and
+    /// moved there, if it did, by [`Process::note_move`].
     pub(super) fn is_proven(&self, address: Address) -> bool {
         let is_there =
             |member: &Member| self.cx.presence.knows(*member) && self.cx.presence.address(member.rank) == Some(address);
@@ -96,15 +102,49 @@ impl Process {
         self.data.view.members.iter().any(is_there) || past.any(is_there)
     }
 
-    /// Whether a heartbeat names another address than the same incarnation of its sender did before: no process moves.
-    pub(super) fn is_moved(&mut self, from: Member, address: Address) -> bool {
+    /// Whether a heartbeat names another address than the same incarnation of its sender did before; then it is
+    /// discarded. The host of a member may have got another address, so if the known address has been silent, the other
+    /// one is pinged.
+    pub(super) fn is_moved(&mut self, now: Instant, from: Member, address: Address) -> bool {
         let known = self.cx.presence.get(from.rank).filter(|peer| peer.introduced);
         let known = known.filter(|peer| peer.incarnation == Some(from.incarnation));
         let is_moved = known.is_some_and(|peer| peer.address != Some(address).filter(Address::is_reachable));
         if is_moved {
             self.cx.count(Counter::DiscardedAddress);
+            if address.is_reachable() && self.may_have_moved(now, from) {
+                let nonce = self.trust.cookies.ping_nonce(now, &address);
+                let ping = records::Ping { nonce: nonce.into(), reply_to: self.cx.config.address, answer: 0.into() };
+                self.cx.send(now, Destination::Peer(address), Kind::Ping, [ping.as_bytes(), &[]]);
+            }
         }
         is_moved
+    }
+
+    /// Whether a process has announced its known address no longer for a while. It may be in no view here, and in one
+    /// that this process does not know yet.
+    fn may_have_moved(&self, now: Instant, from: Member) -> bool {
+        let silence_ns = MOVE_SILENCE * self.cx.config.timing.heartbeat_max_ns;
+        let is_silent = |peer: &Peer| now.since(peer.heard_at) >= silence_ns;
+        self.standing() != Standing::Gone && self.cx.presence.get(from.rank).is_some_and(is_silent)
+    }
+
+    /// A member has answered a ping: whether it was one to the address to which the member may have moved. That address
+    /// is its address from now on, unless the known one was heard again.
+    pub(super) fn note_move(&mut self, now: Instant, from: Member, answer: &records::Ping) -> bool {
+        let (rank, address) = (from.rank, answer.reply_to);
+        if !self.trust.cookies.is_valid_ping_nonce(now, &address, answer.nonce.get()) {
+            return false;
+        }
+        let before = self.cx.presence.address(rank);
+        if before != Some(address) && self.cx.presence.knows(from) && self.may_have_moved(now, from) {
+            self.cx.presence.relocate(rank, address);
+            if let Some(before) = before {
+                self.direct.relocate(before, address);
+            }
+            let (epoch, members) = (self.data.view.epoch, self.data.view.bits());
+            self.cx.event(Event::Moved { rank, address, epoch, members });
+        }
+        true
     }
 
     /// Whether an answer of so many bytes may go to an address that has sent no request.
@@ -153,6 +193,30 @@ impl Process {
     }
 
     // ---- proving one's own ----------------------------------------------------------------------------------------
+
+    /// This process is reached at another address from now on, and members find evidence of its end at another port:
+    /// its host has got another address, or its interface was made again.
+    ///
+    /// A member keeps its incarnation, and the others believe the address once it has answered their pings there. A
+    /// process in no view has no such proof to give: it begins again as another incarnation.
+    pub fn move_to(&mut self, now: Instant, address: Address, link_port: u16) {
+        let is_same = self.cx.config.address == address;
+        for config in [&mut self.cx.config, &mut self.data.config] {
+            (config.address, config.link_port) = (address, link_port);
+        }
+        self.heartbeat.due = now;
+        if is_same {
+            return;
+        }
+        self.direct.move_to(address);
+        self.trust.held = HeldCookies::new(self.cx.config.members); // they are for the address before
+        match self.standing() {
+            _ if self.cx.config.rank().is_none() => {}
+            Standing::Following => self.lose_view(),
+            Standing::Forming | Standing::Outside => self.renew_incarnation(),
+            Standing::Member | Standing::Gone => {}
+        }
+    }
 
     /// The word for a request for repair, to the process that is asked.
     pub(super) fn word_for_repair(&mut self, to: Rank, stream: Rank) -> u64 {

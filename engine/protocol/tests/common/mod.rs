@@ -287,6 +287,7 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
         }
         Kind::Progress => "progress".into(),
         Kind::Congestion => "congestion".into(),
+        Kind::PathReport => "path report".into(),
         Kind::Transfer => format!("transfer step {}", records::Transfer::read(frame.body).unwrap().0.step),
     }
 }

@@ -105,6 +105,16 @@ impl Net {
         self.processes[index].asked.clear();
     }
 
+    fn is_at(&self, index: usize, address: Address) -> bool {
+        self.processes[index].process.as_ref().is_some_and(|process| process.config().address == address)
+    }
+
+    /// The host of a process gets another address: what is under way to the earlier one is lost.
+    pub fn move_to(&mut self, index: usize, address: Address) {
+        let now = self.now;
+        self.process(index).move_to(now, address, 0);
+    }
+
     pub fn kill(&mut self, index: usize) {
         self.processes[index].process = None;
     }
@@ -128,7 +138,7 @@ impl Net {
             for target in 0..self.processes.len() {
                 let wanted = match to {
                     Destination::Group | Destination::Broadcast => target != from,
-                    Destination::Peer(peer) => peer == address(target),
+                    Destination::Peer(peer) => self.is_at(target, peer),
                 };
                 if wanted
                     && !(self.lose)(from, target)

@@ -21,6 +21,8 @@ pub enum Family {
     Narrow,
     /// Groups that have lost their majority, and are made again by hand; or are taken for lost.
     Recovered,
+    /// Hosts that get other addresses.
+    Moved,
     /// Observers that publishers wait for.
     Gated,
     /// Observers that lose much, and for which publishers send more slowly.
@@ -33,11 +35,13 @@ pub enum Family {
     Duels,
     /// Views that change all the time.
     Turbulent,
+    /// Paths on which long datagrams vanish for seconds while nothing else goes wrong.
+    BlackHole,
 }
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
@@ -45,12 +49,14 @@ impl Family {
         Self::Late,
         Self::Narrow,
         Self::Recovered,
+        Self::Moved,
         Self::Gated,
         Self::Paced,
         Self::Apart,
         Self::Judged,
         Self::Duels,
         Self::Turbulent,
+        Self::BlackHole,
     ];
 
     /// The families that are as unkind as real hosts, in turn.
@@ -68,12 +74,14 @@ impl Family {
             Self::Late => "late",
             Self::Narrow => "narrow",
             Self::Recovered => "recovered",
+            Self::Moved => "moved",
             Self::Gated => "gated",
             Self::Paced => "paced",
             Self::Apart => "apart",
             Self::Judged => "judged",
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
+            Self::BlackHole => "black-hole",
         }
     }
 
@@ -87,12 +95,14 @@ impl Family {
             Self::Late => Plan::late(seed),
             Self::Narrow => Plan::narrow(seed),
             Self::Recovered => Plan::recovered(seed),
+            Self::Moved => Plan::moved(seed),
             Self::Gated => Plan::gated(seed),
             Self::Paced => Plan::paced(seed),
             Self::Apart => Plan::apart(seed),
             Self::Judged => Plan::judged(seed),
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
+            Self::BlackHole => Plan::black_hole(seed),
         }
     }
 }

@@ -222,16 +222,18 @@ impl Plan {
         plan
     }
 
-    /// A plan in which the path of a member or observer takes only short datagrams for a while, as after a change of
-    /// route where fragments are lost: heartbeats pass, and data does not.
-    pub fn narrow(seed: u64) -> Self {
-        let rng = &mut Rng::with_seed(seed ^ 0x4a22);
-        let mut plan = Self::turbulent(seed);
+    /// A plan in which the hosts of members and observers get other addresses in the midst of all else, several at once
+    /// at times.
+    pub fn moved(seed: u64) -> Self {
+        let rng = &mut Rng::with_seed(seed ^ 0x30fe);
+        let mut plan = if rng.bool() { Self::turbulent(seed) } else { Self::draw(seed) };
         let processes = plan.members + plan.observers.len() as u16;
-        for _ in 0..pick(rng, &[1, 2, 3]) {
+        for number in 0..pick(rng, &[1, 2, 4, 8]) {
             let (at_ns, process) = (rng.u64(0..plan.faults.until_ns), rng.u16(0..processes));
-            let longest_bytes = rng.u64(200..plan.mtu_bytes.max(201) as u64);
-            plan.happens(at_ns, Happening::Narrow, process, longest_bytes, rng.u64(10 * MS..1000 * MS));
+            plan.happens(at_ns, Happening::Move, process, number, 0);
+            if rng.u8(0..4) == 0 {
+                (0..processes).for_each(|other| plan.happens(at_ns, Happening::Move, other, number, 0));
+            }
         }
         plan.events.sort_by_key(|event| event.at_ns);
         plan

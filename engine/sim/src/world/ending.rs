@@ -103,7 +103,7 @@ impl World<'_> {
         received.collect::<Option<Vec<_>>>().filter(|_| only)
     }
 
-    fn count(&self, counter: Counter) -> u64 {
+    pub(super) fn count(&self, counter: Counter) -> u64 {
         let processes = self.nodes.iter().filter_map(|node| node.process.as_ref());
         processes.map(|process| process.counters().get(counter)).sum()
     }

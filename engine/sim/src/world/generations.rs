@@ -42,7 +42,7 @@ impl World<'_> {
                 let mut frozen = std::mem::replace(old, fresh);
                 (frozen.quota, frozen.wanted, frozen.wakes_at_ns, frozen.locker) = (0, LATE_MESSAGES, u64::MAX, None);
                 frozen.paused_until_ns = u64::MAX;
-                self.ends.push(address_in(self.generation, index));
+                self.ends.push(self.ends[index]);
                 self.zombies.push(frozen);
                 self.checkers.crashed(index);
             } else if self.nodes[index].process.is_some() {

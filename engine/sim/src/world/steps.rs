@@ -212,6 +212,7 @@ impl World<'_> {
     }
 
     fn hear(&mut self, index: usize, event: Event) -> Verdict {
+        self.note_narrow(index, &event);
         let node = &mut self.nodes[index];
         let Some(process) = &mut node.process else { return Ok(()) };
         let lineage = &mut self.history.lineages[node.lineage];

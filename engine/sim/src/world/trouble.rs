@@ -1,10 +1,10 @@
 //! The events of the plan for processes: crashes and new incarnations, cuts, pauses, clocks.
 
 use super::{Phase, What, World};
-use crate::plan::{EventPlan, Happening};
+use crate::plan::{EventPlan, Happening, later_address};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{Member, Mutant};
-use bourdon_wire::{Incarnation, Rank};
+use bourdon_wire::{Address, Incarnation, Rank};
 
 impl World<'_> {
     pub(super) fn happen(&mut self, event: EventPlan) {
@@ -37,6 +37,13 @@ impl World<'_> {
             Happening::Narrow => {
                 self.network.narrow(index, event.other as usize, until_ns);
                 self.network.faults.narrow += 1;
+            }
+            Happening::Move => self.move_to(index, later_address(event.other, index)),
+            Happening::NarrowTo => {
+                let others = (0..self.nodes.len()).filter(|from| *from != index && event.other >> 16 & 1 << from != 0);
+                others.for_each(|from| self.network.narrow_to(from, index, event.other as usize & 0xFFFF, until_ns));
+                self.network.faults.narrow += 1;
+                self.begin_narrow(index, until_ns);
             }
             Happening::Judge => {
                 let (bit, lasts) = (1 << event.other, event.for_ns > 0);
@@ -124,6 +131,18 @@ impl World<'_> {
         }
         self.network.faults.restart += 1;
         self.begin(index);
+    }
+
+    /// The host of a process gets another address, whether the process runs or not.
+    fn move_to(&mut self, index: usize, address: Address) {
+        self.ends[index] = address;
+        self.network.faults.moves += 1;
+        let node = &mut self.nodes[index];
+        let now = node.clock.read(self.now_ns);
+        if let Some(process) = &mut node.process {
+            process.move_to(now, address, process.config().link_port);
+            self.wake(index, self.now_ns);
+        }
     }
 
     fn leave(&mut self, index: usize) {

@@ -177,7 +177,7 @@ impl Parts {
         let ended: Vec<_> = self.running.extract_if(.., is_over).collect();
         let mut ends = false;
         for Part { reporter, node, .. } in ended {
-            node.close(Duration::ZERO).map_err(Failure::broken)?; // it has left, or had its time for that
+            node.close(Duration::ZERO).map_err(Failure::of_node)?; // it has left, or had its time for that
             // The end of the whole node is reported last.
             match reporter.channel {
                 None => ends = true,
@@ -241,7 +241,7 @@ impl Parts {
             let ending: Vec<_> =
                 self.running.into_iter().map(|part| scope.spawn(|| part.node.close(STOP_MAX))).collect();
             let ended = ending.into_iter().map(|ending| ending.join().expect("ending a node does not panic"));
-            ended.collect::<Result<Vec<_>, _>>().map(drop).map_err(Failure::broken)
+            ended.collect::<Result<Vec<_>, _>>().map(drop).map_err(Failure::of_node)
         })
     }
 }

@@ -25,13 +25,21 @@ pub enum Fault {
     RestartKilled,
     /// All processes are stopped; the group is started again, and the old processes are resumed while it runs.
     RestartFrozen,
+    /// SIGSTOP for two to eight seconds, as a host that was suspended.
+    Suspend,
+    /// A host gets another address over UDP, as with a new lease; over TCP it loses its address for a while.
+    Readdress,
+    /// A host's interface goes down and up.
+    InterfaceDown,
+    /// A host's interface is removed and made again.
+    InterfaceAgain,
     /// Recorded traffic of the previous generation is sent again.
     Replay,
 }
 
 impl Fault {
     /// Every kind and how often it is drawn.
-    const WEIGHTS: [(Self, u32); 10] = [
+    const WEIGHTS: [(Self, u32); 14] = [
         (Self::Pause, 12),
         (Self::LongPause, 5),
         (Self::Kill, 6),
@@ -41,6 +49,10 @@ impl Fault {
         (Self::FreezeAll, 2),
         (Self::RestartKilled, 1),
         (Self::RestartFrozen, 2),
+        (Self::Suspend, 2),
+        (Self::Readdress, 4),
+        (Self::InterfaceDown, 3),
+        (Self::InterfaceAgain, 3),
         (Self::Replay, 3),
     ];
 

@@ -330,6 +330,16 @@ impl<'a> ChaosProcesses<'a> {
                 self.lab.restore_one_way(self.host(from), self.host(to))?;
                 Ok(format!("{name} from member {from} to member {to} for {} ms", time.as_millis()))
             }
+            Fault::Suspend => {
+                let (seat, time) = (draw.process(), draw.time(2_000..8_000));
+                self.pause(&[seat], time)?;
+                Ok(format!("{name} of {} for {} ms", self.name(seat), time.as_millis()))
+            }
+            Fault::Readdress | Fault::InterfaceDown | Fault::InterfaceAgain => {
+                let (seat, time) = (draw.process(), draw.time(0..2_000));
+                self.change_host(fault, seat, time)?;
+                Ok(format!("{name} of {} within {} ms", self.name(seat), time.as_millis()))
+            }
             Fault::RestartKilled | Fault::RestartFrozen => {
                 self.restart_all(draw, fault == Fault::RestartFrozen)?;
                 Ok(name)
@@ -339,6 +349,30 @@ impl<'a> ChaosProcesses<'a> {
                 Ok(name)
             }
         }
+    }
+
+    /// Changes the host of a seat's process: what it had is gone for this time.
+    fn change_host(&mut self, fault: Fault, seat: usize, time: Duration) -> Result<(), ChaosError> {
+        self.actors[seat].is_hit = true;
+        let host = self.host(seat);
+        match fault {
+            Fault::Readdress => {
+                self.lab.take_address(host)?;
+                self.sleep(time)?;
+                self.lab.give_address(host, self.plan.transport == "udp")?;
+            }
+            Fault::InterfaceDown => {
+                self.lab.bring_down(host)?;
+                self.sleep(time)?;
+                self.lab.bring_up(host)?;
+            }
+            _ => {
+                self.lab.remove_interface(host)?;
+                self.sleep(time)?;
+                self.lab.make_interface(host)?;
+            }
+        }
+        Ok(())
     }
 
     fn stop(&mut self, seat: usize) -> Result<(), ChaosError> {

@@ -79,6 +79,11 @@ pub(super) fn address_v6(rank: usize) -> Ipv6Addr {
     Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, last(rank).into())
 }
 
+/// The address that a host gets in the place of its first.
+pub(super) fn other_address(rank: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 0, 128 + last(rank))
+}
+
 fn last(rank: usize) -> u8 {
     u8::try_from(rank + 1).expect("a lab has at most HOSTS_MAX hosts")
 }
@@ -110,21 +115,66 @@ pub(super) fn build(names: &Names, hosts: usize) -> Result<(), Unavailable> {
     }
     let switch = names.switch();
     let mut cables = SWITCH.to_owned();
-    for rank in 0..hosts {
-        let (port, host) = (port(rank), names.host(rank));
-        let _ = writeln!(cables, "link add {port} type veth peer name eth0 netns {host}");
-        let _ = writeln!(cables, "link set {port} master br0 up");
-    }
+    (0..hosts).for_each(|rank| cables += &cable(names, rank));
     run(&["ip", "-n", &switch, "-batch", "-"], &cables)?;
     for rank in 0..hosts {
-        let (v4, v6) = (address(rank), address_v6(rank));
-        let inside = format!(
-            "link set lo up\naddress add {v4}/24 dev eth0\naddress add {v6}/64 dev eth0 nodad\nlink set eth0 up\n\
-             route add 224.0.0.0/4 dev eth0\n"
-        );
-        run(&["ip", "-n", &names.host(rank), "-batch", "-"], &inside)?;
+        run(
+            &["ip", "-n", &names.host(rank), "-batch", "-"],
+            &format!("link set lo up\n{}", inside(rank, address(rank))),
+        )?;
     }
     run(&["nsenter", &entry(&switch), "nft", "-f", "-"], RULES)
+}
+
+/// The commands that connect a host to the switch.
+fn cable(names: &Names, rank: usize) -> String {
+    let (port, host) = (port(rank), names.host(rank));
+    format!("link add {port} type veth peer name eth0 netns {host}\nlink set {port} master br0 up\n")
+}
+
+/// The commands that give a host's interface its addresses and bring it up.
+fn inside(rank: usize, v4: Ipv4Addr) -> String {
+    format!(
+        "address add {v4}/24 dev eth0\naddress add {}/64 dev eth0 nodad\nlink set eth0 up\n\
+         route add 224.0.0.0/4 dev eth0\n",
+        address_v6(rank)
+    )
+}
+
+/// Removes a host's interface, and its cable with it.
+pub(super) fn remove_interface(names: &Names, rank: usize) -> Result<(), Unavailable> {
+    run(&["ip", "-n", &names.host(rank), "link", "delete", "eth0"], "")
+}
+
+/// Makes it again, with this address.
+pub(super) fn make_interface(names: &Names, rank: usize, v4: Ipv4Addr) -> Result<(), Unavailable> {
+    run(&["ip", "-n", &names.switch(), "-batch", "-"], &cable(names, rank))?;
+    run(&["ip", "-n", &names.host(rank), "-batch", "-"], &inside(rank, v4))
+}
+
+/// Brings a host's interface down.
+pub(super) fn bring_down(names: &Names, rank: usize) -> Result<(), Unavailable> {
+    run(&["ip", "-n", &names.host(rank), "link", "set", "eth0", "down"], "")
+}
+
+/// Brings it up again; its IPv6 address and the route went with it.
+pub(super) fn bring_up(names: &Names, rank: usize) -> Result<(), Unavailable> {
+    let again = format!(
+        "link set eth0 up\naddress replace {}/64 dev eth0 nodad\nroute replace 224.0.0.0/4 dev eth0\n",
+        address_v6(rank)
+    );
+    run(&["ip", "-n", &names.host(rank), "-batch", "-"], &again)
+}
+
+/// Takes a host's IPv4 address away.
+pub(super) fn take_address(names: &Names, rank: usize, v4: Ipv4Addr) -> Result<(), Unavailable> {
+    run(&["ip", "-n", &names.host(rank), "address", "delete", &format!("{v4}/24"), "dev", "eth0"], "")
+}
+
+/// Gives a host an IPv4 address.
+pub(super) fn give_address(names: &Names, rank: usize, v4: Ipv4Addr) -> Result<(), Unavailable> {
+    let again = format!("address add {v4}/24 dev eth0\nroute replace 224.0.0.0/4 dev eth0\n");
+    run(&["ip", "-n", &names.host(rank), "-batch", "-"], &again)
 }
 
 /// Adds to or deletes from one of the sets of [`RULES`].

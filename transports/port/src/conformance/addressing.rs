@@ -153,3 +153,18 @@ pub fn limits_are_real<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
     assert!(!port.io().is_empty());
     assert!(!port.local_address().ip().is_unspecified() && port.local_address().port() != 0);
 }
+
+/// On a host that does not change, following it changes nothing and loses nothing that waits.
+pub fn a_host_that_does_not_change_is_followed_without_effect<P: Port>(idle: Idle, open: impl Fn(Role) -> P) {
+    let (mut sender, mut receiver) = (open(Role::new(idle)), open(Role::new(idle)));
+    let (address, limits) = (receiver.local_address(), receiver.limits());
+    for round in 0..20 {
+        let datagram = pattern(round, 64);
+        send_all(&mut sender, To::Group, &datagram, 64);
+        for port in [&mut sender, &mut receiver] {
+            assert_eq!(port.follow_host().expect("a host that is followed"), None);
+        }
+        assert_eq!(receive_count(&mut receiver, 1)[0], datagram);
+    }
+    assert_eq!((receiver.local_address(), receiver.limits()), (address, limits));
+}

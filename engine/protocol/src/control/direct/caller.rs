@@ -385,6 +385,18 @@ impl Caller {
         self.peers.iter().find(|peer| peer.address == address)?.rtt_ns
     }
 
+    /// A receiver is reached at another address from now on; its calls keep their numbers, by which it knows copies.
+    pub(crate) fn relocate(&mut self, before: Address, address: Address) {
+        self.peers.retain(|peer| peer.address != address); // a stranger's, earlier
+        let peers = self.peers.iter_mut().map(|peer| &mut peer.address);
+        let of_calls = self.calls.iter_mut().flat_map(|call| {
+            let current = call.current.iter_mut().flat_map(|(target, leg)| [&mut target.address, &mut leg.address]);
+            let targets = call.targets.iter_mut().map(|target| &mut target.address);
+            current.chain(targets).chain(call.before.iter_mut().map(|leg| &mut leg.address))
+        });
+        peers.chain(of_calls).filter(|at| **at == before).for_each(|at| *at = address);
+    }
+
     /// What is kept of a receiver; a new receiver replaces the receiver that was used longest ago.
     fn peer(&mut self, now: Instant, address: Address) -> &mut Peer {
         let index = self.peers.iter().position(|peer| peer.address == address).unwrap_or_else(|| {

@@ -42,6 +42,9 @@ pub struct DetectorReport {
     pub suspects: u64,
     /// Bit r: there is evidence that rank r is gone.
     pub evidence: u64,
+    /// Bit r: no long datagrams come from rank r, and the view is to change for that: what only rank r holds can't be
+    /// fetched.
+    pub narrow: u64,
 }
 
 /// What a driver waits for.
@@ -194,6 +197,11 @@ impl Driver {
         detectors: &DetectorReport,
         out: &mut Commands,
     ) -> Result<(), Implausible> {
+        // What only this member holds would be in the cut, and no other could fetch it: as if its state was lost.
+        let is_narrow = detectors.narrow & bit(from.rank) != 0 && self.change.leaves_out(from.rank);
+        if is_narrow && matches!(step, Step::State { .. }) {
+            return Ok(());
+        }
         let (before, has_value) = (self.change.promised(), self.change.wanted().is_some());
         let reaction = self.change.on_step(from, ballot, step)?;
         assert!(self.change.promised() >= before, "no promise is taken back: {before:?}");
@@ -286,7 +294,7 @@ impl Driver {
         let all = self.change.view().bits();
         let keep = match self.mutant {
             Some(Mutant::TakeoverAlone) => all & !detectors.suspects,
-            _ => all & !detectors.evidence,
+            _ => all & !(detectors.evidence | detectors.narrow),
         };
         self.lead(Proposal { keep: keep | bit(self.own.rank), ..Proposal::default() }, out);
     }
