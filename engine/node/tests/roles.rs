@@ -5,14 +5,7 @@ use bourdon::error::{LockError, NotAcknowledged, RequestError};
 use bourdon::id::{Rank, TopicId};
 use bourdon::settings::{Role, Settings};
 use bourdon::{Deadline, Delivery, Error, Event, InlineNode, Node, Publication, Refusal, Subscribe, To, Topic};
-use bourdon_wire::records::{ClientAnswer, ClientRequest, request_flags};
-use bourdon_wire::{
-    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, FRAME_HEADER_BYTES, FrameHeader, GroupId,
-    HEADER_BYTES, Incarnation, Kind, seal,
-};
-use std::net::UdpSocket;
 use std::time::Duration;
-use zerocopy::IntoBytes;
 
 fn settings(world: &World) -> Settings {
     let mut settings = world.member(0);
@@ -199,79 +192,4 @@ fn a_client_goes_on_through_another_member_when_its_own_dies() {
         expected.sort();
         assert_eq!(delivered, expected, "each once");
     }
-}
-
-/// Clients of a member, by hand: what they send, and what it answers.
-struct Crowd {
-    socket: UdpSocket,
-    header: DatagramHeader,
-}
-
-impl Crowd {
-    /// In front of a node in its view.
-    fn before(node: &Node) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port is free");
-        socket.connect(node.info().local_address).expect("it has an address");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time");
-        let (view, group) = (node.view(), GroupId::of("test"));
-        let header =
-            DatagramHeader::new(group, view.instance, view.epoch, Rank::CLIENT, Incarnation(1), CONTROL_CHANNEL);
-        Self { socket, header }
-    }
-
-    /// Asks in the name of a client; returns the answer's refusal, and the cookie.
-    fn asks(&self, client: u64, sequence: u64, flags: u16, word: u64) -> (u64, u64) {
-        let request = ClientRequest {
-            client: client.into(),
-            sequence: sequence.into(),
-            reply_to: Address::from(self.socket.local_addr().expect("it is bound")),
-            flags: flags.into(),
-            under_way: 0.into(),
-            since_taken: 0.into(),
-        };
-        let body = [request.as_bytes(), &word.to_le_bytes()].concat();
-        let mut bytes = vec![0; HEADER_BYTES];
-        bytes.extend(FrameHeader::new(body.len(), TopicId(0), Kind::ClientRequest, 0).as_bytes());
-        bytes.extend(&body);
-        seal(&mut bytes, self.header, 1, FRAME_HEADER_BYTES + body.len(), 0);
-        self.socket.send(&bytes).expect("the member is there");
-        loop {
-            let mut answer = [0; 2048];
-            let length = self.socket.recv(&mut answer).expect("it answers");
-            let datagram = Datagram::parse(&answer[..length], self.header.group()).expect("of the group");
-            for frame in datagram.frames().filter(|frame| frame.kind() == Some(Kind::ClientAnswer)) {
-                let (answer, place) = ClientAnswer::read_all(frame.body).expect("a reply");
-                if answer.client.get() == ClientId(client).0 {
-                    return (answer.refusal.get(), place.map_or(0, |place| place.cookie.get()));
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn a_client_waits_for_a_place_and_goes_on_when_another_ends() {
-    let world = World::new(1);
-    let (node, _, mut subscription) = start(&world.member(0));
-    until("the view", || !node.view().members.is_empty());
-    let crowd = Crowd::before(&node);
-    (0..1024).for_each(|client| assert_eq!(crowd.asks(client, 7, 0, 0).0, 0, "{client}"));
-    let (client, mut publication) = client(&world);
-    publication.publish(&topic(), b"in vain", PATIENCE).expect("it waits in its ring");
-    until("the refusal", || publication.held_up_by() == Some(Refusal::TooManyClients { limit: 1024 }));
-    assert_eq!(publication.acknowledged(), 0);
-    for ending in [500, 501] {
-        let (_, cookie) = crowd.asks(ending, 7, request_flags::HELLO, 0);
-        assert_eq!(crowd.asks(ending, 7, request_flags::GOODBYE, cookie), (4, cookie), "gone");
-        let number = publication.publish(&topic(), b"in time", PATIENCE).expect("it has a place, or waits for it");
-        publication.wait_acknowledged(number, PATIENCE).expect("it has a place");
-        if ending == 500 {
-            assert_eq!(crowd.asks(ending, 8, 0, 0).0, 3, "the place is another's");
-        }
-    }
-    assert_eq!(read(&mut subscription, 3).len(), 3);
-    assert!(client.close(PATIENCE).expect("it ran").is_clean());
-    assert_eq!(crowd.asks(2000, 7, 0, 0).0, 0, "a client that was closed has left its place");
-    assert_eq!(crowd.asks(2001, 7, 0, 0).0, 0, "and client 501 its own");
-    assert_eq!(crowd.asks(2002, 7, 0, 0).0, 3);
 }
