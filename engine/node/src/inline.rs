@@ -331,7 +331,10 @@ impl InlineNode {
         if let HostChange::Bound { address, before, .. } = change {
             let port = self.engine.port();
             // Links at the same address stay: a member that finds them closed takes this process for gone.
-            if let Some(links) = self.links.as_mut().filter(|_| address.ip() != before.ip()) {
+            // Over `auto` they stand at the mesh's address, which may be another.
+            let own = port.local_address().ip();
+            let has_moved = |links: &&mut Links| address.ip() != before.ip() && links.address().ip() != own;
+            if let Some(links) = self.links.as_mut().filter(has_moved) {
                 match Links::open(port.local_address(), links.interface(), port.waker()) {
                     Ok(opened) => *links = opened,
                     Err(error) => {

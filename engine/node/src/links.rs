@@ -100,7 +100,12 @@ impl Links {
         Ok(Self { own, interface: interface.map(str::to_owned), port, evidence, to_watch, targets, end, waker, thread })
     }
 
-    /// The address that the others connect to.
+    /// The address that they stand at.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.own
+    }
+
+    /// The port that the others connect to.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

@@ -172,7 +172,7 @@ fn threaded_nodes_through_loss_and_duplication() {
         });
         assert_eq!(got, (0..100).collect::<Vec<_>>(), "{idle:?}: each once, in order");
         let refused = nodes[0].send(To::Rank(Rank(9)), b"absent", PATIENCE).expect_err("there is no such member");
-        assert_eq!(refused, RequestError::Refused(Refusal::Unheard(Rank(9))));
+        assert_eq!(refused, RequestError::Refused(Refusal::Unreachable));
     }
 }
 

@@ -118,7 +118,7 @@ fn what_can_have_no_reply_is_refused_and_nothing_is_sent() {
     let mut refused = |to, payload: &[u8]| nodes[0].try_request(to, payload, PATIENCE).expect_err("it has no way");
     assert_eq!(refused(To::Rank(Rank(0)), b""), Refusal::Unreachable);
     assert_eq!(refused(To::All, b""), Refusal::Unreachable);
-    assert_eq!(refused(To::Rank(Rank(9)), b""), Refusal::Unheard(Rank(9)));
+    assert_eq!(refused(To::Rank(Rank(9)), b""), Refusal::Unreachable);
     assert_eq!(refused(To::Among(&[Rank(9)]), b""), Refusal::NoReceiver);
     assert_eq!(refused(To::Nearest, &[0; 1_269]), Refusal::TooLarge { limit_bytes: 1_268 });
     let calls: Vec<_> = (0..32).map(|_| nodes[0].try_request(To::Nearest, b"", PATIENCE).expect("room")).collect();

@@ -1,7 +1,7 @@
 //! Wrong set-ups that the settings show by themselves: refused from a file, a text and a builder alike.
 
 use bourdon::error::SettingsError;
-use bourdon::settings::{Flow, MutexKind, Order, Reliability, Start, Transport};
+use bourdon::settings::{Flow, MutexKind, Order, Reliability, Transport};
 use bourdon::topics::Pattern;
 use bourdon::{Node, Settings, Topic};
 use std::path::Path;
@@ -159,7 +159,6 @@ fn a_channel_of_another_order_does_not_inherit_what_cannot_work_there() {
 #[test]
 fn a_value_that_has_no_effect_beside_another_is_refused() {
     for (text, key) in [
-        ("[process]\nstart = \"oldest\"", "process.start is \"oldest\", which is for observers"),
         ("[detector]\npull = false\npull_after_ns = 70000000", "detector.pull_after_ns is 70000000, and"),
         ("[detector]\npull = false\nping_interval_ns = 70000000", "detector.ping_interval_ns is 70000000, and"),
         ("[detector]\nphi = false\nphi_threshold = 8.0", "detector.phi_threshold is 8.0, and detector.phi is off"),
@@ -175,7 +174,6 @@ fn a_value_that_has_no_effect_beside_another_is_refused() {
         let why = text.parse::<Settings>().expect_err(text).to_string();
         assert!(why.starts_with(key), "{why}");
     }
-    refused_alike("[process]\nstart = \"oldest\"", |settings| settings.process.start = Start::Oldest);
     refused_alike("[network]\nlisten = \"10.0.0.1:7402\"", |settings| {
         settings.network.listen = "10.0.0.1:7402".parse().ok();
     });

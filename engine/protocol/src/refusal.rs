@@ -103,9 +103,12 @@ pub enum Refusal {
     /// The role of this process rules it out.
     #[error("process.role rules that out: an inline observer can't publish, and a client is in no view")]
     Role,
-    /// A direct message would go to this process itself, or to an address at which there can be no process; or a
-    /// request to [`To::All`](crate::To::All).
-    #[error("a direct message can't go to this process itself, and only to an address of one process, with a port")]
+    /// A direct message would go to this process itself, to a rank that no member has, or to an address at which there
+    /// can be no process; or a request to [`To::All`](crate::To::All).
+    #[error(
+        "a direct message can't go to this process itself or to a rank beyond group.members, and only to an address \
+             of one process, with a port"
+    )]
     Unreachable,
     /// A setting rules it out.
     #[error("{setting} rules that out: choose another value, or do without")]

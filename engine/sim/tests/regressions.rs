@@ -147,7 +147,6 @@ regressions! {
     observer_delivers_beyond_where_the_members_stopped,
     epoch_ends_while_a_run_is_delivered,
     member_enters_a_view_and_is_out_at_once,
-    a_group_taken_for_lost_meets_its_majority_again,
     a_lost_group_is_made_again_by_hand,
     newer_instance_at_a_higher_epoch_is_not_believed,
     message_arrives_after_the_agreed_barrier,

@@ -91,7 +91,8 @@ fn faults_without_end_break_no_promise_of_safety() {
 }
 
 /// The bugs that show so rarely that `bourdon sim --mutate` has to find them.
-const RARE: [Mutant; 6] = [
+const RARE: [Mutant; 7] = [
+    Mutant::LateLinkSent,
     Mutant::LateCommandPublished,
     Mutant::DeliverAfterPromise,
     Mutant::CutRecomputed,

@@ -105,6 +105,8 @@ pub(crate) fn is_warning(event: &Event) -> bool {
             | Event::NewInstance { .. }
             | Event::Restarted { .. }
             | Event::Reached(_)
+            | Event::Recovered { .. }
+            | Event::LongDatagramsRestored { .. }
             | Event::Moved { .. }
             | Event::NetworkBack { .. }
             | Event::Resumed

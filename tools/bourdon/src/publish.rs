@@ -161,6 +161,7 @@ impl Publisher<'_> {
         let gone = |what: &str| Failure::broken(format!("{what}; of {published} messages sent, not all were taken"));
         match refusal {
             Some(Refusal::NoReceiver) if self.is_heard => return Err(gone("the member no longer answers")),
+            Some(Refusal::NoNetwork) => {} // no news of members
             _ => self.is_heard |= !is_unheard,
         }
         if is_unheard && self.since.elapsed() >= Duration::from_secs(LOOK_S) {

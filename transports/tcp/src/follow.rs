@@ -56,7 +56,9 @@ impl Followed {
     /// Another address of the interface that had `address`, once it has stood there for too long.
     fn replacement(&mut self, address: IpAddr) -> Option<IpAddr> {
         let holder = holder_of(address, Some(&self.interface)).ok().flatten();
-        let now = holder.and_then(|holder| holder.addresses.first().copied());
+        // A link-local address stays when the other goes for a while: it replaces none.
+        let is_local = |other: &IpAddr| matches!(other, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let now = holder.and_then(|holder| holder.addresses.into_iter().find(|other| !is_local(other)));
         let Some(now) = now.filter(|_| !self.options.may_move) else {
             self.replaced_since = None;
             return None;

@@ -61,7 +61,7 @@ impl Interface {
         // A link-local address means nothing to a peer that does not know the scope, so any other comes first.
         candidates.sort_by_key(|address| {
             let is_link_local = matches!(address.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
-            (Some(address.ip()) != kept, is_link_local)
+            (is_link_local, Some(address.ip()) != kept)
         });
         let Some(address) = candidates.first().copied() else { return Ok(Err(InterfaceLoss::NoAddress)) };
         let mtu_bytes = mtu(&socket, name).map_err(io("asking for the MTU"))?;

@@ -3,7 +3,7 @@
 //! A key that does nothing beside another is a mistake in one of the two, and is found only when what it was set for is
 //! missing. A default is no such mistake: it adapts, or has no effect.
 
-use super::{Flow, FlowSettings, MutexKind, Order, Role, Settings, SettingsError, Start, TimingSettings, Transport};
+use super::{Flow, FlowSettings, MutexKind, Order, Settings, SettingsError, TimingSettings, Transport};
 use crate::config::GroupSettings;
 use serde::Serialize;
 
@@ -62,22 +62,13 @@ impl Settings {
     }
 
     fn check_group_effects(&self) -> Result<(), SettingsError> {
-        let (group, process) = (&self.group, &self.process);
+        let group = &self.group;
         refuse(
             group.mutex == Some(MutexKind::Replicated) && !group.has_total_order(),
             "group.mutex",
             group.mutex,
             "which needs group.order = \"total\" and group.reliability = \"reliable\" or above: set these, or \
              group.mutex = \"central\", \"lamport\", \"ricart-agrawala\" or \"token-ring\"",
-        )?;
-        let observes = process.role != Role::Member
-            || self.channels.iter().flat_map(|channel| &channel.members).any(|of| !of.contains(&process.rank));
-        refuse(
-            process.start != Start::Live && !observes,
-            "process.start",
-            process.start,
-            "which is for observers: set process.role = \"observer\", or remove it; a member that joins takes a \
-             snapshot with process.snapshots",
         )
     }
 

@@ -47,7 +47,8 @@ impl Settings {
         (config.order, config.reliability) = (self.group.order, self.group.reliability);
         (config.relay, config.deadline_ns) = (self.group.relay, self.group.deadline_ns);
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
-        config.pads_heartbeats = self.network.transport != Transport::Tcp;
+        // Over `auto` a peer whose multicasts are lost is served by the mesh.
+        config.pads_heartbeats = matches!(self.network.transport, Transport::Udp | Transport::Portable);
         config.sequencer = Rank(self.group.sequencer);
         config.quorum = self.group.quorum;
         (config.flow, config.rate) = (self.flow.mode, self.flow.rate());

@@ -196,7 +196,7 @@ impl Broker {
                 let Some(Asked { request, is_held }) = self.asked.remove(&id) else { return };
                 let waits_on = !is_held && !request.is_late(now) && self.is_member && !coordinator.has_left();
                 match news {
-                    LockNews::Lost(_) if waits_on => self.pending.push(request),
+                    LockNews::Lost(why) if waits_on && why != Loss::TooMany => self.pending.push(request),
                     LockNews::Lost(why) => over(&request.answer, Lost::Group(why).into()),
                     LockNews::Busy | LockNews::TimedOut | LockNews::Granted(_) => over_without_lock(&request.answer),
                 }

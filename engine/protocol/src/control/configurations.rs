@@ -109,8 +109,8 @@ impl Configurations {
     }
 
     /// The configuration of the group, if a majority has another one than this process, and a member that has it; once.
-    /// `own` of `members` ranks have this process's configuration. Against a majority of those only a view counts that
-    /// has more than half as many members: a process that formed a group of one by mistake ends no others.
+    /// Of a view only more than half as many members as this process has configured count: a process that formed a
+    /// group of one by mistake ends no others. Before a view, `own` of `members` ranks are configured as this one is.
     pub(crate) fn outvoted(&mut self, now: Instant, own: u32, members: u16) -> Option<(Rank, u64)> {
         if self.was_in_view || self.is_outvoted {
             return None;
@@ -127,8 +127,12 @@ impl Configurations {
                     == (ours.configuration, ours.instance, ours.electorate)
             };
             let votes = self.heard.iter().filter(counts).filter(agrees).count();
-            let is_larger = ours.instance != InstanceId::NONE && 2 * votes > usize::from(members);
-            (is_larger || 2 * own <= u32::from(members)) && 2 * votes > ours.electorate.count_ones() as usize
+            let is_right = if ours.instance == InstanceId::NONE {
+                2 * own <= u32::from(members)
+            } else {
+                2 * votes > usize::from(members)
+            };
+            is_right && 2 * votes > ours.electorate.count_ones() as usize
         };
         let found = self.heard.iter().filter(counts).filter(decides).min_by_key(|heard| heard.from.rank);
         let verdict = found.map(|heard| (heard.from.rank, heard.announced.configuration));
@@ -175,14 +179,14 @@ mod tests {
             (&[0, 1], &[0], 0b111, false),
             (&[0, 1], &[], 0b111, false),
             (&[0], &[0], 0b111, false),
-            (&[0], &[0], 0b1, true),
+            (&[0], &[0], 0b1, false),
             (&[0, 1], &[0, 1], 0b1111, false),
             (&[3, 4], &[3, 4], 0b111, false),
         ] {
             for (instance, own) in [(9, 1), (9, 2), (0, 1), (0, 2)] {
                 let mut configurations = Configurations::default();
                 hear(&mut configurations, ranks, proven, announced(5, instance, electorate), now);
-                let expected = decides && (own == 1 || instance != 0 && proven.len() > 1);
+                let expected = decides && (own == 1 || instance != 0);
                 let verdict = configurations.outvoted(Instant(now), own, 3);
                 assert_eq!(verdict.is_some(), expected, "{ranks:?} {proven:?} {electorate:b} {instance}");
                 assert_eq!(configurations.outvoted(Instant(now), own, 3), None, "once");

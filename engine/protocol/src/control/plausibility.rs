@@ -92,6 +92,14 @@ impl Announcements {
         }
     }
 
+    /// A member whose last heartbeat, not older than `age_ns`, was of a later view than this epoch, if there is one.
+    pub(crate) fn later(&self, now: Instant, epoch: Epoch, age_ns: u64) -> Option<(Rank, Epoch)> {
+        self.ranks.iter().enumerate().find_map(|(rank, announced)| {
+            let (_, other, at) = announced.formed?;
+            (other > epoch && now.since(at) < age_ns).then_some((Rank(rank as u16), other))
+        })
+    }
+
     /// A heartbeat of a member of the current view.
     pub(crate) fn note_stream(&mut self, now: Instant, rank: Rank, end: DatagramNumber) {
         if let Some(announced) = self.ranks.get_mut(rank.index()) {

@@ -98,7 +98,7 @@ impl Process {
     }
 
     fn target(&self, rank: Rank) -> Result<Target, Refusal> {
-        if Some(rank) == self.cx.config.rank() {
+        if Some(rank) == self.cx.config.rank() || rank.0 >= self.cx.config.members {
             return Err(Refusal::Unreachable);
         }
         let peer = self.cx.presence.get(rank);

@@ -284,6 +284,6 @@ impl Process {
             | flag(heartbeat_flags::LEAVING, self.wishes.leave.is_some())
             | flag(heartbeat_flags::LEARNER, learner)
             // Over a path that carries no long datagrams it would soon be removed again.
-            | flag(heartbeat_flags::READY, learner && self.is_caught_up() && self.narrow_paths(now) == 0)
+            | flag(heartbeat_flags::READY, learner && self.is_caught_up() && !self.is_narrow_to_view(now))
     }
 }

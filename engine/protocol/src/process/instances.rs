@@ -212,7 +212,8 @@ impl Process {
             // A member that was never stopped, and reaches a majority, is where it belongs: the newer instance is
             // another group's of the same name.
             Standing::Member => {
-                is_newest && birth > view.birth && (self.was_stopped(now) || self.state.lacks_majority())
+                let reaches_majority = !self.state.lacks_majority() && self.reaches_quorum();
+                is_newest && birth > view.birth && (self.was_stopped(now) || !reaches_majority)
             }
             Standing::Following => {
                 let since = self.state.following().map_or(now, |following| following.since);

@@ -28,6 +28,11 @@ impl Process {
         self.path_mtu.missing(self.audible(now)).0
     }
 
+    /// Whether the long datagrams of a member of the view do not come; those of others say nothing about the view.
+    pub(super) fn is_narrow_to_view(&self, now: Instant) -> bool {
+        self.narrow_paths(now) & self.data.view.bits() != 0
+    }
+
     /// Sends a heartbeat, with a report of paths if there is one; some are padded.
     pub(super) fn send_heartbeat(&mut self, now: Instant, record: &Heartbeat) {
         let own = self.data.own();

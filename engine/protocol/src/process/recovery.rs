@@ -28,6 +28,10 @@ impl Process {
             (Standing::Member, _) if !self.state.lacks_majority() && self.reaches_quorum() => Some(Obstacle::Majority),
             _ => newest.map(|(instance, _)| Obstacle::NewerInstance(instance)),
         };
+        // It may be of an incarnation or a rank that this process's view lacks.
+        let later = self.trust.announcements.later(now, view.epoch, HEARD_NS);
+        let later = later.map(|(rank, epoch)| Obstacle::OtherView { rank, epoch });
+        recovery.obstacle = recovery.obstacle.or(later.filter(|_| self.standing() == Standing::Member));
         match (self.standing(), self.cx.config.rank()) {
             (Standing::Member, Some(own)) => self.judge_members(now, own, &mut recovery),
             (Standing::Forming, Some(own)) => {

@@ -52,6 +52,8 @@ pub(super) struct Trust {
     to_all: bool,
     /// A datagram of another version of the protocol was reported.
     pub(super) version_reported: bool,
+    /// When another address that a heartbeat names is next pinged.
+    move_ping_due: Instant,
 }
 
 impl Trust {
@@ -63,6 +65,7 @@ impl Trust {
             allowance: 0,
             to_all: false,
             version_reported: false,
+            move_ping_due: now,
         }
     }
 
@@ -111,7 +114,9 @@ impl Process {
         let is_moved = known.is_some_and(|peer| peer.address != Some(address).filter(Address::is_reachable));
         if is_moved {
             self.cx.count(Counter::DiscardedAddress);
-            if address.is_reachable() && self.may_have_moved(now, from) {
+            // At most one a heartbeat interval: the address may be a victim's that a forged heartbeat names.
+            if address.is_reachable() && now >= self.trust.move_ping_due && self.may_have_moved(now, from) {
+                self.trust.move_ping_due = now + self.cx.config.timing.heartbeat_max_ns;
                 let nonce = self.trust.cookies.ping_nonce(now, &address);
                 let ping = records::Ping { nonce: nonce.into(), reply_to: self.cx.config.address, answer: 0.into() };
                 self.cx.send(now, Destination::Peer(address), Kind::Ping, [ping.as_bytes(), &[]]);

@@ -6,7 +6,7 @@
 
 use super::Record;
 use dbn::decode::dbn::{Decoder, RecordDecoder};
-use dbn::{MboMsg, RType, Record as _, RecordRef, VersionUpgradePolicy};
+use dbn::{MboMsg, Mbp1Msg, Mbp10Msg, RType, RecordRef, TradeMsg, VersionUpgradePolicy};
 
 const MAGIC: &[u8] = b"DBN";
 /// Bytes of the common head of all records.
@@ -32,9 +32,9 @@ pub(super) fn is_fragment(mut bytes: &[u8]) -> bool {
 pub(super) fn records(bytes: &[u8], most: usize) -> Result<Vec<Record>, String> {
     let (mut records, mut first_ns, mut rest) = (Vec::new(), None, bytes);
     let mut add = |record: RecordRef<'_>| {
-        let received_ns = record.raw_index_ts();
+        let received_ns = received_ns(&record);
         let first_ns = *first_ns.get_or_insert(received_ns);
-        let snapshot = record.get::<MboMsg>().is_some_and(|message| message.flags.is_snapshot());
+        let snapshot = record.try_get::<MboMsg>().is_ok_and(|message| message.flags.is_snapshot());
         let payload: &[u8] = record.as_ref();
         records.push(Record { payload: payload.into(), at_ns: received_ns.saturating_sub(first_ns), snapshot });
         records.len() < most
@@ -57,6 +57,16 @@ pub(super) fn records(bytes: &[u8], most: usize) -> Result<Vec<Record>, String> 
         }
     }
     Ok(records)
+}
+
+/// When a record was received; of kinds that have no such time, and of earlier versions of a kind, when it was made.
+fn received_ns(record: &RecordRef<'_>) -> u64 {
+    let orders = record.try_get::<MboMsg>().map(|message| message.ts_recv);
+    let trades = || record.try_get::<TradeMsg>().map(|message| message.ts_recv);
+    let tops = || record.try_get::<Mbp1Msg>().map(|message| message.ts_recv);
+    let books = || record.try_get::<Mbp10Msg>().map(|message| message.ts_recv);
+    let received = orders.or_else(|_| trades()).or_else(|_| tops()).or_else(|_| books());
+    received.unwrap_or_else(|_| record.header().ts_event)
 }
 
 /// The first file or fragment: up to the next head. None if it is cut short.
@@ -127,6 +137,8 @@ mod tests {
             let is_whole = [one.len() - record_bytes, one.len(), both.len() - record_bytes].contains(&bytes);
             assert_eq!(records(&both[..bytes], 99).is_ok(), is_whole, "{bytes} bytes");
         }
+        // A record that is shorter than its type is a message all the same, as it stands.
+        assert_eq!(times(b"\x04\xa023456789abcdef"), [0]);
         assert!(records(b"DBN\x01\x10\x00\x00\x00abc", 9).is_err());
         assert!(is_fragment(&fragment(&[1, 2])) && !is_fragment(b"\x04\xff23456789abcdef"));
     }
