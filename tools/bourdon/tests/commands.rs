@@ -188,7 +188,7 @@ fn bad_configurations_end_with_2_and_say_why() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     let directory = world.runtime();
-    assert!(stderr.contains(&format!("the counters file in {directory}")), "{stderr}");
+    assert!(stderr.contains(&format!("can't use {directory} for counters")), "{stderr}");
     assert!(stderr.contains("threads.directory"), "{stderr}");
     fails(&["publish", "other", "es", "--config", &config], b"", 2, "is about group \"prices\"");
     fails(&["publish", "prices", "es", "--group-address", "10.0.0.1:7000"], b"", 2, "not a multicast address");
