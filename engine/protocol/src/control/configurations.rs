@@ -179,14 +179,14 @@ mod tests {
             (&[0, 1], &[0], 0b111, false),
             (&[0, 1], &[], 0b111, false),
             (&[0], &[0], 0b111, false),
-            (&[0], &[0], 0b1, false),
+            (&[0], &[0], 0b1, true),
             (&[0, 1], &[0, 1], 0b1111, false),
             (&[3, 4], &[3, 4], 0b111, false),
         ] {
             for (instance, own) in [(9, 1), (9, 2), (0, 1), (0, 2)] {
                 let mut configurations = Configurations::default();
                 hear(&mut configurations, ranks, proven, announced(5, instance, electorate), now);
-                let expected = decides && (own == 1 || instance != 0);
+                let expected = decides && if instance == 0 { own == 1 } else { proven.len() > 1 };
                 let verdict = configurations.outvoted(Instant(now), own, 3);
                 assert_eq!(verdict.is_some(), expected, "{ranks:?} {proven:?} {electorate:b} {instance}");
                 assert_eq!(configurations.outvoted(Instant(now), own, 3), None, "once");
