@@ -91,8 +91,8 @@ fn a_node_that_is_configured_otherwise_ends_and_names_the_key_and_both_values() 
     let (_second, ..) = world.node(&right[1]);
     // No view exists yet: two of three are the majority. Then a view exists.
     for has_view in [false, true] {
-        let (told, text) = ends(&wrong);
-        let outvoted = named(&told, "outvoted");
+        let (reported, text) = ends(&wrong);
+        let outvoted = named(&reported, "outvoted");
         let differs = serde_json::json!([{ "key": "group.order", "here": "fifo", "there": "total" }]);
         assert_eq!(outvoted["differences"], differs, "{outvoted}");
         assert!(text.contains("group.order is fifo here and total at member "), "{text}");
@@ -112,8 +112,8 @@ fn a_second_node_of_a_rank_ends_and_names_the_first() {
     let (_first, mut events, started) = world.node(&configs[0]);
     let (mut other, ..) = world.node(&configs[1]);
     assert_eq!(next(&mut events)["members"], serde_json::json!([0, 1]));
-    let (told, text) = ends(&configs[0]);
-    let conflict = named(&told, "identity_conflict");
+    let (reported, text) = ends(&configs[0]);
+    let conflict = named(&reported, "identity_conflict");
     assert_eq!((&conflict["rank"], &conflict["address"]), (&0.into(), &started["address"]), "{conflict}");
     assert!(text.contains(started["address"].as_str().expect("an address")), "{text}");
     assert!(other.0.try_wait().expect("it can be asked").is_none(), "the others go on");

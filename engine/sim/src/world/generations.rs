@@ -52,17 +52,22 @@ impl World<'_> {
         self.push(self.now_ns + restart.down_ns, What::GroupStarts(restart));
     }
 
-    /// New processes of the same ranks start.
-    pub(super) fn group_starts(&mut self, restart: RestartPlan) {
+    /// Another instance of the group begins: each is checked by itself, but for the tokens of locks, which grow.
+    pub(super) fn begin_generation(&mut self) {
         self.generation += 1;
-        self.is_down = false;
-        self.network.faults.restart_all += 1;
         let fresh = Checkers::new(self.plan, self.demands);
         let past = std::mem::replace(&mut self.checkers, fresh);
         self.checkers.mutexes.outlives(&past.mutexes);
         self.past.push(past);
         self.history.generation = self.generation;
         self.history.free_untaken(self.clients.iter().map(|client| client.taken()));
+    }
+
+    /// New processes of the same ranks start.
+    pub(super) fn group_starts(&mut self, restart: RestartPlan) {
+        self.is_down = false;
+        self.network.faults.restart_all += 1;
+        self.begin_generation();
         for index in 0..usize::from(self.plan.members) {
             self.ends[index] = address_in(self.generation, index);
             let node = &mut self.nodes[index];

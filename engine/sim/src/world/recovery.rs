@@ -7,7 +7,6 @@
 //! once in a run.
 
 use super::{Phase, What, World};
-use crate::checkers::Checkers;
 use crate::plan::EventPlan;
 use crate::violation::{Verdict, Violation};
 use bourdon_protocol::{Member, Standing};
@@ -46,14 +45,8 @@ impl World<'_> {
     }
 
     fn begin_another_generation(&mut self, founder: usize) {
-        self.generation += 1;
         self.network.faults.recovery += 1;
-        let fresh = Checkers::new(self.plan, self.demands);
-        let past = std::mem::replace(&mut self.checkers, fresh);
-        self.checkers.mutexes.outlives(&past.mutexes);
-        self.past.push(past);
-        self.history.generation = self.generation;
-        self.history.free_untaken(self.clients.iter().map(|client| client.taken()));
+        self.begin_generation();
         let members = usize::from(self.plan.members);
         for (index, node) in self.nodes[..members].iter_mut().enumerate() {
             let Some(process) = &node.process else { continue };
