@@ -391,11 +391,11 @@ fn a_request_asks_for_no_more_than_the_askers_socket_holds() {
     let mut bench = Bench::new(Order::Fifo, 1, Role::Observer).formed();
     bench.take(&bench.heartbeat(0, |heartbeat| heartbeat.next_number = 60.into()));
     bench.timers();
-    assert_eq!(bench.news(), [sends_control("nak 0 0x32", To::Port(port(0)))]);
+    assert_eq!(bench.news(), [sends_control("nak 0 0x8", To::Port(port(0)))]);
     bench.wait(MS);
     let rest = bench.news();
     assert!(
-        matches!(&rest[..], [Effect::Control(what, _)] if what == "nak 0 0x8"),
+        matches!(&rest[..], [Effect::Control(what, _)] if what == "nak 0 0x2"),
         "a quarter is requested again, as nothing came: {rest:?}"
     );
 }

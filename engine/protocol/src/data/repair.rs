@@ -58,7 +58,7 @@ const REQUEST_PAUSE_NS: u64 = 1_000_000;
 /// So many datagrams are requested before any of them has to come; then two for each that comes. Where none comes,
 /// because the path carries no long datagrams, this and a third is all that is requested of a stream in the first 100
 /// ms, but for a few.
-const UNANSWERED_DATAGRAMS: u32 = 32;
+const UNANSWERED_DATAGRAMS: u32 = 8;
 /// Where repairs come, so many may be under way at most.
 const ANSWERED_DATAGRAMS: u32 = 4096;
 /// In each round in which nothing requested has come, a receiver requests this part of what it did in the round before.

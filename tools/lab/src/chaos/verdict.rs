@@ -106,6 +106,7 @@ pub(super) fn acknowledged(
     delivered: &Names,
     tally: &mut Tally,
 ) -> Result<(), ChaosError> {
+    let frozen = returned(plan, generation.number + 1)?;
     for client in 0..plan.clients {
         for incarnation in 1.. {
             let suffix = if incarnation == 1 { String::new() } else { format!(".{incarnation}") };
@@ -116,8 +117,14 @@ pub(super) fn acknowledged(
             let publisher = format!("g{number}.{}.{incarnation}", FIRST_CLIENT + client);
             let is_lost = |sequence: &u64| !delivered.contains(&(publisher.clone(), *sequence));
             let in_rings = if plan.mode == Mode::Threaded && !is_last { IN_RINGS_MAX } else { 0 };
-            let at_the_end = (acked.saturating_sub(in_rings)..acked).rev().take_while(is_lost).count() as u64;
-            let lost = (0..acked - at_the_end).filter(is_lost).count();
+            // A client that was frozen there goes on in the next generation.
+            let restarts = [acked, frozen.get(&publisher).map_or(acked, |frozen| acked.min(*frozen))];
+            let at_restarts = restarts.map(|end| {
+                let lost = (end.saturating_sub(in_rings)..end).rev().take_while(is_lost).count() as u64;
+                end - lost..end
+            });
+            let is_excused = |sequence: &u64| at_restarts.iter().any(|range| range.contains(sequence));
+            let lost = (0..acked).filter(|sequence| is_lost(sequence) && !is_excused(sequence)).count();
             if lost > 0 {
                 tally.violation(format!(
                     "generation {number}: {lost} of {acked} acknowledged messages of client {client}, incarnation \
