@@ -24,8 +24,8 @@ const EARLIER_MAX: usize = 16;
 /// How long a process waits for a later instance that it was in before it joins an older one: over TCP with 10 % loss
 /// the first connection to its members takes up to 7 s, four requests for it, in all but one of 1,000 cases.
 const OLDER_WAIT_NS: u64 = 10_000_000_000;
-/// How long the members must hear the process in the view with this process's rank before it counts as alive: longer
-/// than any profile takes to suspect a process that has ended, 2 s.
+/// How long the members must hear the process in the view with this process's rank before it counts as alive, at the
+/// least: longer than any profile takes to suspect a process that has ended, 2 s.
 const RANK_IN_USE_NS: u64 = 5_000_000_000;
 
 /// A process that took no step for so long was stopped: its group may have gone on, or have been started again.
@@ -324,6 +324,10 @@ impl Process {
     /// it has the rank for as long as it is heard, so this process can't join.
     pub(super) fn note_rival(&mut self, now: Instant, heard_from: u64) {
         let (Some(rank), State::Following(following)) = (self.cx.config.rank(), &mut self.state) else { return };
+        let detector = &self.cx.config.timing.detector;
+        // The members suspect a process that has ended in this time, if they are configured as this process is.
+        let suspect_ns = detector.suspect_after_ns.max(detector.pull_after_ns);
+        let rank_in_use_ns = RANK_IN_USE_NS.max(2 * suspect_ns);
         let is_own =
             |incarnation| incarnation == self.cx.config.incarnation || self.identity.earlier.contains(&incarnation);
         let is_rival = self.data.view.incarnation(rank).is_some_and(|incarnation| !is_own(incarnation));
@@ -331,7 +335,7 @@ impl Process {
             following.rival_since = Instant(0);
         } else if following.rival_since == Instant(0) {
             following.rival_since = now;
-        } else if now.since(following.rival_since) > RANK_IN_USE_NS {
+        } else if now.since(following.rival_since) > rank_in_use_ns {
             following.rival_since = Instant(u64::MAX); // reported once a view
             let (address, instance) = (self.cx.presence.address(rank).unwrap_or_default(), self.data.view.instance);
             self.cx.event(Event::IdentityConflict { rank, address, instance });
