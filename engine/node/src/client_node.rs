@@ -10,7 +10,7 @@ use crate::node_error::Error;
 use crate::request::{Calling, Calls, Completion, Directs, Outbound, Request};
 use crate::transport::{AnyPort, pick};
 use bourdon_engine::{Clock, place};
-use bourdon_port::{Echo, HostChange, Port, PortError, Sleep, Waker};
+use bourdon_port::{Echo, Port, PortError, Sleep, Waker};
 use bourdon_protocol::{
     self as protocol, CallId, Client, ClientEvent, DirectAnswer, DirectContent, DirectKind, DirectMessage,
     DirectOutcome, DirectRequest, Outgoing, Refusal,
@@ -41,8 +41,6 @@ pub(crate) struct ClientNode {
     calls: Calls,
     /// The last poll's time.
     now: Instant,
-    /// Its interface can be used.
-    has_network: bool,
     /// When it is next looked whether the host has changed.
     upkeep_due: Instant,
     fallback: Option<String>,
@@ -76,7 +74,6 @@ impl ClientNode {
             endpoint: Endpoint { client, port: picked.port, clock },
             calls: Calls::new(move || waker.wake()),
             now,
-            has_network: true,
             upkeep_due: now,
             fallback: picked.fallback,
             max_message_bytes: Client::max_message_bytes(settings.limits.mtu_bytes),
@@ -112,7 +109,9 @@ impl ClientNode {
 
     /// Why no member takes messages now.
     pub(crate) fn unavailable(&self) -> Option<Refusal> {
-        if self.has_network { self.endpoint.client.unavailable(self.now) } else { Some(Refusal::NoNetwork) }
+        // Over `auto` it needs the mesh alone: answers come that way.
+        let Endpoint { client, port, .. } = &self.endpoint;
+        if port.is_cut_off() { Some(Refusal::NoNetwork) } else { client.unavailable(self.now) }
     }
 
     /// Queues a message. Of what can go with a message, a client's carries its topic and its name.
@@ -148,7 +147,6 @@ impl ClientNode {
         if now >= self.upkeep_due {
             self.upkeep_due = now + UPKEEP_NS;
             if let Some(change) = port.follow_host()? {
-                self.has_network = matches!(change, HostChange::Bound { .. });
                 client.move_to(now, port.local_address().into());
                 tracing::warn!("{}", host::event(&change));
             }

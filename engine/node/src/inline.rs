@@ -312,6 +312,9 @@ impl InlineNode {
         if let Some(change) = self.engine.port_mut().follow_host()? {
             on_delivery(Delivery::Event(self.follow(&change)));
         }
+        if self.links.as_ref().is_some_and(|links| links.is_due(std::time::Instant::now())) {
+            self.reopen_links();
+        }
         let process = self.engine.process();
         if let Some(links) = &mut self.links {
             links.watch(process.links());
@@ -333,19 +336,25 @@ impl InlineNode {
             // Links at the same address stay: a member that finds them closed takes this process for gone.
             // Over `auto` they stand at the mesh's address, which may be another.
             let own = port.local_address().ip();
-            let has_moved = |links: &&mut Links| address.ip() != before.ip() && links.address().ip() != own;
-            if let Some(links) = self.links.as_mut().filter(has_moved) {
-                match Links::open(port.local_address(), links.interface(), port.waker()) {
-                    Ok(opened) => *links = opened,
-                    Err(error) => {
-                        self.fallback = Some(without_links(self.fallback.take(), &error));
-                        self.links = None;
-                    }
-                }
+            let has_moved = |links: &Links| address.ip() != before.ip() && links.address().ip() != own;
+            if self.links.as_ref().is_some_and(has_moved) {
+                self.reopen_links();
+            } else {
+                self.engine.move_to(self.links.as_ref().map_or(0, Links::port));
             }
-            self.engine.move_to(self.links.as_ref().map_or(0, Links::port));
         }
         host::event(change)
+    }
+
+    /// Opens the links where the port is now, and announces that.
+    fn reopen_links(&mut self) {
+        let (port, Some(links)) = (self.engine.port(), &mut self.links) else { return };
+        let was_away = links.port() == 0;
+        let reopened = links.reopen(std::time::Instant::now(), port.local_address(), port.waker());
+        if let (Err(error), false) = (&reopened, was_away) {
+            tracing::warn!(group = &*self.group, "{}; trying again", without_links(None, error));
+        }
+        self.engine.move_to(links.port());
     }
 
     /// Sleeps until something may have come or something is due, at most for `longest`. Returns at once with

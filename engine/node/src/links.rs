@@ -39,6 +39,8 @@ const RETRY_MIN: Duration = Duration::from_millis(1);
 const RETRY_MAX: Duration = Duration::from_millis(20);
 /// How long an attempt may take before another is made.
 const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// How long links that could not be opened again wait before the next attempt, as the port does.
+const REOPEN: Duration = Duration::from_millis(200);
 /// Bytes thrown away at a time.
 const SCRAP_BYTES: usize = 512;
 
@@ -67,6 +69,8 @@ pub(crate) struct Links {
     end: Flag,
     waker: Arc<mio::Waker>,
     thread: Option<JoinHandle<()>>,
+    /// They could not be opened again, and are away until then at least.
+    reopen_at: Option<Instant>,
 }
 
 impl Links {
@@ -96,8 +100,40 @@ impl Links {
             end: end.clone(),
         };
         let thread = Builder::new().name("bourdon-links".to_owned()).spawn(move || thread.run())?;
-        let (targets, thread) = (Vec::new(), Some(thread));
-        Ok(Self { own, interface: interface.map(str::to_owned), port, evidence, to_watch, targets, end, waker, thread })
+        Ok(Self {
+            own,
+            interface: interface.map(str::to_owned),
+            port,
+            evidence,
+            to_watch,
+            targets: Vec::new(),
+            end,
+            waker,
+            thread: Some(thread),
+            reopen_at: None,
+        })
+    }
+
+    /// Opens them at another address. Where that fails they are away, and it is due again after [`REOPEN`].
+    pub(crate) fn reopen(&mut self, now: Instant, own: SocketAddr, node: Waker) -> io::Result<()> {
+        let opened = Self::open(own, self.interface.as_deref(), node);
+        opened.map(|links| *self = links).inspect_err(|_| {
+            self.close();
+            (self.port, self.reopen_at) = (0, Some(now + REOPEN));
+        })
+    }
+
+    /// Whether they are away, and should be opened again.
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
+        self.reopen_at.is_some_and(|at| at <= now)
+    }
+
+    fn close(&mut self) {
+        self.end.set();
+        let _ = self.waker.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // its panic has been printed; the node goes on by silence
+        }
     }
 
     /// The address that they stand at.
@@ -105,14 +141,9 @@ impl Links {
         self.own
     }
 
-    /// The port that the others connect to.
+    /// The port that the others connect to; 0 while they are away.
     pub(crate) fn port(&self) -> u16 {
         self.port
-    }
-
-    /// The interface that the connections are kept on.
-    pub(crate) fn interface(&self) -> Option<&str> {
-        self.interface.as_deref()
     }
 
     /// What has been found out since the last call.
@@ -150,11 +181,7 @@ fn at(own: SocketAddr, ip: IpAddr, port: u16) -> SocketAddr {
 
 impl Drop for Links {
     fn drop(&mut self) {
-        self.end.set();
-        let _ = self.waker.wake();
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // its panic has been printed; the node goes on by silence
-        }
+        self.close();
     }
 }
 
@@ -369,5 +396,29 @@ fn is_open(stream: &mut TcpStream) -> bool {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(_) => return false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream as Connection;
+
+    /// A host that was just given an address may refuse it for a moment.
+    #[test]
+    fn links_that_could_not_be_opened_again_are_away_and_tried_again() {
+        let here = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut links = Links::open(here, None, Waker::new().expect("a waker")).expect("links on lo");
+        let before = links.port();
+        assert!(before != 0 && !links.is_due(Instant::now() + 9 * REOPEN));
+        // An address for documentation (RFC 5737), which no host has.
+        let (now, elsewhere) = (Instant::now(), SocketAddr::from(([192, 0, 2, 1], 0)));
+        assert!(links.reopen(now, elsewhere, Waker::new().expect("a waker")).is_err());
+        assert_eq!(links.port(), 0);
+        assert!(Connection::connect((here.ip(), before)).is_err(), "the others find them closed");
+        assert!(!links.is_due(now) && links.is_due(now + REOPEN));
+        links.reopen(now + REOPEN, here, Waker::new().expect("a waker")).expect("links on lo");
+        assert!(links.port() != 0 && !links.is_due(now + 9 * REOPEN));
+        assert!(Connection::connect((here.ip(), links.port())).is_ok());
     }
 }

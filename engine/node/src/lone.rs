@@ -15,6 +15,7 @@ use bourdon_wire::{
     CONTROL_CHANNEL, Datagram, DatagramHeader, ECHO_OFFSET, Epoch, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES,
     Incarnation, InstanceId, Kind, Rank, TopicId, echo_bytes, seal,
 };
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 use zerocopy::IntoBytes;
@@ -25,11 +26,13 @@ const LISTEN_NS: u64 = 100_000_000;
 const ANSWER_NS: u64 = 300_000_000;
 /// How often it is asked.
 const ASK_NS: u64 = 50_000_000;
+/// How many members are asked: an earlier heartbeat may be a recording or a forgery, so the latest ones count.
+const FOUND_MAX: usize = 8;
 /// How many datagrams are read between two looks at the clock.
 const DATAGRAMS: usize = 256;
 
 /// A member of a group of this name.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Found {
     rank: Rank,
     incarnation: Incarnation,
@@ -68,37 +71,41 @@ pub(crate) fn check(settings: &Settings, config: &Config) -> Result<(), Error> {
 /// A member that was heard and has answered, if there is one.
 fn listen(port: &mut impl Port, config: &Config) -> Result<Option<Found>, Error> {
     let (clock, nonce) = (Clock::start(), config.instance_candidate.0); // random, and no secret
-    let (mut found, mut has_answered) = (None, false);
+    let (mut found, mut answered) = (VecDeque::<Found>::new(), None);
     let (mut until, mut ask_at) = (clock.now() + LISTEN_NS, clock.now());
-    while !has_answered {
+    let longest = until + ANSWER_NS;
+    while answered.is_none() {
         let now = clock.now();
         let left_ns = until.since(now);
         if left_ns == 0 {
             return Ok(None);
         }
-        if let Some(Found { address, .. }) = found
-            && now >= ask_at
-        {
+        if now >= ask_at {
             ask_at = now + ASK_NS;
             let ask = request(config, port.local_address(), nonce);
-            port.send(To::Peer(address), &ask, ask.len())?;
+            for member in &found {
+                port.send(To::Peer(member.address), &ask, ask.len())?;
+            }
             port.flush()?;
         }
         port.wait(Duration::from_nanos(left_ns.min(ASK_NS)))?;
-        let was_found = found.is_some();
         port.receive(DATAGRAMS, |arrival| {
             let Ok(datagram) = Datagram::parse(arrival.bytes, config.group) else { return };
-            if found.is_none() {
-                found = member(&datagram, config.incarnation);
-            } else if let Some(found) = found {
-                has_answered |= !arrival.to_all && answers(&datagram, &found, nonce);
+            if !arrival.to_all {
+                answered = answered.or(found.iter().find(|member| answers(&datagram, member, nonce)).copied());
             }
+            let Some(heard) = member(&datagram, config.incarnation).filter(|heard| !found.contains(heard)) else {
+                return;
+            };
+            if found.len() == FOUND_MAX {
+                found.pop_front();
+            }
+            ask_at = if found.is_empty() { now } else { ask_at };
+            until = (now + ANSWER_NS).min(longest);
+            found.push_back(heard);
         })?;
-        if found.is_some() && !was_found {
-            until = now + ANSWER_NS;
-        }
     }
-    Ok(found)
+    Ok(answered)
 }
 
 /// The member that a heartbeat of a formed group comes from.
@@ -142,4 +149,61 @@ fn request(config: &Config, reply_to: SocketAddr, nonce: u64) -> Vec<u8> {
     bytes.extend(body);
     seal(&mut bytes, header, 1, FRAME_HEADER_BYTES + body.len(), 0);
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bourdon_engine::Engine;
+    use bourdon_port::memory::{Hub, MemoryOptions, MemoryPort};
+    use bourdon_protocol::Role;
+    use bourdon_ring::signal::Flag;
+    use bourdon_wire::GroupId;
+
+    fn open(hub: &Hub, incarnation: u32) -> MemoryPort {
+        let bytes = echo_bytes(Rank(0), CONTROL_CHANNEL, Incarnation(incarnation));
+        let echo = Some(Echo { offset: ECHO_OFFSET, bytes });
+        let options = MemoryOptions::new(SocketAddr::from(([239, 0, 0, 1], 4000)));
+        hub.open(MemoryOptions { echo, ..options }).expect("a port")
+    }
+
+    fn config(incarnation: u32) -> Config {
+        let mut config = Config::new(GroupId(7), 1, Role::Member(Rank(0)));
+        (config.incarnation, config.seed) = (Incarnation(incarnation), incarnation.into());
+        config.instance_candidate = InstanceId(incarnation.into());
+        config
+    }
+
+    /// A group of one member that runs.
+    fn group(hub: &Hub, incarnation: u32) -> Engine<MemoryPort> {
+        Engine::new(open(hub, incarnation), config(incarnation)).expect("a configuration")
+    }
+
+    #[test]
+    fn a_member_is_found_that_is_heard_after_a_recording_of_another() {
+        let hub = Hub::new();
+        let (mut recorder, mut recorded) = (open(&hub, 0), Vec::new());
+        let mut earlier = group(&hub, 1);
+        let is_heartbeat = |bytes: &[u8]| {
+            Datagram::parse(bytes, GroupId(7)).is_ok_and(|datagram| member(&datagram, Incarnation(3)).is_some())
+        };
+        while !is_heartbeat(&recorded) {
+            earlier.poll(1, &|_| true, |_| {}).expect("a port in memory");
+            recorder.receive(1, |arrival| recorded = arrival.bytes.to_vec()).expect("a port in memory");
+        }
+        drop(earlier);
+        let mut port = open(&hub, 3);
+        recorder.send(To::Group, &recorded, recorded.len()).expect("a port in memory");
+        let (mut runs, has_ended) = (group(&hub, 2), Flag::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !has_ended.is_set() {
+                    runs.poll(1, &|_| true, |_| {}).expect("a port in memory");
+                }
+            });
+            let found = listen(&mut port, &config(3));
+            has_ended.set();
+            assert_eq!(found.expect("a port in memory").map(|found| found.incarnation), Some(Incarnation(2)));
+        });
+    }
 }

@@ -68,6 +68,15 @@ impl AnyPort {
         Some(Reach { by_multicast, by_mesh })
     }
 
+    /// Whether nothing passes between this process and any peer, because the host has changed.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        match self {
+            Self::Udp(port) => port.is_cut_off(),
+            Self::Tcp(port) => port.is_cut_off(),
+            Self::Auto(port) => port.is_cut_off(),
+        }
+    }
+
     /// Ends one TCP connection abruptly, to test its recovery. Returns whether there was one.
     pub(crate) fn break_one_link(&mut self) -> bool {
         match self {

@@ -245,7 +245,8 @@ pub enum Event {
     /// receives. This process was in no view yet; it can't join, and should end.
     Outvoted(Rank, Difference),
     /// Another instance of the group's name stays alive beside this member's: two groups have one name and one address.
-    /// Each takes nothing from the other. Give one of them another name or address.
+    /// Each takes nothing from the other. Give one of them another name or address. Reported once for each other
+    /// instance.
     OtherInstance {
         /// This process's instance.
         own: InstanceId,
@@ -255,8 +256,9 @@ pub enum Event {
         address: Address,
     },
     /// A newer instance of the group is alive with a majority. This process was in an older instance, resumed or cut
-    /// off, and has left it. It joins the newer instance as a new member. State kept up from the older instance is not
-    /// the newer one's: take a snapshot, or begin with an empty state.
+    /// off, or founded it by hand as another process founded the newer, and has left it. It joins the newer instance as
+    /// a new member. State kept up from the older instance is not the newer one's: take a snapshot, or begin with an
+    /// empty state.
     Superseded {
         /// The newer instance.
         instance: InstanceId,

@@ -49,6 +49,25 @@ fn a_rank_whose_process_has_ended_is_in_no_use() {
     assert!(!hears_conflict(&net, 1), "{:?}", net.processes[1].events);
 }
 
+/// The members still hear the process that has ended, as far as they know, and will for a while.
+#[test]
+fn a_rank_is_in_no_use_while_the_members_have_not_had_the_time_to_suspect_its_process() {
+    let mut net = Net::new(3, 0, |config| {
+        let detector = &mut config.timing.detector;
+        (detector.suspect_after_ns, detector.pull_after_ns) = (20_000 * MS, 20_000 * MS);
+        detector.phi = false;
+    });
+    net.run(100 * MS);
+    net.kill(1);
+    net.run(20 * MS);
+    net.start(1, 2);
+    net.run(19_000 * MS);
+    assert_ne!(net.process(1).standing(), Standing::Member);
+    net.run(6_000 * MS);
+    assert_eq!(net.process(1).standing(), Standing::Member);
+    assert!(!hears_conflict(&net, 1), "{:?}", net.processes[1].events);
+}
+
 #[test]
 fn two_processes_with_one_identity_are_named() {
     let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(0)));

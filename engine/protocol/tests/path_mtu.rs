@@ -153,6 +153,24 @@ fn padding_is_bounded_and_ends() {
     assert_eq!(count(&mut net, Counter::HeartbeatsPadded), ended);
 }
 
+/// Datagrams of the greatest length, at as many members as a test takes: 48 MB/s before there was a bound.
+#[test]
+fn padding_takes_a_bounded_rate_at_any_length() {
+    const MTU_BYTES: usize = 65_507;
+    let mut net = Net::new(16, 0, |config| {
+        fifo(config);
+        config.limits.mtu_bytes = MTU_BYTES;
+        config.limits.max_message_bytes = MTU_BYTES / 2;
+        config.limits.window_bytes = 16 * MTU_BYTES;
+        (config.limits.log_bytes, config.limits.receive_log_bytes) = (64 * MTU_BYTES, 64 * MTU_BYTES);
+    });
+    net.run(SECOND_NS / 2);
+    let before = count(&mut net, Counter::HeartbeatsPadded);
+    publish(&mut net, &[7; MTU_BYTES / 2], 4 * SECOND_NS);
+    let padded = count(&mut net, Counter::HeartbeatsPadded) - before;
+    assert!(padded >= 2 * 16 && padded * MTU_BYTES as u64 <= 5 * 1_250_000, "{padded} in 4 s");
+}
+
 #[test]
 fn a_report_that_no_process_can_send_changes_nothing() {
     let mut bench = Bench::member(Order::Fifo, 3, 1).formed();

@@ -1,8 +1,8 @@
 //! A group that has lost its majority for good is made again by hand, at one survivor: see `control/recovery.rs`.
 
 use crate::instance::World;
-use bourdon_protocol::{Event, Obstacle, Quorum, Standing};
-use bourdon_wire::{Epoch, InstanceId, Rank};
+use bourdon_protocol::{Event, Obstacle, Quorum, Standing, View};
+use bourdon_wire::{Epoch, InstanceId, Rank, Sequence};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -104,6 +104,72 @@ fn a_majority_that_was_only_cut_off_goes_on_and_both_instances_are_reported() {
             |event: &Event| matches!(event, Event::OtherInstance { own: a, other: b, .. } if (*a, *b) == (own, other));
         assert!(world.heard(index, reports), "{index}");
     }
+}
+
+/// Members 0 and 1 hear no member, and are asked to found the group at the same moment. Later they hear each other.
+fn founded_twice(apart_ns: u64) -> (World, [usize; 3], [View; 2]) {
+    let mut world = World::new(None);
+    let all = world.start(0, 0);
+    world.run(SECOND);
+    all.iter().for_each(|index| world.processes[*index].is_cut_off = true);
+    world.run(3 * SECOND);
+    let now = world.now;
+    let views = [all[0], all[1]].map(|index| {
+        world.processes[index].process.recover(now).expect("it hears no member");
+        world.processes[index].process.view().clone()
+    });
+    world.run(apart_ns);
+    all.iter().for_each(|index| world.processes[*index].is_cut_off = false);
+    world.run(6 * SECOND);
+    (world, all, views)
+}
+
+#[test]
+fn of_two_survivors_that_found_at_the_same_time_the_older_instance_gives_way() {
+    let (world, all, [first, second]) = founded_twice(5 * SECOND);
+    assert_ne!(first.birth, second.birth, "their fencing tokens would repeat");
+    let newer = if first.birth > second.birth { first.instance } else { second.instance };
+    assert!(world.are_members(&all) && world.instance(all[0]) == newer);
+    let gave_way = all[usize::from(newer == first.instance)];
+    assert!(world.heard(gave_way, |event| *event == Event::Superseded { instance: newer }));
+}
+
+#[test]
+fn survivors_that_have_each_gone_on_for_long_stay_apart_and_report_each_other() {
+    let (world, all, [first, second]) = founded_twice(11 * SECOND);
+    for (index, here, there) in [(all[0], first.instance, second.instance), (all[1], second.instance, first.instance)] {
+        assert_eq!(world.instance(index), here);
+        let is_report =
+            |event: &Event| matches!(event, Event::OtherInstance { own, other, .. } if (*own, *other) == (here, there));
+        assert!(world.heard(index, is_report), "{index}");
+    }
+}
+
+/// The view after the founder's was decided, and its application had not taken all that the decision names. What it had
+/// taken, the founder counted as delivered by the members that go on, and none go on.
+#[test]
+fn messages_of_a_decision_that_the_founder_did_not_carry_out_are_in_doubt() {
+    let mut world = World::new(None);
+    let all = world.start(0, 0);
+    world.run(SECOND);
+    world.processes[all[0]].takes = 0;
+    world.processes[all[2]].is_paused = true;
+    for _ in 0..5 {
+        world.publish(all[0], 1);
+        world.run(SECOND / 200);
+    }
+    world.run(3 * SECOND);
+    world.processes[all[0]].takes = 3;
+    world.run(SECOND);
+    assert_eq!([0, 1].map(|index| world.processes[all[index]].delivered.len()), [3, 5]);
+    assert_eq!([0, 1].map(|index| world.processes[all[index]].process.view().epoch), [Epoch(1), Epoch(2)]);
+    world.processes[all[1]].is_paused = true;
+    world.run(3 * SECOND);
+    let (now, incarnation) = (world.now, world.processes[all[0]].process.incarnation());
+    let recovery = world.processes[all[0]].process.recover(now).expect("the others are silent");
+    assert_eq!(recovery.unacknowledged, 5);
+    let behind = world.processes[all[0]].process.own_left_behind();
+    assert_eq!(behind, Some((incarnation, Sequence(0)..Sequence(5))));
 }
 
 #[test]

@@ -140,6 +140,12 @@ impl AutoPort {
         self.multicast.as_ref()
     }
 
+    /// Whether nothing passes between this process and a single peer: the mesh carries that, whatever becomes of
+    /// multicast.
+    pub fn is_cut_off(&self) -> bool {
+        self.mesh.is_cut_off()
+    }
+
     /// The mesh, to break it.
     pub fn mesh(&mut self) -> &mut TcpPort {
         &mut self.mesh

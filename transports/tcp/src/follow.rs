@@ -27,7 +27,7 @@ pub(crate) struct Followed {
     /// The interface that has, or had, the address.
     interface: String,
     /// The address is gone, as was reported.
-    is_lost: bool,
+    pub(crate) is_lost: bool,
     /// Since when another address stands in its place.
     replaced_since: Option<Instant>,
 }

@@ -140,6 +140,11 @@ impl TcpPort {
         self.mesh.connections().filter(|it| it.is_greeted && it.in_group && !it.is_broken).filter_map(|it| it.address)
     }
 
+    /// Whether the host lacks the address of this port: it sends and receives nothing until it has it again.
+    pub fn is_cut_off(&self) -> bool {
+        self.followed.is_lost
+    }
+
     /// Ends one established connection abruptly, as a fault would, another each time. Returns whether there was one.
     pub fn break_one_link(&mut self) -> bool {
         let places = self.mesh.places.len();

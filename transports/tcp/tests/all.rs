@@ -4,7 +4,11 @@ mod adversaries;
 mod black_hole;
 mod common;
 mod conformance;
+mod host;
 mod killed;
+
+#[path = "../../udp/tests/common/mod.rs"]
+mod network;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;

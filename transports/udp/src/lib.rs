@@ -111,6 +111,11 @@ impl UdpPort {
         Ok(Self { followed: Followed::new(options, &open), open: Some(open), waker })
     }
 
+    /// Whether its interface can't be used: it sends and receives nothing until it can.
+    pub fn is_cut_off(&self) -> bool {
+        self.open.is_none()
+    }
+
     /// Receives from one more source, of a group that was opened with some.
     ///
     /// # Errors

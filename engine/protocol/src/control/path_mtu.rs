@@ -29,6 +29,9 @@ use bourdon_wire::{Incarnation, Instant, Rank};
 pub(crate) const LONG_MIN_BYTES: usize = 548;
 /// One of so many regular heartbeats is padded: at the usual MTU less is sent for padding than for heartbeats.
 const PADDED_EVERY: u64 = 10;
+/// All members together pad no more: each host receives that, and it is a hundredth of what a link of 1 Gbit/s carries.
+/// A full group at the usual MTU stays below it.
+const PADDING_MAX_BYTES_PER_S: u64 = 1_250_000;
 /// So many padded heartbeats in a row are missed before a receiver lacks long datagrams: at 30 % loss, seven in a
 /// hundred thousand runs of that length are lost by chance.
 const MISSES: u8 = 8;
@@ -41,6 +44,12 @@ const AHEAD_MAX: u64 = 64;
 const CONFIRM: u64 = 4;
 
 const _: () = assert!(HOLD > MISSES as u64, "a path is judged while its sender still pads");
+
+/// How far a process's padded heartbeats are apart.
+fn interval_ns(config: &Config) -> u64 {
+    let group_bytes = u64::from(config.members) * config.limits.mtu_bytes as u64;
+    (PADDED_EVERY * config.timing.heartbeat_max_ns).max(group_bytes * 1_000_000_000 / PADDING_MAX_BYTES_PER_S)
+}
 
 /// The length of datagrams, and when they were last needed.
 #[derive(Clone, Copy, Debug, Default)]
@@ -143,7 +152,7 @@ impl PathMtu {
             own: config.rank(),
             mtu_bytes: config.limits.mtu_bytes,
             pads: config.pads_heartbeats,
-            interval_ns: PADDED_EVERY * config.timing.heartbeat_max_ns,
+            interval_ns: interval_ns(config),
             peers: vec![Peer::NEW; usize::from(config.members)],
             sent_bytes: 0,
             data: Longest::default(),

@@ -46,6 +46,10 @@ use crate::view::{Member, View, bit};
 use alloc::vec::Vec;
 use bourdon_wire::{BIRTH_FLOORS_END, BIRTHS_END, Epoch, InstanceId, Rank};
 
+/// How many ranks there are.
+const RANKS: u64 = Rank::MAX.0 as u64 + 1;
+const _: () = assert!(BIRTHS_END.is_multiple_of(RANKS), "each rank has a last birth");
+
 /// A round and the member that began it; higher ballots win. Zero is no ballot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot(pub u64);
@@ -166,10 +170,13 @@ pub(crate) fn floor_of(birth: u64) -> u64 {
     if birth < BIRTH_FLOORS_END { birth } else { 0 }
 }
 
-/// The first view's birth: now, or above every birth that a founding member knows of.
-pub(crate) fn birth_above(now_ms: u64, floor: u64) -> u64 {
+/// The first view's birth: the first from now on, and above every birth that a founding member knows of, that is the
+/// founder's rank modulo the ranks there are. So no two founders give the same birth, and none of their tokens are
+/// equal.
+pub(crate) fn birth_above(now_ms: u64, floor: u64, founder: Rank) -> u64 {
     assert!(floor < BIRTHS_END, "the configuration was checked");
-    now_ms.max(floor + 1).min(BIRTHS_END - 1)
+    let (least, rank) = (now_ms.max(floor + 1).min(BIRTHS_END - RANKS), u64::from(founder.0));
+    least + (rank + RANKS - least % RANKS) % RANKS
 }
 
 /// A ballot that this member leads.
@@ -436,7 +443,7 @@ impl ViewChange {
             proposal.sequencer.filter(is_in).or(old.filter(is_in)).or(members.first().map(|first| first.rank))?;
         let (instance, birth) = match proposal.origin {
             Some((candidate, now_ms)) if self.view.epoch == Epoch(0) => {
-                (candidate, birth_above(now_ms, leading.birth_floor))
+                (candidate, birth_above(now_ms, leading.birth_floor, self.own.rank))
             }
             _ => (self.view.instance, self.view.birth),
         };

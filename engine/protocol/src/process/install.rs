@@ -248,6 +248,7 @@ impl Process {
         let published = published.unwrap_or_default() + self.unsettled.len() as u64;
         let (incarnation, instance) = (self.cx.config.incarnation, self.data.view.instance);
         self.leave_own_behind();
+        self.settle_decided();
         self.identity.doubt = Some(Doubt { incarnation, instance, epoch, published });
         self.unsettled.clear();
         self.transfer.removed();

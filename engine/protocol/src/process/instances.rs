@@ -9,7 +9,7 @@
 use super::standing::State;
 use super::{Process, Standing};
 use crate::config::{Config, Role};
-use crate::control::discovery::Announcement;
+use crate::control::discovery::{Announcement, FRESH_NS, INSTANCES_MAX};
 use crate::control::view_change::floor_of;
 use crate::counters::Counter;
 use crate::event::Event;
@@ -24,13 +24,13 @@ const EARLIER_MAX: usize = 16;
 /// How long a process waits for a later instance that it was in before it joins an older one: over TCP with 10 % loss
 /// the first connection to its members takes up to 7 s, four requests for it, in all but one of 1,000 cases.
 const OLDER_WAIT_NS: u64 = 10_000_000_000;
-/// How long the members must hear the process in the view with this process's rank before it counts as alive: longer
-/// than any profile takes to suspect a process that has ended, 2 s.
+/// How long the members must hear the process in the view with this process's rank before it counts as alive, at the
+/// least: longer than any profile takes to suspect a process that has ended, 2 s.
 const RANK_IN_USE_NS: u64 = 5_000_000_000;
 
 /// A process that took no step for so long was stopped: its group may have gone on, or have been started again.
 const STOPPED_NS: u64 = 1_000_000_000;
-/// How long after that it takes a newer instance for its group's.
+/// How long after that, or after it founded the group again, it takes a newer instance for its group's.
 const RESUMED_NS: u64 = 10_000_000_000;
 /// How long another instance must stay alive before it is reported: members of an older one that were stopped leave it
 /// sooner.
@@ -47,7 +47,7 @@ pub(super) struct Doubt {
 }
 
 /// Another instance that is alive beside this member's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Beside {
     instance: InstanceId,
     since: Instant,
@@ -64,10 +64,11 @@ pub(super) struct Identity {
     earlier: VecDeque<Incarnation>,
     /// When it started.
     started_wall_ns: u64,
-    /// Its last step of time, and when it last took one after it was stopped.
+    /// Its last step of time, and when it last took one after it was stopped, or founded the group again.
     timer_at: Instant,
     resumed_at: Option<Instant>,
-    beside: Beside,
+    /// The instances that were alive beside this member's, the one heard last at the end: at most [`INSTANCES_MAX`].
+    beside: VecDeque<Beside>,
     pub(super) doubt: Option<Doubt>,
 }
 
@@ -79,7 +80,7 @@ impl Identity {
             started_wall_ns: now.0.wrapping_add(config.wall_offset_ns),
             timer_at: now,
             resumed_at: None,
-            beside: Beside::default(),
+            beside: VecDeque::new(),
             doubt: None,
         }
     }
@@ -162,30 +163,44 @@ impl Process {
     #[inline]
     pub(super) fn note_step(&mut self, now: Instant) {
         if now.since(self.identity.timer_at) > STOPPED_NS {
-            self.identity.resumed_at = Some(now);
+            self.note_resumed(now);
         }
         self.identity.timer_at = now;
     }
 
-    fn was_stopped(&self, now: Instant) -> bool {
+    /// For [`RESUMED_NS`] this process takes a newer instance for its group's.
+    pub(super) fn note_resumed(&mut self, now: Instant) {
+        self.identity.resumed_at = Some(now);
+    }
+
+    /// Whether the group may have been started or founded again, and this process has not heard of it.
+    fn may_have_missed_one(&self, now: Instant) -> bool {
         let is_stopped = now.since(self.identity.timer_at) > STOPPED_NS;
         is_stopped || self.identity.resumed_at.is_some_and(|at| now.since(at) < RESUMED_NS)
     }
 
-    /// Reports another instance that stays alive beside this member's, once.
+    /// Reports each other instance that stays alive beside this member's, once.
     fn note_beside(&mut self, now: Instant, other: &Announcement, address: Address) {
         let own = self.data.view.instance;
         if self.standing() != Standing::Member || !self.discovery.is_alive(now, other.instance, other.birth) {
             return;
         }
-        let beside = &mut self.identity.beside;
-        if beside.instance != other.instance || now.since(beside.at) > STOPPED_NS {
-            let is_reported = beside.instance == other.instance && beside.is_reported;
-            *beside = Beside { instance: other.instance, since: now, at: now, is_reported };
+        let all = &mut self.identity.beside;
+        let known = all.iter().position(|beside| beside.instance == other.instance);
+        let known = known.and_then(|index| all.remove(index));
+        let new = Beside { instance: other.instance, since: now, at: now, is_reported: false };
+        let mut beside = known.unwrap_or(new);
+        if now.since(beside.at) > FRESH_NS {
+            beside.since = now;
         }
         beside.at = now;
-        if !beside.is_reported && now.since(beside.since) > BESIDE_NS {
-            beside.is_reported = true;
+        let is_due = !beside.is_reported && now.since(beside.since) > BESIDE_NS;
+        beside.is_reported |= is_due;
+        if all.len() == INSTANCES_MAX {
+            all.pop_front();
+        }
+        all.push_back(beside);
+        if is_due {
             self.cx.event(Event::OtherInstance { own, other: other.instance, address });
         }
     }
@@ -209,11 +224,11 @@ impl Process {
         let is_newest = self.discovery.newest(now) == Some((instance, birth));
         match self.standing() {
             Standing::Forming | Standing::Outside => is_newest,
-            // A member that was never stopped, and reaches a majority, is where it belongs: the newer instance is
-            // another group's of the same name.
+            // A member that was not stopped, and reaches a majority, is where it belongs: the newer instance is another
+            // group's of the same name.
             Standing::Member => {
                 let reaches_majority = !self.state.lacks_majority() && self.reaches_quorum();
-                is_newest && birth > view.birth && (self.was_stopped(now) || !reaches_majority)
+                is_newest && birth > view.birth && (self.may_have_missed_one(now) || !reaches_majority)
             }
             Standing::Following => {
                 let since = self.state.following().map_or(now, |following| following.since);
@@ -309,6 +324,10 @@ impl Process {
     /// it has the rank for as long as it is heard, so this process can't join.
     pub(super) fn note_rival(&mut self, now: Instant, heard_from: u64) {
         let (Some(rank), State::Following(following)) = (self.cx.config.rank(), &mut self.state) else { return };
+        let detector = &self.cx.config.timing.detector;
+        // The members suspect a process that has ended in this time, if they are configured as this process is.
+        let suspect_ns = detector.suspect_after_ns.max(detector.pull_after_ns);
+        let rank_in_use_ns = RANK_IN_USE_NS.max(2 * suspect_ns);
         let is_own =
             |incarnation| incarnation == self.cx.config.incarnation || self.identity.earlier.contains(&incarnation);
         let is_rival = self.data.view.incarnation(rank).is_some_and(|incarnation| !is_own(incarnation));
@@ -316,7 +335,7 @@ impl Process {
             following.rival_since = Instant(0);
         } else if following.rival_since == Instant(0) {
             following.rival_since = now;
-        } else if now.since(following.rival_since) > RANK_IN_USE_NS {
+        } else if now.since(following.rival_since) > rank_in_use_ns {
             following.rival_since = Instant(u64::MAX); // reported once a view
             let (address, instance) = (self.cx.presence.address(rank).unwrap_or_default(), self.data.view.instance);
             self.cx.event(Event::IdentityConflict { rank, address, instance });

@@ -76,12 +76,17 @@ impl Process {
 
     /// Remembers which own messages are not acknowledged, now that this process ceases to be a member.
     pub(super) fn leave_own_behind(&mut self) {
-        let (Some(own), Some(acknowledged)) = (self.data.own(), self.own_acknowledged()) else { return };
-        // The members that go on deliver all that the decision names.
-        let is_decided = matches!(self.data.end, EpochState::Decided(_)) && !self.data.is_lossy();
-        let decided = if is_decided { self.data.next_beginning().first_of(own) } else { acknowledged };
+        let Some(acknowledged) = self.own_acknowledged() else { return };
         let next = self.own_next();
-        self.own_behind = Some((self.cx.config.incarnation, acknowledged.max(decided).min(next)..next));
+        self.own_behind = Some((self.cx.config.incarnation, acknowledged.min(next)..next));
+    }
+
+    /// The members go on without this process, and deliver all that the decision names.
+    pub(super) fn settle_decided(&mut self) {
+        let is_decided = matches!(self.data.end, EpochState::Decided(_)) && !self.data.is_lossy();
+        if let Some(own) = self.data.own().filter(|_| is_decided) {
+            self.settle_own(self.cx.config.incarnation, self.data.next_beginning().first_of(own));
+        }
     }
 
     /// All messages of that incarnation below this were delivered.

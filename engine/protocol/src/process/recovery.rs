@@ -5,6 +5,9 @@
 //! with its locks lost and its messages in doubt. It then enters a view of itself alone, in an instance with a fresh
 //! name and a birth above every birth that it knows of. What it received and did not deliver it does not deliver any
 //! more: a majority that was only cut off may deliver the same in another order, in the older instance.
+//!
+//! Two survivors that hear neither each other nor a majority may both do this. Their births differ, and for a while the
+//! founder of the older instance gives way to the newer (`instances.rs`), as a member does that was stopped.
 
 use super::{Process, Standing};
 use crate::control::recovery::{HEARD_NS, Obstacle, Recovery, Sighting, others};
@@ -87,20 +90,17 @@ impl Process {
         self.lose_view(); // draws another incarnation, and the name of the instance
         self.cx.event(Event::Recovered { instance: self.cx.config.instance_candidate });
         self.found_alone(now);
+        self.note_resumed(now); // another survivor may do the same now, and neither has heard of the other
         Ok(recovery)
     }
 
     /// Enters the first view of an instance in which this process is the only member.
     pub(super) fn found_alone(&mut self, now: Instant) {
         let Some(own) = self.cx.own_member() else { return };
-        let (instance, birth) = (self.cx.config.instance_candidate, self.birth_now(now));
+        let instance = self.cx.config.instance_candidate;
+        let birth = birth_above(self.cx.wall(now) / 1_000_000, self.cx.config.birth_floor, own.rank);
         let view = View { epoch: Epoch(1), members: vec![own], sequencer: own.rank, instance, birth };
         let first = vec![Sequence(0); usize::from(self.cx.config.members)];
         self.enter(now, view, &Beginning { order: OrderNumber(0), first, phase: 0 });
-    }
-
-    /// The birth of an instance that would form now.
-    fn birth_now(&self, now: Instant) -> u64 {
-        birth_above(self.cx.wall(now) / 1_000_000, self.cx.config.birth_floor)
     }
 }

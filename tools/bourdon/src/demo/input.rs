@@ -89,13 +89,8 @@ fn bytes_of(path: &Path) -> std::io::Result<Vec<u8>> {
 
 fn read(path: &Path, format: Format, limit: usize) -> Result<Vec<Record>, Failure> {
     let unreadable = |why: &dyn std::fmt::Display| unreadable(path, why);
-    let mut bytes = bytes_of(path).map_err(|error| unreadable(&error))?;
-    if let Some(plain) = compressed::decompressed(&bytes, INPUT_MAX_BYTES + 1) {
-        bytes = plain.map_err(|why| unreadable(&why))?;
-    }
-    if bytes.len() as u64 > INPUT_MAX_BYTES {
-        return Err(unreadable(&"it holds more than 1 GiB; cut it into parts"));
-    }
+    let bytes = bytes_of(path).map_err(|error| unreadable(&error))?;
+    let bytes = plain(bytes, INPUT_MAX_BYTES).map_err(|why| unreadable(&why))?;
     let format = if format == Format::Auto { recognise(&bytes) } else { Some(format) };
     // One record more than is allowed, so that the excess is noticed.
     let most = limit.min(RECORDS_MAX + 1);
@@ -108,6 +103,19 @@ fn read(path: &Path, format: Format, limit: usize) -> Result<Vec<Record>, Failur
         _ => Err("it is neither DBN, nor framed records, nor text lines; name what it is with --format".into()),
     };
     records.map_err(|why: String| unreadable(&why))
+}
+
+/// The input's bytes, decompressed where they are compressed: at most so many, both before and after.
+fn plain(bytes: Vec<u8>, max_bytes: u64) -> Result<Vec<u8>, String> {
+    let bounded = |bytes: Vec<u8>, what: &str| {
+        let is_short = bytes.len() as u64 <= max_bytes;
+        is_short.then_some(bytes).ok_or_else(|| format!("it {what} more than {max_bytes} bytes; cut it into parts"))
+    };
+    let bytes = bounded(bytes, "holds")?; // what was read of a longer one looks damaged
+    match compressed::decompressed(&bytes, max_bytes + 1) {
+        Some(plain) => bounded(plain?, "decompresses to"),
+        None => Ok(bytes),
+    }
 }
 
 fn recognise(bytes: &[u8]) -> Option<Format> {
@@ -217,6 +225,19 @@ mod tests {
         assert_eq!(recognise(b"\x04\xa023456789abcdef"), Some(Format::Dbn), "a fragment");
         assert_eq!(recognise(b"\xff\xfe\x00\x01\x02"), None);
         assert_eq!(recognise(b""), None);
+    }
+
+    #[test]
+    fn an_input_beyond_the_bound_is_named_so_compressed_or_not() {
+        let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).expect("it is compressed");
+        let noise: Vec<u8> = (0..200_u32).flat_map(|number| number.wrapping_mul(0x9E37_79B9).to_le_bytes()).collect();
+        assert_eq!(plain(b"one\n".to_vec(), 4), Ok(b"one\n".to_vec()));
+        assert_eq!(plain(zstd(b"one\n"), 99), Ok(b"one\n".to_vec()));
+        let is_long = |bytes, why: &str| plain(bytes, 99).is_err_and(|error| error.starts_with(why));
+        assert!(is_long(noise.clone(), "it holds more than 99 bytes"));
+        assert!(is_long(zstd(&[7; 1_000]), "it decompresses to more than 99 bytes"));
+        // As it is read: one byte more than the bound.
+        assert!(is_long(zstd(&noise)[..100].to_vec(), "it holds more than 99 bytes"));
     }
 
     #[test]
