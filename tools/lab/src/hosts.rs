@@ -7,8 +7,9 @@
 //!
 //! Most faults are injected at the bridge, so that hosts notice only silence: their interfaces stay up. [`Lab::cut`] is
 //! a pulled cable: the switch receives no membership reports either. [`Lab::cut_one_way`] drops packets from one port
-//! to another; address resolution still passes, because otherwise the other direction would fail as well. Others change
-//! the host itself: its interface is removed and made again, brought down and up, or gets another address.
+//! to another; address resolution still passes, because otherwise the other direction would fail as well.
+//! [`Lab::set_port_mtu`] and [`Lab::drop_long`] are a path that takes short packets only. Others change the host
+//! itself: its interface is removed and made again, brought down and up, or gets another address.
 //!
 //! Invariants: every namespace and process that a lab makes is gone after its `Drop`; no other is touched. The next
 //! harness removes what a killed harness left behind: names carry its process id.
@@ -130,6 +131,34 @@ impl Lab {
         network::rule(&self.names, "delete", "one_way", &format!("{} . {}", port(from), port(to)))
     }
 
+    /// Sets the MTU of the switch's port to a host; the host's own stays as it is. So longer packets vanish both ways.
+    ///
+    /// Packets that a host's kernel cut from one run (UDP_SEGMENT) pass all the same: a cable would not carry them, and
+    /// a virtual one does. Processes that have `network.offload = false` send none.
+    ///
+    /// # Errors
+    /// If it can't be set.
+    pub fn set_port_mtu(&self, host: usize, mtu_bytes: usize) -> Result<(), Unavailable> {
+        network::set_port_mtu(&self.names, host, mtu_bytes)
+    }
+
+    /// Drops the long datagrams (above 1,000 bytes) that a host sends; those that it receives pass.
+    ///
+    /// # Errors
+    /// If the rule can't be set.
+    pub fn drop_long(&self, from: usize) -> Result<(), Unavailable> {
+        self.segment_in_hosts()?;
+        network::rule(&self.names, "add", "short_only", &port(from))
+    }
+
+    /// Lets them pass again.
+    ///
+    /// # Errors
+    /// If they were not dropped.
+    pub fn pass_long(&self, from: usize) -> Result<(), Unavailable> {
+        network::rule(&self.names, "delete", "short_only", &port(from))
+    }
+
     /// Removes a host's interface. Processes there keep running.
     ///
     /// # Errors
@@ -190,10 +219,13 @@ impl Lab {
     /// # Errors
     /// If the rule can't be set.
     pub fn lose(&self, percent: u8) -> Result<(), Unavailable> {
-        for rank in 0..self.hosts {
-            network::no_offload(&self.names, rank)?;
-        }
+        self.segment_in_hosts()?;
         network::lose(&self.names, percent)
+    }
+
+    /// Lets the switch see packets as they are on a cable.
+    fn segment_in_hosts(&self) -> Result<(), Unavailable> {
+        (0..self.hosts).try_for_each(|rank| network::no_offload(&self.names, rank))
     }
 
     /// A program to run at the switch, where it sees all traffic.

@@ -24,13 +24,19 @@ const SWITCH: &str = "link add br0 type bridge mcast_snooping 1 mcast_querier 1 
                       mcast_query_interval 1000 mcast_startup_query_interval 100\n\
                       link set br0 up\nlink set lo up\n";
 
-/// Two sets to fill: ports that are cut, and pairs of ports that are cut in one direction. Before `prerouting` the
-/// switch has not even learned a membership; its own queries leave by `output` and do not pass `postrouting`.
+/// Three sets to fill: ports that are cut, pairs of ports that are cut in one direction, and ports whose hosts' long
+/// datagrams are dropped. Before `prerouting` the switch has not even learned a membership; its own queries leave by
+/// `output` and do not pass `postrouting`.
 const RULES: &str = "\
 table bridge lab {
     set cut { type ifname; }
     set one_way { type ifname . ifname; }
-    chain arriving { type filter hook prerouting priority -300; iifname @cut drop; }
+    set short_only { type ifname; }
+    chain arriving {
+        type filter hook prerouting priority -300;
+        iifname @cut drop
+        iifname @short_only udp length > 1000 drop
+    }
     chain passing {
         type filter hook forward priority 0;
         ether type arp accept
@@ -194,6 +200,11 @@ pub(super) fn lose(names: &Names, percent: u8) -> Result<(), Unavailable> {
         );
     }
     run(&["nsenter", &entry(&names.switch()), "nft", "-f", "-"], &rules)
+}
+
+/// Sets the MTU of the switch's port to a host: longer packets are dropped in both directions, without a report.
+pub(super) fn set_port_mtu(names: &Names, rank: usize, mtu_bytes: usize) -> Result<(), Unavailable> {
+    run(&["ip", "-n", &names.switch(), "link", "set", "dev", &port(rank), "mtu", &mtu_bytes.to_string()], "")
 }
 
 /// Lets a host send packets no larger than a frame, so that one packet is lost at a time.
