@@ -119,6 +119,8 @@ node_cells! {
     Members = "view_members", "bit r: rank r is in the view";
     Suspected = "suspected", "bit r: the member of rank r is suspected";
     LacksMajority = "lacks_majority", "1 while no majority of the view can be reached";
+    NarrowFrom = "narrow_from", "bit r: short datagrams come from the member of rank r, and no long ones";
+    NarrowTo = "narrow_to", "bit r: short datagrams of this process reach the member of rank r, and no long ones";
     Phase = "phase", "barriers completed";
     PushFalse = "push_false_positives", "members suspected by push (silence) that were heard again";
     PullFalse = "pull_false_positives", "members suspected by pull (pings) that were heard again";
@@ -293,6 +295,7 @@ impl CountersWriter {
         for (index, value) in process.counters().values().iter().enumerate() {
             self.writer.set(index, *value);
         }
+        let narrow = process.paths_without_long(engine.now());
         let (open, limit) = process.window().map_or((0, 0), |(open, limit, _)| (open.0, limit.0));
         let value = |cell| match cell {
             NodeCell::UpdatedNs => engine.now().0.wrapping_add(engine.clock().wall_offset_ns()),
@@ -302,6 +305,8 @@ impl CountersWriter {
             NodeCell::Members => process.view().bits(),
             NodeCell::Suspected => process.suspects(),
             NodeCell::LacksMajority => u64::from(process.lacks_majority()),
+            NodeCell::NarrowFrom => narrow.from,
+            NodeCell::NarrowTo => narrow.to,
             NodeCell::Phase => process.phase(),
             NodeCell::PushFalse => process.detector().figures(Why::Push).false_positives,
             NodeCell::PullFalse => process.detector().figures(Why::Pull).false_positives,

@@ -74,7 +74,9 @@ pub mod error {
 /// Parts of an [`Event`].
 pub mod event {
     pub use bourdon_protocol::control::detector::Why;
-    pub use bourdon_protocol::{Difference, InterfaceName, NetworkLoss, Ranks, Reach, SettingValue, Waiting};
+    pub use bourdon_protocol::{
+        Difference, InterfaceName, NarrowPaths, NetworkLoss, Ranks, Reach, SettingValue, Waiting,
+    };
 }
 
 /// Numbers and names of processes, views, messages and topics.

@@ -4,7 +4,7 @@ mod network;
 mod text;
 mod waiting;
 
-pub use network::{InterfaceName, NetworkLoss};
+pub use network::{InterfaceName, NarrowPaths, NetworkLoss};
 pub use text::Ranks;
 pub use waiting::{Reach, Waiting};
 

@@ -75,7 +75,7 @@ pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
 pub use event::{
     CallId, DirectAnswer, DirectContent, DirectFailure, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Event,
-    InterfaceName, Message, NetworkLoss, Ranks, Reach, To, Waiting,
+    InterfaceName, Message, NarrowPaths, NetworkLoss, Ranks, Reach, To, Waiting,
 };
 pub use mutant::Mutant;
 pub use outbox::Destination;

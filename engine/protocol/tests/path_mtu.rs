@@ -87,6 +87,19 @@ fn a_member_whose_long_datagrams_reach_no_other_is_left_out() {
     assert!(net.agree(&[0, 1, 2], 3), "it is back");
 }
 
+/// A switch port with a smaller MTU: both ways.
+#[test]
+fn a_member_behind_a_narrow_port_and_the_others_report_each_other() {
+    let mut net = group();
+    narrow(&mut net, |from, to| from == 2 || to == 2);
+    publish(&mut net, &LONG, 4 * SECOND_NS);
+    assert!(net.agree(&[0, 1], 2), "the others go on without it");
+    for index in 0..3 {
+        let pairs = [(2, 0), (2, 1), (0, 2), (1, 2)];
+        assert!(pairs.iter().all(|&(at, from)| names(&net, index, Some(at), from)), "at {index}");
+    }
+}
+
 /// One direction between two of three: all others hear both.
 #[test]
 fn of_two_members_with_one_broken_direction_one_is_left_out() {

@@ -75,6 +75,8 @@ fn add_waiting(object: &mut Value, waiting: &Waiting) {
     object["missing"] = ranks(waiting.missing);
     object["in_lost_instance"] = ranks(waiting.in_lost_instance);
     object["rank_in_use"] = waiting.rank_in_use.is_some().into();
+    object["narrow_from"] = ranks(waiting.narrow.from);
+    object["narrow_to"] = ranks(waiting.narrow.to);
     object["hears_no_other"] = waiting.hears_no_other.into();
     object["majority"] = (!waiting.lacks_majority).into();
     object["waited_ns"] = waiting.waited_ns.into();

@@ -7,6 +7,7 @@
 use crate::exit::{Failure, is_stdout_closed, note, print};
 use bourdon::counters::Directory;
 use bourdon::counters::{Found, list};
+use bourdon::event::{NarrowPaths, Ranks};
 use bourdon::time::Clock;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -106,23 +107,22 @@ fn health_at(values: &Sample, age_ns: u64) -> String {
     let (epoch, members) = (values.get("epoch"), values.get("view_members"));
     let seconds = |ns: u64| format!("{:.1} s", ns as f64 / 1e9);
     let waited_ns = values.get("waited_ns");
-    let ranks = |bits: u64| {
-        let ranks: Vec<_> = (0..64).filter(|rank| bits >> rank & 1 == 1).map(|rank: u32| rank.to_string()).collect();
-        ranks.join(", ")
-    };
+    let narrow = NarrowPaths { from: values.get("narrow_from"), to: values.get("narrow_to") };
     if u128::from(age_ns) > STALE.as_nanos() {
         return format!("HANGS: it has not worked for {}; it may be stopped", seconds(age_ns));
     }
     let view = format!("view {epoch} of {} members", members.count_ones());
-    match (values.get("lacks_majority") != 0, epoch, values.get("suspected")) {
-        (true, ..) => format!("NO MAJORITY: {view}, silent: {}", ranks(values.get("suspected"))),
+    let state = match (values.get("lacks_majority") != 0, epoch, values.get("suspected")) {
+        (true, ..) => format!("NO MAJORITY: {view}, silent: {}", Ranks(values.get("suspected"))),
         (_, 0, _) => format!("forming for {}", seconds(waited_ns)),
         _ if waited_ns > 0 => {
             format!("WAITS for its place in {view}, or for a majority of it, for {}", seconds(waited_ns))
         }
-        (_, _, 0) => format!("healthy: {view}"),
-        (_, _, suspected) => format!("suspects {}: {view}", ranks(suspected)),
-    }
+        (_, _, 0) if narrow.is_empty() => format!("healthy: {view}"),
+        (_, _, 0) => view,
+        (_, _, suspected) => format!("suspects {}: {view}", Ranks(suspected)),
+    };
+    if narrow.is_empty() { state } else { format!("{state}; NARROW PATH: {narrow}") }
 }
 
 /// What is worth a rate.
@@ -212,6 +212,11 @@ mod tests {
         assert_eq!(health(&lost, 0), "NO MAJORITY: view 3 of 3 members, silent: 1, 2");
         assert_eq!(health(&[("waited_ns", 2_500_000_000)], 0), "forming for 2.5 s");
         assert!(health(&with(&[("waited_ns", 2_500_000_000)]), 0).starts_with("WAITS"));
+        let narrow = with(&[("narrow_from", 0b100)]);
+        let (text, cure) = ("view 3 of 3 members; NARROW PATH: no long datagrams come from member 2", ": lower limits");
+        assert!(health(&narrow, 0).starts_with(&[text, cure].concat()), "{}", health(&narrow, 0));
+        let waits = with(&[("narrow_to", 0b11), ("waited_ns", 1)]);
+        assert!(health(&waits, 0).contains("WAITS") && health(&waits, 0).contains("reach members 0, 1"));
         assert_eq!(health(&view, 9), "HANGS: it has not worked for 9.0 s; it may be stopped");
     }
 

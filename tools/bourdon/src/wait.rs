@@ -50,7 +50,10 @@ pub(crate) fn why(refusal: Option<Refusal>) -> String {
             return format!("its member serves {limit} clients, as many as it can: it goes on once another one ends");
         }
         Some(refusal) => return format!("its member takes none now: {refusal}"),
-        None => "the group has formed, and its member has not taken what was sent",
+        None => {
+            "the group has formed, and its member has not taken what was sent: it may be full or outside the view, or \
+                 long datagrams (limits.mtu_bytes) may not reach it; `bourdon stat` beside the members shows which"
+        }
     };
     why.to_owned()
 }

@@ -1,5 +1,6 @@
 //! What a node reports of the interface that its group's traffic uses.
 
+use super::Ranks;
 use core::fmt::{Display, Formatter, Result};
 
 /// The longest name that an interface can have, in bytes.
@@ -52,10 +53,45 @@ pub enum NetworkLoss {
     Refused,
 }
 
+/// The paths between a process and others that carry its short datagrams only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NarrowPaths {
+    /// Bit r: no long datagrams come from the member of rank r.
+    pub from: u64,
+    /// Bit r: none that this process sends reach the member of rank r.
+    pub to: u64,
+}
+
+impl NarrowPaths {
+    /// Whether long datagrams pass on all paths, as far as is known.
+    pub fn is_empty(&self) -> bool {
+        self.from | self.to == 0
+    }
+}
+
+impl Display for NarrowPaths {
+    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
+        let word = |ranks: u64| if ranks.count_ones() == 1 { "member" } else { "members" };
+        let (from, to) = (self.from, self.to);
+        if from != 0 {
+            write!(f, "no long datagrams come from {} {}", word(from), Ranks(from))?;
+        }
+        f.write_str(match (from, to) {
+            (_, 0) => "",
+            (0, _) => "no long datagrams of this process reach ",
+            _ => ", and none of this process reach ",
+        })?;
+        if to != 0 {
+            write!(f, "{} {}", word(to), Ranks(to))?;
+        }
+        f.write_str(": lower limits.mtu_bytes at all processes, or mend the path")
+    }
+}
+
 /// What is wrong, and what the process waits for.
 pub(super) fn write_lost(f: &mut Formatter<'_>, interface: InterfaceName, why: NetworkLoss) -> Result {
     let what = match why {
-        NetworkLoss::NoInterface => "does not exist any more; waiting until there is one of this name",
+        NetworkLoss::NoInterface => "does not exist; waiting until there is one of this name",
         NetworkLoss::Down => "is down; waiting until it is up (`ip link set up` brings it up)",
         NetworkLoss::NoAddress => "has no address; waiting until it has one",
         NetworkLoss::AddressGone => "has the address of this process no longer; waiting until it has it again",

@@ -1,6 +1,6 @@
 //! What a process waits for, and how it reaches its peers: parts of events that the node adds to its process's own.
 
-use super::Ranks;
+use super::{NarrowPaths, Ranks};
 use bourdon_wire::{Epoch, Rank};
 use core::fmt::{Display, Formatter, Result};
 
@@ -22,6 +22,8 @@ pub struct Waiting {
     pub in_lost_instance: u64,
     /// Its own rank, if the members hear another process in their view with this rank.
     pub rank_in_use: Option<Rank>,
+    /// The paths that long datagrams do not pass: over these the members let no process in.
+    pub narrow: NarrowPaths,
     /// Whether no other member was heard at all.
     pub hears_no_other: bool,
     /// How long it has waited.
@@ -65,6 +67,7 @@ impl Display for Waiting {
         }
         match self.missing {
             0 if self.in_lost_instance != 0 => Ok(()),
+            0 if self.followed.is_some() && !self.narrow.is_empty() => write!(f, ": {}", self.narrow),
             0 if self.followed.is_some() => write!(f, ": all members of that view have been heard"),
             0 => write!(f, ": all {members} configured members have been heard"),
             missing if self.hears_no_other => write!(
@@ -120,6 +123,13 @@ mod tests {
             (Waiting { in_lost_instance: 1, ..first }, ["member 0 is in an older view", "stop it"]),
             (Waiting { in_lost_instance: 3, missing: 4, ..first }, ["members 0, 1 are in an", "not heard yet: 2"]),
             (Waiting { followed: Some(Epoch(7)), ..outside }, ["follows view 7 and waits to be let in", "heard"]),
+            (
+                Waiting { followed: Some(Epoch(7)), narrow: NarrowPaths { from: 1, to: 0b11 }, ..outside },
+                [
+                    "let in: no long datagrams come from member 0, and none",
+                    "reach members 0, 1: lower limits.mtu_bytes",
+                ],
+            ),
             (
                 Waiting { followed: Some(Epoch(7)), lacks_majority: true, missing: 0b110, ..first },
                 ["1 of 3 members of view 7 are heard, no majority", "not heard now: 1, 2"],

@@ -158,6 +158,7 @@ impl Process {
             followed: (standing == Standing::Following).then_some(view.epoch),
             in_lost_instance,
             rank_in_use: self.cx.config.rank().filter(|_| self.is_rank_in_use(now)),
+            narrow: self.paths_without_long(now),
             hears_no_other: self.hears_no_other(missing),
             ..common
         }

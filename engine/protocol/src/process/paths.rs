@@ -6,7 +6,7 @@ use crate::control::agreement::Sight;
 use crate::control::membership::leaves_quorum;
 use crate::control::path_mtu::{PathChange, PathNews};
 use crate::counters::Counter;
-use crate::event::Event;
+use crate::event::{Event, NarrowPaths};
 use crate::mutant::Mutant;
 use crate::view::{Member, bit};
 use bourdon_wire::records::{Heartbeat, PathReport};
@@ -26,6 +26,15 @@ impl Process {
     /// The ranks of those heard lately whose long datagrams do not come.
     pub(super) fn narrow_paths(&self, now: Instant) -> u64 {
         self.path_mtu.missing(self.audible(now)).0
+    }
+
+    /// The paths between this process and those heard lately that carry short datagrams only.
+    #[cold]
+    pub fn paths_without_long(&self, now: Instant) -> NarrowPaths {
+        let own = self.cx.config.rank().map_or(0, bit);
+        let lacks = |rank: &u16| self.path_mtu.missing_at(now, Rank(*rank)) & own != 0;
+        let to = (0..self.cx.config.members).filter(lacks).fold(0, |to, rank| to | bit(Rank(rank)));
+        NarrowPaths { from: self.narrow_paths(now), to }
     }
 
     /// Whether the long datagrams of a member of the view do not come; those of others say nothing about the view.
