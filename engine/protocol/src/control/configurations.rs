@@ -19,6 +19,8 @@ const FRESH_NS: u64 = 1_000_000_000;
 /// How long another configuration must have been heard before it counts: members that start one after the other, and a
 /// member that ends, announce what holds no longer.
 const SETTLED_NS: u64 = 1_000_000_000;
+/// For how long the first view waits once members of a view that runs are heard: until they count, and have answered.
+const HOLD_NS: u64 = SETTLED_NS + SETTLED_NS / 2;
 /// How often one process is asked, and how often any is.
 const ASK_NS: u64 = 50_000_000;
 const ASK_ANY_NS: u64 = 3_000_000;
@@ -53,6 +55,8 @@ pub(crate) struct Configurations {
     /// At most one for each rank.
     heard: Vec<Heard>,
     asked_at: Instant,
+    /// Since when members of a view that runs are heard.
+    runs_since: Option<Instant>,
     was_in_view: bool,
     is_outvoted: bool,
 }
@@ -60,6 +64,9 @@ pub(crate) struct Configurations {
 impl Configurations {
     /// Notes a heartbeat; returns whether this is the first of that incarnation.
     pub(crate) fn hear(&mut self, now: Instant, from: Member, announced: Announced) -> bool {
+        if announced.instance != InstanceId::NONE {
+            self.runs_since.get_or_insert(now);
+        }
         let fresh = Heard { from, announced, since: now, at: now, nonce: 0, asked_at: Instant(0), has_answered: false };
         let Some(heard) = self.heard.iter_mut().find(|heard| heard.from.rank == from.rank) else {
             self.heard.push(fresh);
@@ -106,6 +113,12 @@ impl Configurations {
     /// This process is in a view, or follows one: it belongs to the group.
     pub(crate) fn enter(&mut self) {
         self.was_in_view = true;
+    }
+
+    /// Until when this process forms no view, because a view runs with another configuration, whose members' votes are
+    /// still to come. A process waits so once: heartbeats that are forged don't keep it from forming.
+    pub(crate) fn undecided_until(&self, now: Instant) -> Option<Instant> {
+        self.runs_since.map(|since| since + HOLD_NS).filter(|until| now < *until)
     }
 
     /// The configuration of the group, if a majority has another one than this process, and a member that has it; once.
@@ -204,6 +217,17 @@ mod tests {
         assert!(!settles(2 * SECOND - 1, 2 * SECOND - 1), "not for a second yet");
         assert!(settles(2 * SECOND, 2 * SECOND));
         assert!(!settles(2 * SECOND, 3 * SECOND + 1), "silent since");
+    }
+
+    #[test]
+    fn the_first_view_waits_once_for_the_votes_of_a_view_that_runs() {
+        let mut configurations = Configurations::default();
+        hear(&mut configurations, &[0, 1], &[], announced(5, 0, 0b111), SECOND);
+        assert_eq!(configurations.undecided_until(Instant(SECOND)), None, "no view runs");
+        hear(&mut configurations, &[0, 1], &[], announced(5, 9, 0b111), 9 * SECOND);
+        let until = Instant(SECOND + HOLD_NS);
+        assert_eq!(configurations.undecided_until(Instant(until.0 - 1)), Some(until));
+        assert_eq!(configurations.undecided_until(until), None);
     }
 
     #[test]

@@ -31,8 +31,11 @@ impl Process {
             self.look_due = self.wishes.leave_by();
         }
         if self.cx.config.rank() == Some(Rank(0)) {
-            let all_heard = self.missing().next().is_none();
-            let (moment, proposal) = (self.moment(now), all_heard.then(|| self.first_proposal(now)));
+            // Two groups of one name would take nothing from each other, and confuse all that join either.
+            let undecided_until = self.configurations.undecided_until(now);
+            self.look_due = undecided_until.map_or(self.look_due, |until| until.min(self.look_due));
+            let may_form = self.missing().next().is_none() && undecided_until.is_none();
+            let (moment, proposal) = (self.moment(now), may_form.then(|| self.first_proposal(now)));
             let birth = self.cx.config.birth_floor;
             self.report_to_agreement(now, ToAgreement::LookForming { moment, birth, proposal });
         }
