@@ -223,6 +223,15 @@ pub enum SettingsError {
     /// An address has port 0: no other process could send to it.
     #[error("{0} names no port: write it as 239.255.74.1:7401, with a port from 1 to 65535")]
     NoPort(SocketAddr),
+    /// `network.interface` is no interface's name: `network.interface is "10.0.0.1", an address: give the name of the
+    /// interface that has it`.
+    #[error("network.interface is {name:?}, {why}")]
+    Interface {
+        /// What it is.
+        name: String,
+        /// What is wrong, and what to do.
+        why: &'static str,
+    },
     /// `network.peers` or `network.listen` does not suit the transport or the group: the text names the key.
     #[error("network.{what}")]
     Mesh {

@@ -66,7 +66,7 @@ pub mod error {
     pub use crate::placement::PlacementError;
     pub use crate::request::RequestError;
     pub use crate::threaded::NotAcknowledged;
-    pub use bourdon_port::PortError;
+    pub use bourdon_port::{InterfaceLoss, PortError};
     pub use bourdon_protocol::{ConfigError, CoordinationRefusal, DirectFailure, Loss};
     pub use bourdon_wire::NameError;
 }

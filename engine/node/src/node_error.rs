@@ -3,9 +3,11 @@
 use crate::closed::Closed;
 use crate::config::SettingsError;
 use crate::directory::DirectoryError;
+use crate::host;
 use crate::patterns::PatternError;
 use crate::placement::PlacementError;
-use bourdon_port::PortError;
+use bourdon_port::{HostChange, PortError};
+use bourdon_protocol::Event;
 use bourdon_wire::{InstanceId, Rank};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -113,6 +115,17 @@ pub enum Error {
         /// What the kernel reports.
         source: std::io::Error,
     },
+}
+
+impl Error {
+    /// At the start: the event that a node reports whose interface becomes unusable while it runs, if that is what is
+    /// wrong now. It may pass: a host that boots has its interfaces late. So a caller may report it, wait, and start
+    /// the node again.
+    #[must_use]
+    pub fn network_lost(&self) -> Option<Event> {
+        let Self::Port(PortError::Interface { name, loss, .. }) = self else { return None };
+        Some(host::event(&HostChange::Lost { interface: name.clone(), loss: *loss }))
+    }
 }
 
 /// What makes a receive buffer larger. The kernel grants twice what was requested, within its limit.

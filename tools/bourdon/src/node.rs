@@ -5,6 +5,7 @@
 //! descriptor readable, and the one loop that waits for events ends the node, or joins and leaves channels: no work is
 //! done in a signal handler.
 
+mod interface;
 mod limit;
 mod log;
 mod parts;
@@ -41,7 +42,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // Before the first thread, so that no signal is missed.
     let signals = signals().map_err(Failure::unusable)?;
     let requests = readable_with(&[SIGUSR1]).map_err(Failure::unusable)?;
-    let mut parts = Parts::start(args.config, args.channel, args.json)?;
+    let Some(mut parts) = Parts::start(args.config, args.channel, args.json, &signals)? else { return Ok(()) };
     let reporter = parts.reporter();
     let outcome = parts.serve(&signals, &requests);
     let stopped = parts.stop();

@@ -168,7 +168,7 @@ fn bad_configurations_end_with_2_and_say_why() {
         ("[faults]\ndrop_percent = 101.0\n", "faults.drop_percent is 101 %; it must be 0 to 100"),
         ("idle = \"sleepy\"\n", "sleepy"),
         ("core = 4711\n", "threads.core is 4711"),
-        ("[network]\ninterface = \"no-such-if\"\n", "network.interface names one"),
+        ("[network]\ninterface = \"10.0.0.1\"\n", "network.interface is \"10.0.0.1\", an address: give the name"),
         ("[limits]\nmtu_bytes = 100\n", "limits.mtu_bytes is 100; it must be 1280 to 65507"),
         ("subscription_ring_bytes = 4096\n", "threads.subscription_ring_bytes is 4096"),
     ] {

@@ -214,7 +214,9 @@ pub enum PortError {
     Interface {
         /// The interface as asked for.
         name: String,
-        /// What is wrong with it.
+        /// Why it can't be used now; it may become usable.
+        loss: InterfaceLoss,
+        /// The same as text.
         why: String,
     },
     /// When it is opened: the group's address takes senders by name only. Name them, or choose another address.

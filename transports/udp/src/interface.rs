@@ -29,12 +29,12 @@ impl Interface {
     pub(crate) fn find(name: &str, group: SocketAddr) -> Result<Self, PortError> {
         Self::look_up(name, group, None)?.map_err(|loss| {
             let why = match loss {
-                InterfaceLoss::Down => "it is down (`ip link set up` brings it up)",
-                InterfaceLoss::NoAddress if group.is_ipv4() => "it has no IPv4 address",
-                InterfaceLoss::NoAddress => "it has no IPv6 address",
-                _ => "there is none of this name",
+                InterfaceLoss::Down => "it is down (`ip link set up` brings it up)".to_owned(),
+                InterfaceLoss::NoAddress if group.is_ipv4() => "it has no IPv4 address".to_owned(),
+                InterfaceLoss::NoAddress => "it has no IPv6 address".to_owned(),
+                _ => format!("there is none of this name among {}", names().join(", ")),
             };
-            PortError::Interface { name: name.to_owned(), why: why.to_owned() }
+            PortError::Interface { name: name.to_owned(), loss, why }
         })
     }
 
@@ -108,6 +108,18 @@ pub fn holder_of(address: IpAddr, named: Option<&str>) -> std::io::Result<Option
         None => holder.addresses.contains(&address),
     };
     Ok(all.into_iter().find(is_it))
+}
+
+/// The interfaces of this host, as far as the kernel lists them.
+fn names() -> Vec<String> {
+    let mut names = Vec::new();
+    let _ = each_address(|name, _, _, _| {
+        let name = String::from_utf8_lossy(name).into_owned();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    });
+    names
 }
 
 fn needs_scope(ip: Ipv6Addr) -> bool {

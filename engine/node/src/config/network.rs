@@ -7,6 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 
 /// IP has a byte for it.
 const TTL_MAX: u32 = 255;
+/// The kernel's bound, IFNAMSIZ with its zero.
+const INTERFACE_NAME_MAX_BYTES: usize = 15;
 /// The kernel counts a receive buffer in 31 bits, and doubles what is requested.
 const RECEIVE_BUFFER_MAX_BYTES: usize = 1 << 30;
 
@@ -37,8 +39,10 @@ pub struct NetworkSettings {
     pub transport: Transport,
     /// The name of the one interface that traffic uses.
     ///
-    /// Default `"lo"`: processes of this host only. An interface that this host does not have is refused when the node
-    /// is opened. Each process may have its own.
+    /// Default `"lo"`: processes of this host only. An address, and what no interface can be called, is refused
+    /// ([`Interface`](super::SettingsError::Interface)). With an interface that this host does not have, or that is
+    /// down or without an address, a node can't be opened yet ([`Error::network_lost`](crate::Error::network_lost));
+    /// `bourdon node` waits for it. Each process may have its own.
     pub interface: String,
     /// The addresses whose multicasts this process receives: every member that it is to hear. If none is listed, it
     /// receives from all. Groups in 232.0.0.0/8 and ff3x::/32 work only with a list.
@@ -127,7 +131,18 @@ impl NetworkSettings {
     /// Whether each size and count is in its range.
     pub(super) fn check(&self) -> Result<(), SettingsError> {
         is_at_most("network.receive_buffer_bytes", self.receive_buffer_bytes, RECEIVE_BUFFER_MAX_BYTES)?;
-        in_range("network.ttl", self.ttl, 1, TTL_MAX)
+        in_range("network.ttl", self.ttl, 1, TTL_MAX)?;
+        let name = &self.interface;
+        let why = if self.transport == Transport::Tcp {
+            return Ok(()); // it uses none
+        } else if name.parse::<IpAddr>().is_ok() {
+            "an address: give the name of the interface that has it"
+        } else if name.is_empty() || name.len() > INTERFACE_NAME_MAX_BYTES || name.contains([' ', '/', '\0']) {
+            "no name that an interface can have: 1 to 15 bytes, without blanks and slashes"
+        } else {
+            return Ok(());
+        };
+        Err(SettingsError::Interface { name: name.clone(), why })
     }
 }
 

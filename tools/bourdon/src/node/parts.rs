@@ -8,9 +8,9 @@
 //!
 //! Invariant: the process ends with the group's own stream, or with its last channel.
 
-use super::Reporter;
 use super::limit::Limit;
 use super::log::Level;
+use super::{Reporter, interface};
 use crate::exit::Failure;
 use crate::place::load;
 use bourdon::settings::Role;
@@ -62,17 +62,22 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Starts the wanted streams.
-    pub(super) fn start(config: PathBuf, wanted: Vec<String>, json: bool) -> Result<Self, Failure> {
+    /// Starts the wanted streams, once the host has their interface; none if a signal to end comes first.
+    pub(super) fn start(
+        config: PathBuf,
+        wanted: Vec<String>,
+        json: bool,
+        signals: &UnixStream,
+    ) -> Result<Option<Self>, Failure> {
         let settings = load(&config)?;
         let mut parts = Self { config, wanted, json, settings: described(&settings), running: Vec::new() };
-        if parts.wanted.is_empty() {
-            parts.run(None, &settings)?;
+        let group = parts.wanted.is_empty().then_some(None);
+        for stream in group.into_iter().chain(parts.channels(&settings)?.into_iter().map(Some)) {
+            if !parts.run(stream, &settings, signals)? {
+                return Ok(None);
+            }
         }
-        for channel in parts.channels(&settings)? {
-            parts.run(Some(channel), &settings)?;
-        }
-        Ok(parts)
+        Ok(Some(parts))
     }
 
     /// Reports what is of the whole process.
@@ -100,27 +105,30 @@ impl Parts {
         Ok(channels)
     }
 
-    fn run(&mut self, channel: Option<String>, settings: &Settings) -> Result<(), Failure> {
+    /// Starts one stream; false if a signal to end comes first.
+    fn run(&mut self, channel: Option<String>, settings: &Settings, signals: &UnixStream) -> Result<bool, Failure> {
         let own = match &channel {
             Some(name) => &settings.for_channel(name).map_err(Failure::unusable)?,
             None => settings,
         };
+        let reporter = Reporter::new(self.json, channel.clone(), own);
         let opened = match self.running.first() {
-            Some(first) => first.node.open_beside(own),
-            None => Node::open(own),
+            Some(first) => first.node.open_beside(own).map(Some),
+            None => interface::open(own, &reporter, signals),
         };
         let started = opened.and_then(|node| {
+            let Some(node) = node else { return Ok(None) };
             let events = node.subscribe(Subscribe::none().events())?;
             node.join()?;
-            Ok((node, events))
+            Ok(Some((node, events)))
         });
-        let (node, events) = started.map_err(|error| match &channel {
+        let started = started.map_err(|error| match &channel {
             Some(name) if !error.to_string().starts_with("channel ") => {
                 Failure::unusable(format!("channel {name:?}: {error}"))
             }
             _ => Failure::unusable(error),
         })?;
-        let reporter = Reporter::new(self.json, channel, own);
+        let Some((node, events)) = started else { return Ok(false) };
         reporter.started(own, &node);
         let is_member = own.process.role == Role::Member;
         self.running.push(Part {
@@ -133,7 +141,7 @@ impl Parts {
             is_refused: false,
             has_view: false,
         });
-        Ok(())
+        Ok(true)
     }
 
     /// Reports events until a signal comes or every stream has ended.
@@ -148,7 +156,7 @@ impl Parts {
             }
             match self.sleep(signals, requests)? {
                 Woken::ToEnd => return Ok(()),
-                Woken::ToReadAgain => self.read_again(requests),
+                Woken::ToReadAgain => self.read_again(requests, signals),
                 Woken::ByEvents => {}
             }
         }
@@ -188,7 +196,7 @@ impl Parts {
     }
 
     /// Reads the configuration again, joins new channels and leaves channels that are gone.
-    fn read_again(&mut self, mut requests: &UnixStream) {
+    fn read_again(&mut self, mut requests: &UnixStream, signals: &UnixStream) {
         let _ = requests.read(&mut [0; 64]);
         let read = load(&self.config).and_then(|settings| Ok((self.channels(&settings)?, settings)));
         let reporter = self.reporter();
@@ -211,7 +219,7 @@ impl Parts {
         }
         for channel in channels {
             if self.running.iter().all(|part| part.reporter.channel.as_ref() != Some(&channel))
-                && let Err(failure) = self.run(Some(channel), &settings)
+                && let Err(failure) = self.run(Some(channel), &settings, signals)
             {
                 let text = format!("{}; the channel was not joined", failure.into_why());
                 reporter.print(Level::Warning, &text, &mut json!({ "event": "configuration_refused", "text": text }));
