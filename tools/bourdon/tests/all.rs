@@ -3,6 +3,7 @@
 mod commands;
 mod common;
 mod demo;
+mod hosts;
 mod lock;
 mod matrix;
 mod outputs;
