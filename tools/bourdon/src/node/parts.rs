@@ -9,6 +9,7 @@
 //! Invariant: the process ends with the group's own stream, or with its last channel.
 
 use super::Reporter;
+use super::input::{self, Input};
 use super::limit::Limit;
 use super::log::Level;
 use crate::exit::Failure;
@@ -59,18 +60,36 @@ pub(super) struct Parts {
     /// As they were when each stream was started.
     settings: Value,
     running: Vec<Part>,
+    /// What the first of them publishes from stdin.
+    input: Option<Input>,
 }
 
 impl Parts {
     /// Starts the wanted streams.
-    pub(super) fn start(config: PathBuf, wanted: Vec<String>, json: bool) -> Result<Self, Failure> {
-        let settings = load(&config)?;
-        let mut parts = Self { config, wanted, json, settings: described(&settings), running: Vec::new() };
+    pub(super) fn start(
+        config: PathBuf,
+        wanted: Vec<String>,
+        json: bool,
+        input: &input::Args,
+    ) -> Result<Self, Failure> {
+        let (settings, topic) = (load(&config)?, input.topic()?);
+        if topic.is_some() && wanted.len() > 1 {
+            return Err(Failure::unusable(
+                "--publish publishes in one stream: give one --channel, or none for the group",
+            ));
+        }
+        let mut parts = Self { config, wanted, json, settings: described(&settings), running: Vec::new(), input: None };
         if parts.wanted.is_empty() {
             parts.run(None, &settings)?;
         }
         for channel in parts.channels(&settings)? {
             parts.run(Some(channel), &settings)?;
+        }
+        if let Some(topic) = topic {
+            let first = &parts.running[0];
+            let (publication, reporter) =
+                (first.node.publication().map_err(Failure::unusable)?, first.reporter.clone());
+            parts.input = Some(Input::start(input, topic, publication, settings.limits.max_message_bytes, reporter)?);
         }
         Ok(parts)
     }
@@ -146,6 +165,9 @@ impl Parts {
             if self.stop_ended()? {
                 return Ok(());
             }
+            if let Some(failure) = self.input.as_ref().and_then(Input::failure) {
+                return Err(failure);
+            }
             match self.sleep(signals, requests)? {
                 Woken::ToEnd => return Ok(()),
                 Woken::ToReadAgain => self.read_again(requests),
@@ -158,6 +180,8 @@ impl Parts {
         let events: Vec<_> = self.running.iter().flat_map(|part| [part.events.as_fd(), part.node.news_fd()]).collect();
         let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(requests, PollFlags::IN)];
         fds.extend(events.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let failed = self.input.as_ref().map(Input::failed_fd);
+        fds.extend(failed.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let looks = self.running.iter().any(|part| part.leave_by.is_some() || part.limit.holds());
         match poll(&mut fds, looks.then_some(&LOOK)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
