@@ -15,9 +15,7 @@ use bourdon_protocol::{
     self as protocol, CallId, Client, ClientEvent, DirectAnswer, DirectContent, DirectKind, DirectMessage,
     DirectOutcome, DirectRequest, Outgoing, Refusal,
 };
-use bourdon_wire::{
-    CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, TopicName, echo_bytes,
-};
+use bourdon_wire::{CONTROL_CHANNEL, ClientId, ECHO_OFFSET, GroupId, Incarnation, Instant, Rank, Sequence, echo_bytes};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
@@ -76,7 +74,7 @@ impl ClientNode {
             now,
             upkeep_due: now,
             fallback: picked.fallback,
-            max_message_bytes: Client::max_message_bytes(settings.limits.mtu_bytes),
+            max_message_bytes: settings.limits.max_message_bytes,
         })
     }
 
@@ -97,11 +95,6 @@ impl ClientNode {
         client.is_idle() && !client.has_left()
     }
 
-    /// The longest message that a client can publish, with its topic's name.
-    pub(crate) fn max_message_bytes(mtu_bytes: usize) -> usize {
-        Client::max_message_bytes(mtu_bytes)
-    }
-
     /// The longest payload of a direct message of this kind.
     pub(crate) fn direct_limit_bytes(&self, kind: DirectKind) -> usize {
         self.endpoint.limit_bytes(kind)
@@ -117,11 +110,10 @@ impl ClientNode {
     /// Queues a message. Of what can go with a message, a client's carries its topic and its name.
     ///
     /// # Errors
-    /// If it fits no datagram with its name, 32 messages are under way, or no member takes any.
+    /// If it is too long, 32 messages or 1 MiB are under way, or no member takes any.
     pub(crate) fn try_publish(&mut self, outgoing: &Outgoing, payload: &[u8]) -> Result<Sequence, Refusal> {
-        let limit_bytes = self.max_message_bytes - outgoing.name.as_ref().map_or(0, TopicName::wire_bytes);
-        if payload.len() > limit_bytes {
-            return Err(Refusal::TooLarge { limit_bytes });
+        if payload.len() > self.max_message_bytes {
+            return Err(Refusal::TooLarge { limit_bytes: self.max_message_bytes });
         }
         if let Some(refusal) = self.unavailable() {
             return Err(refusal);

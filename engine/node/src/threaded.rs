@@ -406,9 +406,7 @@ impl Node {
             Some(Opened::Client(client)) => client.add_intake(intake),
             None => self.commands.send(Command::Publish(Box::new(intake))),
         }
-        let limits = &self.settings.limits;
-        let message_bytes =
-            if is_client { ClientNode::max_message_bytes(limits.mtu_bytes) } else { limits.max_message_bytes };
+        let message_bytes = self.settings.limits.max_message_bytes;
         Ok(Publication::new(end, self.agent.clone(), Limits { message_bytes, is_client }))
     }
 

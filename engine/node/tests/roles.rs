@@ -21,9 +21,6 @@ fn client(world: &World) -> (Node, Publication) {
     (client, publication)
 }
 
-/// The longest message of a client without its topic's name, in a datagram of 1,408 bytes.
-const LIMIT_BYTES: usize = 1408 - 64 - 8 - 40;
-
 fn topic() -> Topic {
     Topic::of_id(TopicId::of("es"))
 }
@@ -56,6 +53,22 @@ fn what_a_client_publishes_is_acknowledged_once_the_group_has_it() {
 }
 
 #[test]
+fn a_clients_long_messages_arrive_whole() {
+    let world = World::new(2);
+    let (_first, _, mut subscription) = start(&world.member(0));
+    let _second = start(&world.member(1));
+    let (_client, mut publication) = client(&world);
+    let long = |number: usize| (0..number * 4_000).map(|index| (index / 7 + number) as u8).collect::<Vec<_>>();
+    let named = Topic::new("md.es").expect("a name");
+    for number in 0..5 {
+        publication.publish(&named, &long(number)[..], PATIENCE).expect("the group forms");
+    }
+    publication.wait_acknowledged(5, PATIENCE).expect("they are taken");
+    let delivered: Vec<_> = read(&mut subscription, 5).into_iter().map(|(.., payload)| payload).collect();
+    assert!(delivered == (0..5).map(long).collect::<Vec<_>>(), "as they were published");
+}
+
+#[test]
 fn a_client_refuses_what_it_can_never_do() {
     let world = World::new(1);
     let _node = start(&world.member(0));
@@ -64,7 +77,7 @@ fn a_client_refuses_what_it_can_never_do() {
     assert!(matches!(refused, Error::Unsupported { setting: "process.role", .. }), "{refused:?}");
     assert!(matches!(client.lock("name", PATIENCE), Err(LockError::Refused(_))));
     assert!(matches!(InlineNode::join(&settings(&world)), Err(Error::Unsupported { setting: "process.role", .. })));
-    let limit_bytes = LIMIT_BYTES;
+    let limit_bytes = settings(&world).limits.max_message_bytes;
     assert_eq!(
         publication.try_publish(&topic(), &vec![0; limit_bytes + 1][..]),
         Err(Refusal::TooLarge { limit_bytes })

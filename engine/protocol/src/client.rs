@@ -17,10 +17,10 @@ use crate::outbox::{Destination, Outbox};
 use crate::process::is_for_one;
 use crate::refusal::Refusal;
 use alloc::vec;
-use bourdon_wire::records::{ClientAnswer, ClientRequest, Heartbeat};
+use bourdon_wire::records::{ClientAnswer, Heartbeat};
 use bourdon_wire::{
-    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, FRAME_HEADER_BYTES, GroupId, HEADER_BYTES,
-    Incarnation, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName,
+    Address, CONTROL_CHANNEL, ClientId, Datagram, DatagramHeader, Epoch, GroupId, HEADER_BYTES, Incarnation,
+    InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName,
 };
 use publisher::Publisher;
 use roster::{Roster, is_formed};
@@ -118,7 +118,7 @@ impl Client {
         Self {
             group,
             roster: Roster::new(),
-            publisher: Publisher::new(now, group, id, reply_to),
+            publisher: Publisher::new(now, group, id, reply_to, mtu_bytes),
             direct: Direct::new(id.0, reply_to, mtu_bytes - HEADER_BYTES),
             outbox: Outbox::new(header, 0),
             counters: Counters::default(),
@@ -189,7 +189,7 @@ impl Client {
         self.publisher.unavailable(now)
     }
 
-    /// The most messages under way.
+    /// The most messages under way, where they are short.
     pub const WINDOW: usize = publisher::WINDOW;
 
     /// Whether members have taken everything published.
@@ -231,11 +231,6 @@ impl Client {
     /// The next outcome of this client's messages.
     pub fn poll_event(&mut self) -> Option<ClientEvent> {
         self.publisher.poll_event()
-    }
-
-    /// The longest message that fits a client's datagram, with its topic's name if it carries one.
-    pub fn max_message_bytes(mtu_bytes: usize) -> usize {
-        mtu_bytes - HEADER_BYTES - FRAME_HEADER_BYTES - ClientRequest::BYTES
     }
 
     // ---- direct messages ------------------------------------------------------------------------------------------

@@ -107,6 +107,8 @@ pub enum Mutant {
     EventsLate,
     /// No member forwards what it receives, although all are configured to.
     RelayForgets,
+    /// A fragment of a client's message is taken wherever it belongs in the message.
+    FragmentMisplaced,
     /// Times of sending are each sender's own.
     ClockUncorrected,
     /// A message that comes too late for its place is reported as in time.
@@ -168,7 +170,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that the simulator plants. Those that only the model shows are not among them.
-    pub const ALL: [Self; 75] = [
+    pub const ALL: [Self; 76] = [
         Self::PromiseBeforeWedged,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
@@ -222,6 +224,7 @@ impl Mutant {
         Self::GapUnreported,
         Self::EventsLate,
         Self::RelayForgets,
+        Self::FragmentMisplaced,
         Self::ClockUncorrected,
         Self::LateUnflagged,
         Self::MarkerIgnored,
@@ -303,6 +306,7 @@ impl Mutant {
             Self::GapUnreported => "gap-unreported",
             Self::EventsLate => "events-late",
             Self::RelayForgets => "relay-forgets",
+            Self::FragmentMisplaced => "fragment-misplaced",
             Self::ClockUncorrected => "clock-uncorrected",
             Self::LateUnflagged => "late-unflagged",
             Self::MarkerIgnored => "marker-ignored",

@@ -89,12 +89,12 @@ pub enum Refusal {
     /// The network interface of this process is gone, down, or without an address.
     #[error("the network interface of this process can't be used now: nothing is sent until it can")]
     NoNetwork,
-    /// The message is longer than `max_message_bytes` or a quarter of the window. A request, a reply, a direct message,
-    /// a claim at an inline node and a client's message must fit one datagram (`limits.mtu_bytes`).
+    /// The message is longer than `max_message_bytes` or a quarter of the window. A request, a reply, a direct message
+    /// and a claim at an inline node must fit one datagram (`limits.mtu_bytes`).
     #[error(
         "the message is longer than {limit_bytes} bytes, the least of max_message_bytes, a quarter of the slowest \
-             member's window and, for a claim, a direct message or a client's message, one datagram: split it, or \
-             raise max_message_bytes and the receive buffers (net.core.rmem_max), or limits.mtu_bytes"
+             member's window and, for a claim or a direct message, one datagram: split it, or raise \
+             max_message_bytes and the receive buffers (net.core.rmem_max), or limits.mtu_bytes"
     )]
     TooLarge {
         /// The limit.

@@ -7,7 +7,7 @@ use crate::common::{
 use bourdon_protocol::{Client, ClientEvent, Destination, Order, Refusal};
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE};
 use bourdon_wire::records::{ClientAnswer, ClientPlace, ClientRequest, refusals, request_flags};
-use bourdon_wire::{ClientId, ClientTag, Epoch, Instant, Kind, Rank, Sequence, TopicId, flags};
+use bourdon_wire::{ClientId, ClientTag, Epoch, Fragment, Instant, Kind, Rank, Sequence, TopicId, flags};
 use zerocopy::IntoBytes;
 
 fn request(client: u64, sequence: u64, request_flags: u16, payload: &[u8]) -> Vec<u8> {
@@ -151,6 +151,77 @@ fn what_another_member_carried_is_not_published_again() {
     bench.take(&in_epoch(&bench.heartbeat(2, |_| {}), 2));
     assert_eq!(bench.news(), [sends(0, &["0 bytes"])], "the copy keeps its number alone");
     assert_eq!(bench.publish(b"next"), 1);
+}
+
+/// A fragment of a message of 3,000 bytes: 1,000 of them.
+fn fragment(sequence: u64, offset: usize) -> Vec<u8> {
+    let payload = vec![offset as u8; 1000];
+    request(5, sequence, request_flags::FRAGMENT, &[Fragment::new(3000, offset).as_bytes(), &payload[..]].concat())
+}
+
+/// What the member answers to a fragment: what was taken, why not, what it publishes next, and how much of that is
+/// here.
+fn received(bench: &mut Bench, sequence: u64, offset: usize) -> (u64, u64, u64, u32) {
+    let (answer, place) = reply(bench, &fragment(sequence, offset));
+    let place = place.expect("a fragment is long enough");
+    (answer.taken.get(), answer.refusal.get(), place.next.get(), place.received_bytes.get())
+}
+
+#[test]
+fn a_message_in_fragments_is_published_once_it_is_whole() {
+    let mut bench = Bench::member(Order::Fifo, 1, 0);
+    bench.settle();
+    assert_eq!(received(&mut bench, 0, 1000), (0, refusals::NONE, 0, 0), "the first was lost");
+    for _ in 0..2 {
+        assert_eq!(received(&mut bench, 0, 0), (0, refusals::NONE, 0, 1000));
+    }
+    assert_eq!(received(&mut bench, 0, 1000), (0, refusals::NONE, 0, 2000));
+    assert_eq!(received(&mut bench, 1, 0), (0, refusals::NONE, 0, 2000), "not before the first message is whole");
+    assert_eq!(bench.process.memory_use().client_bytes, 2000);
+    let last = answered(&mut bench, &fragment(0, 2000));
+    assert_eq!(last.iter().filter(|effect| matches!(effect, Effect::Data(..))).count(), 3000_usize.div_ceil(MTU - 80));
+    assert_eq!(last[last.len() - 2..], [answer(1, refusals::NONE), common::deliver("0:0")]);
+    assert_eq!(answered(&mut bench, &fragment(0, 2000)), [answer(1, refusals::NONE)], "once");
+    assert_eq!(bench.process.memory_use().client_bytes, 0);
+    assert_eq!(received(&mut bench, 1, 0), (1, refusals::NONE, 1, 1000), "the next");
+    let cookie = cookie(&mut bench);
+    bench.take(&alone(5, 1, request_flags::GOODBYE, cookie));
+    bench.settle();
+    assert_eq!(bench.process.memory_use().client_bytes, 0, "its client has ended");
+}
+
+#[test]
+fn a_message_that_cannot_be_published_now_needs_its_last_fragment_again() {
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    bench.take(&Step::of(PREPARE, (1, 0)).from(0));
+    bench.news();
+    assert_eq!(received(&mut bench, 0, 0), (0, refusals::NONE, 0, 1000));
+    assert_eq!(received(&mut bench, 0, 1000), (0, refusals::NONE, 0, 2000));
+    for _ in 0..2 {
+        assert_eq!(received(&mut bench, 0, 2000), (0, refusals::BUSY, 0, 2000));
+    }
+}
+
+#[test]
+fn of_a_message_in_fragments_that_is_too_long_nothing_is_kept() {
+    let mut bench = Bench::member(Order::Fifo, 1, 0);
+    bench.settle();
+    let body = [Fragment::new(8 * MTU + 1, 0).as_bytes(), &[0; 1000][..]].concat();
+    let too_long = request(5, 0, request_flags::FRAGMENT, &body);
+    assert_eq!(answered(&mut bench, &too_long), [answer(0, refusals::TOO_LARGE)]);
+    assert_eq!(bench.process.memory_use().client_bytes, 0);
+}
+
+/// The client went on at another member, which began the message again and has published it.
+#[test]
+fn a_message_that_another_member_published_is_not_collected_further() {
+    let mut bench = Bench::member(Order::Fifo, 3, 1).formed();
+    assert_eq!(received(&mut bench, 0, 0), (0, refusals::NONE, 0, 1000));
+    bench.take(&data(0, 0, 0, 0, &[tagged(0, b"the same, as far as this member knows")]));
+    assert_eq!(bench.delivered(), ["0:0"]);
+    assert_eq!(received(&mut bench, 0, 1000), (1, refusals::NONE, 1, 0));
+    assert_eq!(received(&mut bench, 1, 0), (1, refusals::NONE, 1, 1000));
+    assert_eq!(bench.process.memory_use().client_bytes, 1000, "of the next alone");
 }
 
 #[test]
@@ -320,6 +391,32 @@ impl Bank {
         sent
     }
 
+    /// Of each fragment that it sends: the message's sequence, where it begins, and its length.
+    fn sends_fragments(&mut self) -> Vec<(u64, usize, usize)> {
+        let mut sent = Vec::new();
+        self.client.transmit(self.now, |_, bytes, _| {
+            let datagram = bourdon_wire::Datagram::parse(bytes, GROUP).unwrap();
+            let message = ClientRequest::read_all(datagram.frames().next().unwrap().body).unwrap();
+            let offset = message.fragment.map_or(0, Fragment::offset);
+            sent.push((message.request.sequence.get(), offset, message.payload.len()));
+            1
+        });
+        sent
+    }
+
+    /// The member publishes this message next, and has so many bytes of it.
+    fn hears_received(&mut self, next: u64, received_bytes: usize) {
+        let record = ClientAnswer::new(ClientId(5), Sequence(0), refusals::NONE);
+        let place = ClientPlace {
+            cookie: 7.into(),
+            max_message_bytes: (1 << 20).into(),
+            received_bytes: (received_bytes as u32).into(),
+            next: next.into(),
+        };
+        let answer = control(0, Kind::ClientAnswer, &[record.as_bytes(), place.as_bytes()]);
+        self.client.on_datagram(self.now, &answer, false);
+    }
+
     fn instances_of_next_requests(&mut self) -> Vec<u64> {
         self.now = self.client.next_deadline();
         let mut sent = Vec::new();
@@ -371,6 +468,65 @@ fn a_client_sends_again_from_the_watermark() {
     bank.hears(u64::MAX, refusals::NONE);
     assert!(bank.client.is_idle());
     assert_eq!(bank.client.poll_event(), Some(ClientEvent::Taken(Sequence(3))));
+}
+
+/// The bytes of a long message in one request.
+const PART: usize = MTU - 64 - 8 - 40 - 8;
+
+/// So many fragments of message 0 from the `first` on.
+fn fragments(first: usize, count: usize) -> Vec<(u64, usize, usize)> {
+    (first..first + count).map(|number| (0, number * PART, PART)).collect()
+}
+
+#[test]
+fn a_client_sends_a_long_message_in_fragments_from_where_its_member_has_come() {
+    let mut bank = Bank::new();
+    bank.client.publish(TopicId(1), &vec![1; 50 * PART + 5]);
+    bank.client.publish(TopicId(1), b"short");
+    assert_eq!(bank.sends_fragments(), fragments(0, 32), "no more under way");
+    bank.hears_received(0, 10 * PART);
+    assert_eq!(bank.sends_fragments(), fragments(32, 10));
+    bank.now = bank.client.next_deadline();
+    assert_eq!(bank.sends_fragments(), fragments(10, 32), "what was lost, again");
+    bank.hears_received(0, 42 * PART);
+    let rest = [fragments(42, 8), vec![(0, 50 * PART, 5), (1, 0, 5)]].concat();
+    assert_eq!(bank.sends_fragments(), rest);
+    bank.hears_received(1, 0);
+    bank.now = bank.client.next_deadline();
+    assert_eq!(bank.sends_fragments(), [(0, 50 * PART, 5), (1, 0, 5)], "the member has it: to get an answer");
+    bank.hears_received(0, 0);
+    bank.now = bank.client.next_deadline();
+    assert_eq!(bank.sends_fragments(), fragments(0, 32), "another process at its address");
+    bank.hears_received(u64::MAX, usize::MAX);
+    bank.now = bank.client.next_deadline();
+    assert_eq!(bank.sends_fragments(), [(0, 50 * PART, 5), (1, 0, 5)], "no reply makes it skip a message");
+    bank.hears(2, refusals::NONE);
+    assert!(bank.client.is_idle());
+}
+
+#[test]
+fn a_client_keeps_no_more_than_it_can_send_soon() {
+    let mut bank = Bank::new();
+    assert!(bank.client.has_room());
+    bank.client.publish(TopicId(1), &vec![1; (1 << 20) - 1]);
+    assert!(bank.client.has_room());
+    bank.client.publish(TopicId(1), b"x");
+    assert!(!bank.client.has_room(), "1 MiB");
+}
+
+#[test]
+fn a_client_without_a_place_sends_one_fragment() {
+    let mut bank = Bank::new();
+    bank.client.publish(TopicId(1), &vec![0; 100 * PART]);
+    assert_eq!(bank.sends_fragments().len(), 32);
+    for _ in 0..3 {
+        bank.hears(0, refusals::TOO_MANY_CLIENTS);
+        assert_eq!(bank.sends_fragments(), []);
+        bank.now = bank.client.next_deadline();
+        assert_eq!(bank.sends_fragments(), fragments(0, 1));
+    }
+    bank.hears_received(0, PART);
+    assert_eq!(bank.sends_fragments(), fragments(1, 32), "it has a place");
 }
 
 #[test]

@@ -6,8 +6,10 @@ use crate::common::{
 };
 use bourdon_protocol::{Order, Role, Start};
 use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
-use bourdon_wire::records::{Direct, Ping, Transfer, ViewAsk, ViewEntry, ViewInfo, direct_steps, transfer_steps};
-use bourdon_wire::{Kind, Rank, checksum};
+use bourdon_wire::records::{
+    ClientRequest, Direct, Ping, Transfer, ViewAsk, ViewEntry, ViewInfo, direct_steps, request_flags, transfer_steps,
+};
+use bourdon_wire::{Fragment, Kind, Rank, checksum};
 use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
@@ -42,7 +44,23 @@ fn valid(bench: &Bench) -> Vec<Vec<u8>> {
         direct(direct_steps::SEND),
         direct(direct_steps::TAKEN),
         direct(direct_steps::BROADCAST),
+        client_fragment(0),
+        client_fragment(2),
     ]
+}
+
+/// Two bytes of a client's message of six.
+fn client_fragment(offset: usize) -> Vec<u8> {
+    let record = ClientRequest {
+        client: 5.into(),
+        sequence: 0.into(),
+        reply_to: address(102),
+        flags: request_flags::FRAGMENT.into(),
+        under_way: 0.into(),
+        since_taken: 0.into(),
+    };
+    let fragment = Fragment::new(6, offset);
+    control(Rank::CLIENT.0, Kind::ClientRequest, &[record.as_bytes(), &[fragment.as_bytes(), &b"ab"[..]].concat()])
 }
 
 fn view() -> Vec<u8> {
@@ -109,7 +127,7 @@ struct Lie {
 fn lie() -> impl Strategy<Value = Lie> {
     let byte = prop_oneof![Just(0u8), Just(1), Just(0x7F), Just(0xFF), any::<u8>()];
     let changes = prop::collection::vec((8usize..160, byte), 0..5);
-    (0usize..28, changes, 0u64..2_000_000, any::<bool>()).prop_map(|(which, changes, wait_ns, publish)| Lie {
+    (0usize..30, changes, 0u64..2_000_000, any::<bool>()).prop_map(|(which, changes, wait_ns, publish)| Lie {
         which,
         changes,
         wait_ns,
@@ -149,6 +167,7 @@ proptest! {
             let held = bench.process.memory_use();
             prop_assert!(held.outbox_bytes == 0 && held.events == 0 && held.early_datagrams <= 48, "{:?}", held);
             prop_assert!(held.assembly_bytes <= 3 * 8 * MTU && held.clients <= 60, "{:?}", held);
+            prop_assert!(held.client_bytes <= 16 * 8 * MTU, "{:?}", held);
             prop_assert!(held.unsettled <= 60 && held.snapshot_bytes <= 4096, "{:?}", held);
         }
     }

@@ -293,6 +293,7 @@ fn assert_bounded(held: &MemoryUse) {
         && held.early_datagrams <= usize::from(MEMBERS) * LOG_SLOTS
         && held.assembly_bytes <= usize::from(MEMBERS) * 4000
         && held.clients <= 1024
+        && held.client_bytes <= 16 * 4000
         && held.client_watermarks <= 2 * 32_768;
     assert!(within, "{held:?}");
 }

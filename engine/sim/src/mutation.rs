@@ -14,7 +14,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::AckBeforeReceived | Mutant::AcksAcrossEpochs => &["acknowledgement"],
         Mutant::OwnAcknowledgedWhenSent => &["acknowledged"],
         Mutant::IgnoreCausalDependency | Mutant::VectorNeverWhole => &["causal"],
-        Mutant::DeliverDuplicate => &["integrity"],
+        Mutant::DeliverDuplicate | Mutant::FragmentMisplaced => &["integrity"],
         Mutant::OrderRunsBackwards => &["fifo"],
         Mutant::IgnoreWindow | Mutant::ForgetAtMajority => &["window"],
         Mutant::HeartbeatsShort => &["path"],

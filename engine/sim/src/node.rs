@@ -16,9 +16,7 @@ use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
     Client, ClientEvent, Counter, Destination, Outgoing, Process, Refusal, SnapshotAnswer, SnapshotTicket, Start,
 };
-use bourdon_wire::{
-    Address, ChannelId, ClientId, Datagram, Instant, MTU_DEFAULT_BYTES, NAME_MAX_BYTES, TopicId, TopicName,
-};
+use bourdon_wire::{Address, ChannelId, ClientId, Datagram, Instant, TopicId, TopicName};
 use fastrand::Rng;
 use std::collections::VecDeque;
 
@@ -295,8 +293,8 @@ pub(crate) struct ClientNode {
 }
 
 impl ClientNode {
-    pub(crate) fn new(id: u64, address: Address, quota: u32) -> Self {
-        let client = Client::new(Instant(0), GROUP, ClientId(id), address, MTU_DEFAULT_BYTES);
+    pub(crate) fn new(id: u64, address: Address, quota: u32, mtu_bytes: usize) -> Self {
+        let client = Client::new(Instant(0), GROUP, ClientId(id), address, mtu_bytes);
         Self { client, wakes_at_ns: u64::MAX, id, sequence: 0, quota, taken: 0, due_ns: 0 }
     }
 
@@ -325,8 +323,7 @@ impl ClientNode {
     ) -> Vec<(Address, Vec<u8>)> {
         while self.quota > 0 && now_ns >= self.due_ns && self.client.has_room() && hits(rng, 700) {
             self.due_ns = now_ns + plan.client_interval_ns;
-            let room = if plan.named { NAME_MAX_BYTES + 1 } else { 0 };
-            let payload = draw_payload(plan, Client::max_message_bytes(plan.mtu_bytes) - room, rng);
+            let payload = draw_payload(plan, plan.client_max_bytes(), rng);
             let (topic, name) = draw_topic(plan, rng);
             let sequence = match name {
                 Some(name) => self.client.publish_named(&name, &payload).0,

@@ -24,7 +24,8 @@ pub use locks::{Kinds, LockPlan};
 pub use restart::{ReplayPlan, RestartPlan};
 
 use bourdon_protocol::{Config, Flow, Limits, Mutant, MutexKind, Order, Reliability, Role, Start, Timing};
-use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, Rank};
+use bourdon_wire::records::ClientRequest;
+use bourdon_wire::{Address, GroupId, HEADER_BYTES, Incarnation, NAME_MAX_BYTES, Rank};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -260,6 +261,9 @@ pub struct Plan {
     /// How long a client waits between two messages at least; 0: not at all.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub client_interval_ns: u64,
+    /// Whether clients' messages are as long as the group allows, and longer; else each fits a datagram.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub long_client_messages: bool,
     /// Links that stall as TCP does under loss, in place of links that lose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalls: Option<StallPlan>,
@@ -423,6 +427,15 @@ impl Plan {
     /// The bytes that fit into one frame without extensions.
     pub(crate) fn frame_bytes(&self) -> usize {
         self.mtu_bytes - HEADER_BYTES - bourdon_wire::FRAME_HEADER_BYTES
+    }
+
+    /// The longest message that clients publish.
+    pub(crate) fn client_max_bytes(&self) -> usize {
+        if self.long_client_messages {
+            return self.max_message_bytes * 9 / 8;
+        }
+        let name_bytes = if self.named { 1 + NAME_MAX_BYTES } else { 0 };
+        self.frame_bytes() - ClientRequest::BYTES - name_bytes
     }
 }
 

@@ -49,6 +49,7 @@ pub(crate) fn shrink(plan: &Plan, fails: impl Fn(&Plan) -> bool) -> Plan {
 const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.observers.clear(),
     |plan| plan.clients = 0,
+    |plan| plan.long_client_messages = false,
     |plan| plan.faults = FaultPlan::none(plan.faults.until_ns),
     |plan| plan.faults.drop_permille = 0,
     |plan| plan.faults.observers_bear_bytes_per_s = 0,

@@ -243,7 +243,7 @@ impl<'p> World<'p> {
         }
         for index in 0..usize::from(plan.clients) {
             let quota = plan.messages / 4 + 1;
-            self.clients.push(ClientNode::new(index as u64, address(plan.processes() + index), quota));
+            self.clients.push(ClientNode::new(index as u64, address(plan.processes() + index), quota, plan.mtu_bytes));
             self.push(0, What::Client(index));
         }
         for (place, publisher) in plan.publishers.iter().enumerate() {

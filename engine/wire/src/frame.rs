@@ -135,6 +135,38 @@ pub mod flags {
     pub const WHOLE: u16 = FIRST | LAST;
 }
 
+/// Which bytes of its message a fragment has: of a member's message in a data frame, of a client's in its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+#[repr(C)]
+pub struct Fragment {
+    total: U32,
+    offset: U32,
+}
+
+impl Fragment {
+    /// Bytes of it on the wire.
+    pub const BYTES: usize = size_of::<Self>();
+
+    /// A fragment of a message of `total_bytes`, which begins at `offset`. Both are below 2³².
+    pub fn new(total_bytes: usize, offset: usize) -> Self {
+        debug_assert!(total_bytes.max(offset) <= u32::MAX as usize, "{offset} of {total_bytes} bytes");
+        Self { total: (total_bytes as u32).into(), offset: (offset as u32).into() }
+    }
+    /// The length of the whole message.
+    pub fn total_bytes(self) -> usize {
+        self.total.get() as usize
+    }
+    /// Where in it the fragment begins.
+    pub fn offset(self) -> usize {
+        self.offset.get() as usize
+    }
+    /// Whether a payload of this length ends within the message.
+    #[inline]
+    pub fn has_room(self, payload_bytes: usize) -> bool {
+        u64::from(self.offset) + payload_bytes as u64 <= u64::from(self.total)
+    }
+}
+
 /// The client that sent a message through a member, and the client's own sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -258,8 +290,8 @@ pub struct Frame<'a> {
 /// The parts of a data frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DataHead<'a> {
-    /// Length of the whole message and this fragment's offset, when it is a fragment.
-    pub fragment: Option<(u32, u32)>,
+    /// Which bytes of its message it has, when it is a fragment.
+    pub fragment: Option<Fragment>,
     /// When the application meant to send it, in nanoseconds since the UNIX epoch.
     pub intended_send_ns: Option<u64>,
     /// The client that sent it.
@@ -323,8 +355,8 @@ impl<'a> Frame<'a> {
         let mut head = DataHead::default();
         let mut rest = self.body;
         if self.flags & flags::WHOLE != flags::WHOLE {
-            let ([total, offset], after) = <[U32; 2]>::read_from_prefix(rest).ok()?;
-            (head.fragment, rest) = (Some((total.get(), offset.get())), after);
+            let (fragment, after) = Fragment::read_from_prefix(rest).ok()?;
+            (head.fragment, rest) = (Some(fragment), after);
         }
         if self.flags & flags::TIMED != 0 {
             let (time, after) = U64::read_from_prefix(rest).ok()?;
@@ -346,10 +378,7 @@ impl<'a> Frame<'a> {
             (head.after, rest) = (Some(first), after);
         }
         head.payload = rest;
-        match head.fragment {
-            Some((total, offset)) if u64::from(offset) + rest.len() as u64 > u64::from(total) => None,
-            _ => Some(head),
-        }
+        head.fragment.is_none_or(|fragment| fragment.has_room(rest.len())).then_some(head)
     }
 }
 

@@ -31,7 +31,7 @@ pub use datagram::{
     MTU_DEFAULT_BYTES, MTU_MIN_BYTES, TAG_BYTES, VERSION, checksum, echo_bytes, mark_retransmitted, seal,
 };
 pub use frame::{
-    CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Frame, FrameHeader, Frames, Kind, MessageName,
+    CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Fragment, Frame, FrameHeader, Frames, Kind, MessageName,
     causal_entries, flags, plain_header, split_plain,
 };
 pub use ids::{

@@ -38,7 +38,7 @@ macro_rules! record {
 mod client;
 mod direct;
 
-pub use client::{ClientAnswer, ClientPlace, ClientRequest, refusals, request_flags};
+pub use client::{ClientAnswer, ClientMessage, ClientPlace, ClientRequest, refusals, request_flags};
 pub use direct::{Direct, DirectCall, direct_steps};
 
 record!(
@@ -671,8 +671,8 @@ pub(crate) fn check(kind: Kind, frame: &Frame<'_>) -> Option<()> {
         Kind::Nak => drop(Nak::read_all(body)?),
         Kind::Unavailable => drop(Unavailable::read(body)?),
         Kind::ClientRequest => {
-            let (_, name, _) = ClientRequest::read_all(body)?;
-            if name.is_some_and(|name| !is_honest(name, frame.topic)) {
+            let message = ClientRequest::read_all(body)?;
+            if message.name.is_some_and(|name| !is_honest(name, frame.topic)) {
                 return None;
             }
         }

@@ -11,9 +11,9 @@ use bourdon_wire::records::{
     request_flags, transfer_steps,
 };
 use bourdon_wire::{
-    Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, FrameHeader,
-    Frames, GroupId, HEADER_BYTES, Incarnation, InstanceId, Kind, MessageName, OrderNumber, Rank, Sequence, TopicId,
-    TopicName, echo_bytes, flags, seal,
+    Address, CausalEntry, ChannelId, ClientId, ClientTag, Datagram, DatagramHeader, DatagramNumber, Epoch, Fragment,
+    FrameHeader, Frames, GroupId, HEADER_BYTES, Incarnation, InstanceId, Kind, MessageName, OrderNumber, Rank,
+    Sequence, TopicId, TopicName, echo_bytes, flags, seal,
 };
 use std::net::SocketAddr;
 use zerocopy::IntoBytes;
@@ -113,7 +113,7 @@ fn data_frame_with_every_extension() {
     let frame = Frames::new(&bytes, 1).next().unwrap();
     assert_eq!((frame.topic, frame.kind(), frame.ends_message()), (TopicId(9), Some(Kind::Data), false));
     let head = frame.data().unwrap();
-    assert_eq!(head.fragment, Some((100, 0)));
+    assert_eq!(head.fragment, Some(Fragment::new(100, 0)));
     assert_eq!(head.intended_send_ns, Some(1));
     assert_eq!(head.client, Some(ClientTag::new(ClientId(2), Sequence(3))));
     assert_eq!(head.causal, [CausalEntry::new(Rank(5), Sequence(6)), CausalEntry::new(Rank(7), Sequence(8))]);
@@ -163,8 +163,19 @@ fn a_message_that_carries_its_topics_name() {
     bytes.extend(hex(&format!("0100000000000000 0200000000000000 {ADDRESS} 0200 00000000 05 6d642e6573 6869")));
     assert_eq!(Frames::new(&bytes, 1).check(), Some((0, 1 << Kind::ClientRequest as u16)));
     let body = Frames::new(&bytes, 1).next().unwrap().body;
-    let (_, name, payload) = ClientRequest::read_all(body).unwrap();
-    assert_eq!((name, payload), (Some("md.es"), &b"hi"[..]));
+    let message = ClientRequest::read_all(body).unwrap();
+    assert_eq!((message.fragment, message.name, message.payload), (None, Some("md.es"), &b"hi"[..]));
+    // And a fragment of it: bytes 3 and 4 of 5; not bytes 4 and 5.
+    for (offset, fits) in [("03000000", true), ("04000000", false)] {
+        let mut bytes = hex("38000000 0000 0600");
+        bytes[4..6].copy_from_slice(&name.id().0.to_le_bytes());
+        let rest = format!("1200 00000000 05000000 {offset} 05 6d642e6573 6869");
+        bytes.extend(hex(&format!("0100000000000000 0200000000000000 {ADDRESS} {rest}")));
+        assert_eq!(Frames::new(&bytes, 1).check().is_some(), fits);
+        let read = ClientRequest::read_all(Frames::new(&bytes, 1).next().unwrap().body);
+        let read = read.map(|message| (message.fragment, message.name, message.payload));
+        assert_eq!(read, fits.then_some((Some(Fragment::new(5, 3)), Some("md.es"), &b"hi"[..])));
+    }
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! `bourdon node`: runs a member or observer, and its part in the group's channels, until it is stopped.
 //!
 //! It keeps a group going, orders, acknowledges and serves clients; its counters and its admin socket show its state.
-//! It delivers to no application, but prints direct messages that it receives on stdout. A signal only makes a
+//! It delivers to no application, but prints direct messages that it receives on stdout. With `--publish` it publishes
+//! what comes from stdin (`node/input.rs`). A signal only makes a
 //! descriptor readable, and the one loop that waits for events ends the node, or joins and leaves channels: no work is
 //! done in a signal handler.
 
+mod input;
 mod interface;
 mod limit;
 mod log;
@@ -33,6 +35,8 @@ pub(crate) struct Args {
     /// channel that this process is a member of]
     #[arg(long, value_name = "NAME")]
     channel: Vec<String>,
+    #[command(flatten)]
+    input: input::Args,
     /// Write events to stdout as JSON objects
     #[arg(long)]
     json: bool,
@@ -42,7 +46,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     // Before the first thread, so that no signal is missed.
     let signals = signals().map_err(Failure::unusable)?;
     let requests = readable_with(&[SIGUSR1]).map_err(Failure::unusable)?;
-    let Some(mut parts) = Parts::start(args.config, args.channel, args.json, &signals)? else { return Ok(()) };
+    let started = Parts::start(args.config, args.channel, args.json, &args.input, &signals)?;
+    let Some(mut parts) = started else { return Ok(()) };
     let reporter = parts.reporter();
     let outcome = parts.serve(&signals, &requests);
     let stopped = parts.stop();

@@ -160,8 +160,7 @@ impl<R: BufRead> Messages<R> {
     fn too_long(&self, what: &str) -> Failure {
         let (number, max_bytes) = (self.count + 1, self.max_bytes);
         Failure::unusable(format!(
-            "{what} {number} is longer than {max_bytes} bytes, the most a client can publish: \
-             split it, or publish from a member"
+            "{what} {number} is longer than {max_bytes} bytes, the group's limits.max_message_bytes: split it"
         ))
     }
 

@@ -1,5 +1,5 @@
 //! `bourdon publish`: sends lines or frames of stdin to a group as a client of one of its members. Each message carries
-//! its topic's name, so that subscribers can choose by patterns.
+//! its topic's name, so that subscribers can choose by patterns. `bourdon node --publish` does the same as a member.
 //!
 //! Reading stdin blocks, and a command that finds no group reports it though nothing comes. So a thread reads messages
 //! and passes them over a bounded queue.
@@ -14,14 +14,12 @@ use serde_json::{Value, json};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
-/// Messages read ahead: enough for the client's window, few enough to notice a stop soon.
-const READ_AHEAD: usize = 256;
+/// Messages read ahead: enough for the client's window, few enough to notice a stop soon and to hold long ones.
+const READ_AHEAD: usize = 32;
 /// How long to look for a member; members send heartbeats at least every 100 ms.
 const LOOK_S: u64 = 5;
 /// The longest sleep, so that a member's silence is noticed.
 const SLEEP: Duration = Duration::from_millis(100);
-/// No datagram is longer; what a client can publish is checked when a message is published.
-const MESSAGE_MAX_BYTES: usize = 1 << 16;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,24 +44,21 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let publication = node.publication().map_err(Failure::unusable)?;
     node.join().map_err(Failure::broken)?;
     let topic = Topic::new(args.topic.as_str()).map_err(Failure::unusable)?;
-    let mut publisher = Publisher {
-        settings: &settings,
-        what: if args.place.frames { "frame" } else { "line" },
-        publication,
-        since: Instant::now(),
-        checked: 0,
-        is_heard: false,
-        wait: Wait::default(),
-        timeout: args.timeout,
-        stalled_since: None,
-        waits: Vec::new(),
+    let mut waits = Vec::new();
+    let mut report = |text: String, object: Value| {
+        note(text);
+        waits.push(object);
     };
-    let (outcome, bytes) = publisher.run(&topic, &read_stdin(&args));
+    let search = Search { settings: &settings, since: Instant::now(), is_heard: false, timeout: args.timeout };
+    let mut publisher = Publisher::new(publication, args.place.frames, Some(search), &mut report);
+    let input = read_stdin(args.place.frames, settings.limits.max_message_bytes);
+    let (outcome, bytes) = publisher.run(&topic, &input);
+    let mut publication = publisher.publication;
     if args.json {
-        let (group, topic, messages) = (&args.place.at.group, args.topic.as_str(), publisher.publication.published());
+        let (group, topic, messages) = (&args.place.at.group, args.topic.as_str(), publication.published());
         let report = json!({
             "group": group, "topic": topic, "messages": messages, "bytes": bytes, "io": node.info().io,
-            "acknowledged": publisher.publication.acknowledged(), "waits": publisher.waits,
+            "acknowledged": publication.acknowledged(), "waits": waits,
         });
         print(&format!("{report}\n"))?;
     }
@@ -76,29 +71,69 @@ fn seconds(text: &str) -> Result<Duration, String> {
     seconds.filter(|it| it.as_millis() > 0).ok_or_else(|| format!("{text:?} is no number of seconds above 0.001"))
 }
 
-/// The publication, and what is known of the group's members.
-struct Publisher<'a> {
-    settings: &'a Settings,
+/// Publishes what comes from stdin.
+pub(crate) struct Publisher<'a> {
     /// What a message of stdin is.
     what: &'static str,
     publication: Publication,
-    /// When it began to look for a member.
-    since: Instant,
+    /// Of a client: what it knows of the group's members. A node goes on whatever becomes of them.
+    search: Option<Search<'a>>,
     /// All messages up to this number are known to be taken.
     checked: u64,
-    /// A member was heard.
-    is_heard: bool,
     wait: Wait,
-    /// For how long the group may take no message.
-    timeout: Option<Duration>,
     stalled_since: Option<Instant>,
-    /// What was waited for, as it was reported.
-    waits: Vec<Value>,
+    /// Takes a report of what is waited for: as text, and as an object.
+    report: &'a mut dyn FnMut(String, Value),
 }
 
-impl Publisher<'_> {
+/// What a client knows of the group's members.
+pub(crate) struct Search<'a> {
+    settings: &'a Settings,
+    /// When it began to look for a member.
+    since: Instant,
+    /// A member was heard.
+    is_heard: bool,
+    /// For how long the group may take no message.
+    timeout: Option<Duration>,
+}
+
+impl Search<'_> {
+    /// Gives up where no member is heard, or none any more.
+    fn check(&mut self, refusal: Option<Refusal>, published: u64) -> Result<(), Failure> {
+        let is_unheard = refusal == Some(Refusal::NoReceiver);
+        match refusal {
+            Some(Refusal::NoReceiver) if self.is_heard => {
+                let text = format!("the member no longer answers; of {published} messages sent, not all were taken");
+                return Err(Failure::broken(text));
+            }
+            Some(Refusal::NoNetwork) => {} // no news of members
+            _ => self.is_heard |= !is_unheard,
+        }
+        if is_unheard && self.since.elapsed() >= Duration::from_secs(LOOK_S) {
+            return Err(unheard(self.settings, LOOK_S));
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Publisher<'a> {
+    /// Publishes here; `report` takes what is waited for.
+    pub(crate) fn new(
+        publication: Publication,
+        frames: bool,
+        search: Option<Search<'a>>,
+        report: &'a mut dyn FnMut(String, Value),
+    ) -> Self {
+        let what = if frames { "frame" } else { "line" };
+        Self { what, publication, search, checked: 0, wait: Wait::default(), stalled_since: None, report }
+    }
+
     /// Publishes all of the input. Returns how many bytes that were.
-    fn run(&mut self, topic: &Topic, input: &Receiver<Result<Vec<u8>, Failure>>) -> (Result<(), Failure>, u64) {
+    pub(crate) fn run(
+        &mut self,
+        topic: &Topic,
+        input: &Receiver<Result<Vec<u8>, Failure>>,
+    ) -> (Result<(), Failure>, u64) {
         let (mut failed, mut bytes) = (None, 0);
         let mut read = || loop {
             match input.recv_timeout(SLEEP) {
@@ -107,27 +142,31 @@ impl Publisher<'_> {
                     bytes += payload.len() as u64;
                 }
                 Ok(Err(failure)) => failed = Some(failure),
-                Err(RecvTimeoutError::Timeout) => self.check()?,
+                Err(RecvTimeoutError::Timeout) => self.check(false)?,
                 Err(RecvTimeoutError::Disconnected) => return self.finish(),
             }
         };
         (read().and(failed.map_or(Ok(()), Err)), bytes)
     }
 
-    /// Publishes a message, and waits as long as no member takes it.
+    /// How many messages were published.
+    pub(crate) fn published(&self) -> u64 {
+        self.publication.published()
+    }
+
+    /// Publishes a message, and waits as long as the group takes none.
     fn publish(&mut self, topic: &Topic, payload: &[u8]) -> Result<(), Failure> {
         loop {
             match self.publication.publish(topic, payload, SLEEP) {
                 Ok(_) => return Ok(()),
                 Err(Refusal::TooLarge { limit_bytes }) => {
                     return Err(Failure::unusable(format!(
-                        "{} {} is longer than {limit_bytes} bytes, the most a client can publish: split it, or \
-                             publish from a member",
+                        "{} {} is longer than {limit_bytes} bytes, the group's limits.max_message_bytes: split it",
                         self.what,
                         self.publication.published() + 1
                     )));
                 }
-                Err(refusal) if refusal.is_transient() => self.check()?,
+                Err(refusal) if refusal.is_transient() => self.check(true)?,
                 Err(refusal) => return Err(Failure::broken(refusal)),
             }
         }
@@ -136,46 +175,49 @@ impl Publisher<'_> {
     /// Waits until the group has taken everything.
     fn finish(&mut self) -> Result<(), Failure> {
         while self.checked < self.publication.published() {
-            // What it returns is looked at below, a message at a time.
-            let _ = self.publication.wait_acknowledged(self.publication.published(), SLEEP);
-            self.check()?;
+            let waited = self.publication.wait_acknowledged(self.publication.published(), SLEEP);
+            if let Err(error @ (NotAcknowledged::Closed { .. } | NotAcknowledged::Cancelled { .. })) = waited {
+                return Err(Failure::broken(error));
+            }
+            self.check(false)?; // a message at a time
         }
         Ok(())
     }
 
-    /// Whether it may go on, and reports what it waits for.
-    fn check(&mut self) -> Result<(), Failure> {
+    /// Whether it may go on, and reports what it waits for. `has_next`: a message waits to be published.
+    fn check(&mut self, has_next: bool) -> Result<(), Failure> {
         let before = self.checked;
         while self.checked < self.publication.acknowledged() {
             self.checked += 1;
             if let Err(NotAcknowledged::Dropped { number }) =
                 self.publication.wait_acknowledged(self.checked, Duration::ZERO)
+                && self.search.is_some()
             {
                 return Err(Failure::unusable(format!(
                     "message {number} is longer than the group's max_message_bytes"
                 )));
-            }
+            } // a node reports that as an event
         }
         let (refusal, published) = (self.publication.held_up_by(), self.publication.published());
-        let is_unheard = refusal == Some(Refusal::NoReceiver);
-        let gone = |what: &str| Failure::broken(format!("{what}; of {published} messages sent, not all were taken"));
-        match refusal {
-            Some(Refusal::NoReceiver) if self.is_heard => return Err(gone("the member no longer answers")),
-            Some(Refusal::NoNetwork) => {} // no news of members
-            _ => self.is_heard |= !is_unheard,
+        if let Some(search) = &mut self.search {
+            search.check(refusal, published)?;
         }
-        if is_unheard && self.since.elapsed() >= Duration::from_secs(LOOK_S) {
-            return Err(unheard(self.settings, LOOK_S));
-        }
-        let waits = self.checked == before && (published > self.checked || refusal.is_some());
+        let is_held_up = refusal.is_some() && (has_next || self.search.is_some());
+        let waits = self.checked == before && (published > self.checked || is_held_up);
         let now = Instant::now();
         if let Some(waited) = self.wait.report(now, waits) {
-            let (seconds, why) = (waited.as_secs_f64(), why(refusal));
-            note(format!("no message has been taken for {seconds:.1} s: {why}"));
-            self.waits.push(json!({ "waited_ns": waited.as_nanos() as u64, "why": why, "class": class(refusal) }));
+            let why = match (&self.search, refusal) {
+                (Some(_), refusal) => why(refusal),
+                (None, Some(refusal)) => refusal.to_string(),
+                (None, None) => "the other members have not acknowledged what was sent".to_owned(),
+            };
+            let seconds = waited.as_secs_f64();
+            let object = json!({ "waited_ns": waited.as_nanos() as u64, "why": why, "class": class(refusal) });
+            (self.report)(format!("no message has been taken for {seconds:.1} s: {why}"), object);
         }
         self.stalled_since = waits.then(|| self.stalled_since.unwrap_or(now));
-        match (self.timeout, self.stalled_since) {
+        let timeout = self.search.as_ref().and_then(|search| search.timeout);
+        match (timeout, self.stalled_since) {
             (Some(timeout), Some(since)) if now - since >= timeout => Err(Failure::Late(format!(
                 "gave up: no message has been taken for {} s: {}; of {published} messages sent, {} were taken",
                 timeout.as_secs_f64(),
@@ -188,11 +230,10 @@ impl Publisher<'_> {
 }
 
 /// The messages of stdin, and an error at the end if reading failed.
-fn read_stdin(args: &Args) -> Receiver<Result<Vec<u8>, Failure>> {
+pub(crate) fn read_stdin(frames: bool, max_message_bytes: usize) -> Receiver<Result<Vec<u8>, Failure>> {
     let (sender, receiver) = sync_channel(READ_AHEAD);
-    let frames = args.place.frames;
     std::thread::spawn(move || {
-        let mut messages = Messages::new(std::io::stdin().lock(), frames, MESSAGE_MAX_BYTES);
+        let mut messages = Messages::new(std::io::stdin().lock(), frames, max_message_bytes);
         while let Some(message) = messages.next().transpose() {
             let is_last = message.is_err();
             if sender.send(message).is_err() || is_last {

@@ -47,6 +47,68 @@ fn what_is_published_is_what_subscribers_get() {
     assert!(published.status.success());
 }
 
+#[test]
+fn lines_longer_than_a_datagram_arrive_whole() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    let (_node, ..) = world.node(&config);
+    let mut subscriber = subscribe(&["--config", &config, "--count", "3"]);
+    let line = |first: u8, length: usize| (0..length).map(|at| (first + (at % 26) as u8) as char).collect::<String>();
+    let lines = [line(b'a', 5000), "short".to_owned(), line(b'A', 20_000), String::new()].join("\n");
+    let place = ["publish", "prices", "es", "--group-address", &world.address];
+    let published = run(&place, lines.as_bytes());
+    assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+    assert!(output(&mut subscriber) == lines.as_bytes(), "lines differ");
+}
+
+/// Starts a node that publishes what its stdin gives, and reads its events up to the first.
+fn publisher(config: &str) -> (Running, BufReader<ChildStdout>) {
+    let mut child = bourdon(&["node", "--config", config, "--json", "--publish", "es"]).spawn().expect("it runs");
+    let mut events = BufReader::new(child.stdout.take().expect("piped"));
+    let node = Running(child);
+    assert_eq!(next(&mut events)["event"], "started");
+    (node, events)
+}
+
+#[test]
+fn a_node_publishes_what_its_stdin_gives_and_goes_on() {
+    let world = World::new();
+    let config = world.configure("node.toml", 1, 0, "");
+    let (mut node, mut events) = publisher(&config);
+    let mut subscriber = subscribe(&["--config", &config, "--count", "1001"]);
+    let lines: String = (0..1000).map(|number| format!("{number} {}\n", "x".repeat(number * 2))).collect();
+    let mut stdin = node.0.stdin.take().expect("piped");
+    stdin.write_all(lines.as_bytes()).expect("the node reads it");
+    drop(stdin);
+    let published = loop {
+        let event = next(&mut events);
+        if event["event"] == "published" {
+            break event;
+        }
+    };
+    assert_eq!((&published["messages"], &published["bytes"]), (&1000.into(), &(lines.len() - 1000).into()));
+    let last = run(&["publish", "prices", "es", "--config", &config], b"last\n");
+    assert!(last.status.success(), "the node serves clients on");
+    assert!(output(&mut subscriber) == (lines + "last\n").as_bytes(), "lines differ");
+    signal(&node.0, "TERM");
+    assert!(node.0.wait().expect("it ends").success());
+    fails(&["node", "--config", &config, "--publish", "es", "--frames"], &[9, 0, 0, 0, 1], 2, "ends within a frame");
+}
+
+#[test]
+fn a_node_that_can_not_publish_yet_reports_it() {
+    let world = World::new();
+    let (mut node, mut events) = publisher(&world.configure("node.toml", 2, 0, ""));
+    node.0.stdin.as_mut().expect("piped").write_all(b"line\n").expect("the node reads it");
+    loop {
+        let event = next_of_all(&mut events);
+        if event["event"] == "publishing_waits" {
+            assert_eq!(event["class"], "forming", "{event}");
+            break;
+        }
+    }
+}
+
 /// Each is a client of its own that sends a goodbye.
 #[test]
 fn each_of_many_publishers_of_one_line_is_served() {
@@ -233,7 +295,7 @@ fn clients_report_what_is_wrong() {
         }
     });
     let (_node, ..) = world.node(&world.configure("node.toml", 1, 0, ""));
-    let long = vec![b'x'; 5000];
+    let long = vec![b'x'; (1 << 20) + 1];
     fails(&[&["publish"], &place[..]].concat(), &long, 2, "line 1 is longer than");
     fails(&[&["publish", "--frames"], &place[..]].concat(), &[9, 0, 0, 0, 1], 2, "ends within a frame");
     let small = world.configure("other.toml", 1, 0, "[limits]\nmtu_bytes = 1300\n");

@@ -19,7 +19,6 @@ use bourdon_port::Waker;
 use bourdon_protocol::{Outgoing, Refusal};
 use bourdon_ring::signal::{Flag, Sleeper, WatermarkReader};
 use bourdon_ring::spsc;
-use bourdon_wire::TopicName;
 use std::ops::RangeInclusive;
 use std::sync::mpsc;
 
@@ -111,7 +110,7 @@ pub struct Publication {
 /// What can be published.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// The longest message; of a client, with its topic's name.
+    /// The longest message.
     pub(crate) message_bytes: usize,
     /// A client's messages carry nothing but their topic.
     pub(crate) is_client: bool,
@@ -121,16 +120,19 @@ impl Limits {
     /// Why this can't be published, now or ever.
     #[inline]
     fn check(self, outgoing: &Outgoing, payload_bytes: usize) -> Result<(), Refusal> {
-        let limit_bytes = if self.is_client { self.of_client(outgoing)? } else { self.message_bytes };
+        if self.is_client {
+            Self::check_client(outgoing)?;
+        }
+        let limit_bytes = self.message_bytes;
         if payload_bytes > limit_bytes { Err(Refusal::TooLarge { limit_bytes }) } else { Ok(()) }
     }
 
     #[cold]
-    fn of_client(self, outgoing: &Outgoing) -> Result<usize, Refusal> {
+    fn check_client(outgoing: &Outgoing) -> Result<(), Refusal> {
         let setting = match outgoing {
             Outgoing { after: Some(_), .. } => "Topic::after",
             Outgoing { intended_send_ns: Some(_), .. } => "Topic::sent_at_ns",
-            _ => return Ok(self.message_bytes - outgoing.name.as_ref().map_or(0, TopicName::wire_bytes)),
+            _ => return Ok(()),
         };
         Err(Refusal::Unsupported { setting })
     }

@@ -4,6 +4,10 @@
 //! after a lost request or reply the client sends again from the watermark on (go-back-N). The window is small because
 //! an application that needs speed runs a member.
 //!
+//! A message longer than a datagram is sent in fragments. The member's reply to each gives how much of the message it
+//! has: the client sends again from there. Of a message that the member has whole, and that no quorum holds yet, it
+//! sends the last fragment again, to get a reply.
+//!
 //! A client leaves a member that falls silent for another member that was heard lately. Through the other member it
 //! sends again the messages that the first member had taken and not confirmed; the group delivers each once
 //! (`control/clients.rs`).
@@ -28,13 +32,17 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bourdon_wire::records::{ClientAnswer, ClientPlace, ClientRequest, Heartbeat, refusals, request_flags};
 use bourdon_wire::{
-    Address, CONTROL_CHANNEL, ClientId, DatagramHeader, Epoch, FRAME_HEADER_BYTES, FrameHeader, GroupId, HEADER_BYTES,
-    Incarnation, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
+    Address, CONTROL_CHANNEL, ClientId, DatagramHeader, Epoch, FRAME_HEADER_BYTES, Fragment, FrameHeader, GroupId,
+    HEADER_BYTES, Incarnation, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName, seal,
 };
+use core::cmp::Ordering;
 use zerocopy::IntoBytes;
 
-/// Requests under way at once: enough to cover a round trip of parked processes, few enough for any socket buffer.
+/// Requests under way at once: enough to cover a round trip of parked processes, few enough for any socket buffer. So
+/// many messages are pending at most, too.
 pub(super) const WINDOW: usize = 32;
+/// A client with so many bytes pending takes no more messages: twenty times what the window has under way.
+const PENDING_BYTES: usize = 1 << 20;
 /// How long a client waits for a reply before it sends again.
 const RETRY_NS: u64 = 20_000_000;
 /// Events the application has not fetched: twice what a full window can cause.
@@ -71,11 +79,26 @@ struct Pending {
     skipped: bool,
 }
 
+impl Pending {
+    /// The bytes that fit one request: all of the message, or a fragment.
+    fn request_bytes(&self, mtu_bytes: usize) -> usize {
+        let name_bytes = self.name.as_ref().map_or(0, TopicName::wire_bytes);
+        let room = mtu_bytes - HEADER_BYTES - FRAME_HEADER_BYTES - ClientRequest::BYTES - name_bytes;
+        if self.payload.len() <= room { room } else { room - Fragment::BYTES }
+    }
+
+    /// In how many requests bytes up to `end` are sent; an empty message needs one as well.
+    fn requests(&self, mtu_bytes: usize, end: usize) -> usize {
+        end.div_ceil(self.request_bytes(mtu_bytes))
+    }
+}
+
 /// What a client publishes, and through which member.
 #[derive(Debug)]
 pub(super) struct Publisher {
     group: GroupId,
     id: ClientId,
+    mtu_bytes: usize,
     reply_to: Address,
     member: Option<Address>,
     state: GroupState,
@@ -101,8 +124,11 @@ pub(super) struct Publisher {
     first: Sequence,
     /// The last message that a member has taken in this instance.
     last_taken: Option<Sequence>,
-    /// How many of them were sent since the last retry.
+    /// How many of them were sent since the last retry, and how many bytes of the next one.
     sent: usize,
+    sent_bytes: usize,
+    /// What its member has reported: the message that it publishes next, and how many bytes of that it has.
+    received: (Sequence, usize),
     retry_at: Instant,
     /// How often in a row the member had no place; 0 if it has one.
     crowded: u32,
@@ -117,11 +143,12 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Of a client with this id, reachable at `reply_to`.
-    pub(super) fn new(now: Instant, group: GroupId, id: ClientId, reply_to: Address) -> Self {
+    /// Of a client with this id, reachable at `reply_to`, that sends datagrams of at most `mtu_bytes`.
+    pub(super) fn new(now: Instant, group: GroupId, id: ClientId, reply_to: Address, mtu_bytes: usize) -> Self {
         Self {
             group,
             id,
+            mtu_bytes,
             reply_to,
             member: None,
             state: GroupState::Unheard,
@@ -138,6 +165,8 @@ impl Publisher {
             first: Sequence(0),
             last_taken: None,
             sent: 0,
+            sent_bytes: 0,
+            received: (Sequence(0), 0),
             retry_at: now,
             crowded: 0,
             cookie: None,
@@ -156,7 +185,8 @@ impl Publisher {
 
     /// Whether the client can take another message now.
     pub(super) fn has_room(&self) -> bool {
-        self.pending.len() < WINDOW
+        let bytes = || self.pending.iter().map(|pending| pending.payload.len()).sum::<usize>();
+        self.pending.len() < WINDOW && bytes() < PENDING_BYTES
     }
 
     /// Why no message is published now, however many are under way: no member takes any, as far as is known.
@@ -246,13 +276,17 @@ impl Publisher {
             // The member takes no request of another instance than its own: the client sends all of them again, for
             // this instance.
             self.leave_instance();
-            (self.instance, self.sent, self.retry_at) = (instance, 0, now + RETRY_NS);
-            self.last_taken = None;
+            (self.instance, self.retry_at) = (instance, now + RETRY_NS);
+            (self.last_taken, self.received) = (None, (Sequence(0), 0));
+            self.go_back();
             (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
             return;
         }
         (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
         self.note_place(now, answer);
+        if let Some(place) = place {
+            self.note_received(now, Sequence(place.next.get()), place.received_bytes.get() as usize);
+        }
         let taken = Sequence(answer.taken.get()).since(self.first).min(self.sent as u64);
         let last = self.pending.drain(..taken as usize).rposition(|pending| !pending.skipped);
         self.last_taken = last.map(|last| self.first + last as u64).or(self.last_taken);
@@ -269,13 +303,60 @@ impl Publisher {
         }
     }
 
+    /// The member has reported what it publishes next, and how much of that it has.
+    fn note_received(&mut self, now: Instant, next: Sequence, bytes: usize) {
+        if self.is_sending() && self.crowded == 0 && (next, bytes) > self.received {
+            self.retry_at = now + RETRY_NS;
+        }
+        self.received = (next, bytes);
+    }
+
+    /// Whether any of what is pending was sent since the last retry.
+    fn is_sending(&self) -> bool {
+        self.sent > 0 || self.sent_bytes > 0
+    }
+
+    /// All that is pending is to be sent again, but for what the member has.
+    fn go_back(&mut self) {
+        (self.sent, self.sent_bytes) = (0, 0);
+    }
+
+    /// From which byte on a pending message is sent: of what the member has, only the last fragment.
+    fn resume(&self, index: usize) -> usize {
+        let Some(pending) = self.pending.get(index) else { return 0 };
+        let request_bytes = pending.request_bytes(self.mtu_bytes);
+        let last = pending.payload.len().saturating_sub(1) / request_bytes * request_bytes;
+        let (next, bytes) = self.received;
+        match (self.first + index as u64).cmp(&next) {
+            Ordering::Less => last,
+            Ordering::Equal => bytes.min(last),
+            Ordering::Greater => 0,
+        }
+    }
+
+    /// How many requests were sent since the last retry that the member has not reported to have received.
+    fn under_way(&self) -> usize {
+        let (next, bytes) = self.received;
+        let sent = (0..self.sent).map(|index| (index, self.pending[index].payload.len().max(1)));
+        let requests = sent.chain([(self.sent, self.sent_bytes)]).map(|(index, end)| {
+            let Some(pending) = self.pending.get(index) else { return 0 };
+            let from = match (self.first + index as u64).cmp(&next) {
+                Ordering::Less => end,
+                Ordering::Equal => bytes.min(end),
+                Ordering::Greater => 0,
+            };
+            pending.requests(self.mtu_bytes, end) - pending.requests(self.mtu_bytes, from)
+        });
+        requests.sum()
+    }
+
     /// Whether the member has a place for this client, by its reply. A reply to a request without a message does not
     /// show it.
     fn note_place(&mut self, now: Instant, answer: &ClientAnswer) {
         let is_crowded = answer.refusal.get() == refusals::TOO_MANY_CLIENTS;
         match self.trouble {
-            Some(Refusal::TooManyClients { .. }) if self.sent == 0 && !self.pending.is_empty() => {}
-            _ if is_crowded && self.sent > 0 => {
+            Some(Refusal::TooManyClients { .. }) if !self.is_sending() && !self.pending.is_empty() => {}
+            _ if is_crowded && self.is_sending() => {
                 if self.crowded == 0 {
                     self.event(ClientEvent::TooManyClients);
                 }
@@ -301,7 +382,7 @@ impl Publisher {
     fn skip_first(&mut self) {
         if let Some(first) = self.pending.front_mut().filter(|first| !first.skipped) {
             (first.skipped, first.name, first.payload) = (true, None, Vec::new());
-            self.sent = 0;
+            self.go_back();
             self.event(ClientEvent::TooLarge(self.first));
         }
     }
@@ -330,9 +411,10 @@ impl Publisher {
             {
                 (self.member, self.silent_since) = (Some(other), now);
                 (self.is_proven, self.may_greet) = (false, true); // its heartbeat was heard
-                self.cookie = None;
+                (self.cookie, self.received) = (None, (Sequence(0), 0));
             }
-            (self.sent, self.retry_at) = (0, now + (RETRY_NS << self.crowded));
+            self.go_back();
+            self.retry_at = now + (RETRY_NS << self.crowded);
             if now.since(self.heard_at) >= GIVE_UP_NS {
                 self.trouble = Some(Refusal::NoReceiver);
                 self.event(ClientEvent::NoAnswer);
@@ -348,13 +430,17 @@ impl Publisher {
             }
             return;
         }
-        let limit = if self.crowded > 0 { 1 } else { self.pending.len() };
-        while self.sent < limit {
-            self.write(self.sent, now);
+        let window = if self.crowded > 0 { 1 } else { WINDOW };
+        for _ in self.under_way()..window {
+            if self.sent == self.pending.len() || self.crowded > 0 && self.sent > 0 {
+                return;
+            }
+            let end = self.write(self.sent, self.sent_bytes.max(self.resume(self.sent)), now);
             if !send(member, &self.datagram) {
                 return;
             }
-            self.sent += 1;
+            let is_whole = end == self.pending[self.sent].payload.len();
+            (self.sent, self.sent_bytes) = if is_whole { (self.sent + 1, 0) } else { (self.sent, end) };
         }
     }
 
@@ -411,31 +497,42 @@ impl Publisher {
         self.last_taken.and_then(|last| u16::try_from(self.first.since(last)).ok()).unwrap_or(0)
     }
 
-    fn write(&mut self, index: usize, now: Instant) {
-        let Pending { topic, name, payload, skipped } = &self.pending[index];
+    /// Writes a request with a message, from this byte on; returns where in the message it ends.
+    fn write(&mut self, index: usize, offset: usize, now: Instant) -> usize {
+        let pending @ Pending { topic, name, payload, skipped } = &self.pending[index];
+        let request_bytes = pending.request_bytes(self.mtu_bytes);
+        let end = payload.len().min(offset + request_bytes);
+        let fragment = Some(Fragment::new(payload.len(), offset)).filter(|_| payload.len() > request_bytes);
+        let fragment = fragment.as_ref().map_or(&[][..], Fragment::as_bytes);
         let skip = if *skipped { request_flags::SKIP } else { 0 };
         let named = if name.is_some() { request_flags::NAMED } else { 0 };
+        let cut = if fragment.is_empty() { 0 } else { request_flags::FRAGMENT };
         let name_bytes = name.as_ref().map_or(0, TopicName::wire_bytes);
         let request = ClientRequest {
             client: self.id.0.into(),
             sequence: (self.first + index as u64).0.into(),
             reply_to: self.reply_to,
-            flags: (skip | named).into(),
+            flags: (skip | named | cut).into(),
             under_way: (index as u16).into(),
             since_taken: self.since_taken().into(),
         };
-        let length = ClientRequest::BYTES + name_bytes + payload.len();
+        let length = ClientRequest::BYTES + fragment.len() + name_bytes + end - offset;
         self.datagram.resize(HEADER_BYTES + FRAME_HEADER_BYTES + length, 0);
         let frame = &mut self.datagram[HEADER_BYTES..];
         frame[..FRAME_HEADER_BYTES]
             .copy_from_slice(FrameHeader::new(length, *topic, Kind::ClientRequest, 0).as_bytes());
-        frame[FRAME_HEADER_BYTES..][..ClientRequest::BYTES].copy_from_slice(request.as_bytes());
-        let (space, rest) = frame[FRAME_HEADER_BYTES + ClientRequest::BYTES..].split_at_mut(name_bytes);
+        let (head, rest) = frame[FRAME_HEADER_BYTES..].split_at_mut(ClientRequest::BYTES);
+        head.copy_from_slice(request.as_bytes());
+        let (space, rest) = rest.split_at_mut(fragment.len());
+        space.copy_from_slice(fragment);
+        let (space, rest) = rest.split_at_mut(name_bytes);
         if let Some(name) = name {
             name.write(space);
         }
-        rest.copy_from_slice(payload);
+        rest.copy_from_slice(&payload[offset..end]);
+        debug_assert!(self.datagram.len() <= self.mtu_bytes, "a request fits a datagram");
         self.seal(FRAME_HEADER_BYTES + length, now);
+        end
     }
 
     /// When to call [`Publisher::transmit`] again, at the latest.

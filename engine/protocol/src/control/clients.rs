@@ -20,6 +20,8 @@
 //! place's client, and only if nothing of the client is pending: a forged one frees no place, and a recorded one is of
 //! a client that has ended.
 //!
+//! A message longer than a datagram comes in fragments (`clients/fragments.rs`), and is published once it is whole.
+//!
 //! Invariant: a client's messages are delivered once; in its order as well, where the group's order is causal or total.
 //! Bound: [`CLIENTS_MAX`] places, with at most [`UNDER_WAY_MAX`] pending messages each; when all are occupied, the
 //! client that has been quiet longest loses its place to another once it has been quiet for [`QUIET_NS`].
@@ -27,12 +29,14 @@
 //! At `reliable`, a message that another member carried counts as accepted once it is delivered here.
 
 mod delivered;
+mod fragments;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bourdon_wire::{Address, ClientId, ClientTag, DatagramNumber, Instant, Rank, Sequence};
 use delivered::{Delivered, Watermarks};
+pub(crate) use fragments::{Collected, Fragments};
 
 /// How many clients one member serves: few enough for a linear search.
 pub(crate) const CLIENTS_MAX: usize = 1024;
@@ -99,6 +103,8 @@ impl UnderWay {
 pub(crate) struct Clients {
     places: Vec<Place>,
     delivered: Watermarks,
+    /// Of the next message of each client.
+    pub(crate) fragments: Fragments,
 }
 
 /// What to do with a request.
@@ -225,7 +231,8 @@ impl Clients {
             let quietest = (0..self.places.len()).min_by_key(|index| self.places[*index].heard_at);
             let is_quiet = |index: &usize| now.since(self.places[*index].heard_at) >= QUIET_NS;
             let Some(quietest) = quietest.filter(is_quiet) else { return false };
-            self.places.swap_remove(quietest);
+            let gone = self.places.swap_remove(quietest);
+            self.fragments.forget(gone.client);
         }
         self.places.push(Place::new(now, client));
         debug_assert!(self.places.len() <= CLIENTS_MAX, "{} clients", self.places.len());
@@ -240,6 +247,7 @@ impl Clients {
         let leaves = is_proven && place.reply_to == reply_to && place.under_way.is_empty() && next >= place.taken;
         if leaves {
             self.places.swap_remove(index);
+            self.fragments.forget(client);
         }
         leaves
     }
@@ -284,9 +292,10 @@ impl Clients {
         }
     }
 
-    /// The sequence that is published next here for a client.
-    pub(crate) fn next(&mut self, client: ClientId) -> Sequence {
-        self.place(client).map(|place| place.next).unwrap_or_else(|| self.taken(client))
+    /// The sequence that is published next here for a client, and how many bytes of that message are here.
+    pub(crate) fn next(&mut self, client: ClientId) -> (Sequence, usize) {
+        let next = self.place(client).map(|place| place.next).unwrap_or_else(|| self.taken(client));
+        (next, self.fragments.received_bytes(client, next))
     }
 
     /// Whether any client waits for a quorum.
@@ -346,6 +355,7 @@ impl Clients {
     /// Starts with what another process has delivered.
     pub(crate) fn take_over(&mut self, runs: &[(ClientId, Sequence, Sequence)]) {
         self.places.clear();
+        self.fragments = Fragments::default();
         self.delivered.take_over(runs);
     }
 }

@@ -12,8 +12,8 @@
 use super::log::Log;
 use alloc::vec::Vec;
 use bourdon_wire::{
-    ClientTag, DataHead, DatagramHeader, DatagramNumber, Frame, Frames, HEADER_BYTES, MessageName, OrderNumber,
-    Sequence, TopicId, TopicName, flags,
+    ClientTag, DataHead, DatagramHeader, DatagramNumber, Fragment, Frame, Frames, HEADER_BYTES, MessageName,
+    OrderNumber, Sequence, TopicId, TopicName, flags,
 };
 
 #[derive(Debug, Default)]
@@ -239,7 +239,7 @@ impl Assembly {
             self.name = head.name.and_then(|name| TopicName::new(name).ok());
             self.after = head.after;
         }
-        let offset = head.fragment.map_or(0, |(_, offset)| offset as usize);
+        let offset = head.fragment.map_or(0, Fragment::offset);
         if !self.begun || offset != self.bytes.len() || offset + head.payload.len() > limit {
             self.begun = false;
             return None;

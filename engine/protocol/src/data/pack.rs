@@ -12,15 +12,11 @@
 use super::causal::Causal;
 use super::log::Log;
 use bourdon_wire::{
-    CausalEntry, ClientTag, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Kind,
-    MTU_MIN_BYTES, MessageName, NAME_MAX_BYTES, OrderNumber, Rank, Sequence, TopicId, TopicName, flags, seal,
+    CausalEntry, ClientTag, DatagramHeader, DatagramNumber, FRAME_HEADER_BYTES, Fragment, FrameHeader, HEADER_BYTES,
+    Kind, MTU_MIN_BYTES, MessageName, NAME_MAX_BYTES, OrderNumber, Rank, Sequence, TopicId, TopicName, flags, seal,
 };
 use zerocopy::IntoBytes;
-use zerocopy::little_endian::{U16, U32, U64};
-
-/// Bytes of the extension that every fragment has.
-const FRAGMENT_BYTES: usize = 8;
-const _: () = assert!(FRAGMENT_BYTES == size_of::<[U32; 2]>());
+use zerocopy::little_endian::{U16, U64};
 
 /// The bytes before the payload of a message with all extensions, in the largest group.
 const EXTENSIONS_MAX_BYTES: usize = 8
@@ -32,7 +28,7 @@ const EXTENSIONS_MAX_BYTES: usize = 8
     + size_of::<MessageName>();
 // The first fragment of such a message has room for a payload in the smallest datagram.
 const _: () = assert!(
-    HEADER_BYTES + FRAME_HEADER_BYTES + FRAGMENT_BYTES + EXTENSIONS_MAX_BYTES < MTU_MIN_BYTES,
+    HEADER_BYTES + FRAME_HEADER_BYTES + Fragment::BYTES + EXTENSIONS_MAX_BYTES < MTU_MIN_BYTES,
     "the extensions leave no room"
 );
 
@@ -171,7 +167,7 @@ impl Packer {
         if body_bytes <= per_datagram {
             return first;
         }
-        first + (body_bytes.div_ceil(per_datagram - FRAGMENT_BYTES) - 1) as u64
+        first + (body_bytes.div_ceil(per_datagram - Fragment::BYTES) - 1) as u64
     }
 
     /// Writes a frame header and returns the space of its body, opening another datagram if needed. The caller has made
@@ -309,7 +305,7 @@ impl Packer {
         payload: &[u8],
         wall_ns: u64,
     ) -> Sequence {
-        let per_datagram = log.mtu() - HEADER_BYTES - FRAME_HEADER_BYTES - FRAGMENT_BYTES;
+        let per_datagram = log.mtu() - HEADER_BYTES - FRAME_HEADER_BYTES - Fragment::BYTES;
         debug_assert!(payload.len() + extension_bytes(outgoing, causal) > per_datagram, "it does not fit one frame");
         let mut offset = 0;
         while offset < payload.len() {
@@ -320,10 +316,10 @@ impl Packer {
             let last = offset + length == payload.len();
             let frame_flags = if first { extension_flags(outgoing, causal) | flags::FIRST } else { 0 }
                 | if last { flags::LAST } else { 0 };
-            let body_bytes = FRAGMENT_BYTES + extension_bytes + length;
+            let body_bytes = Fragment::BYTES + extension_bytes + length;
             let body = self.frame(log, outgoing.topic, Kind::Data, frame_flags, body_bytes, wall_ns);
-            let (head, body) = body.split_at_mut(FRAGMENT_BYTES);
-            head.copy_from_slice([U32::new(payload.len() as u32), U32::new(offset as u32)].as_bytes());
+            let (head, body) = body.split_at_mut(Fragment::BYTES);
+            head.copy_from_slice(Fragment::new(payload.len(), offset).as_bytes());
             let (extension, body) = body.split_at_mut(extension_bytes);
             if first {
                 write_extensions(extension, outgoing, causal);

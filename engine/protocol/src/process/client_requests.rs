@@ -2,7 +2,7 @@
 
 use super::{Process, Standing};
 use crate::config::Order;
-use crate::control::clients::{HeldByQuorum, Request};
+use crate::control::clients::{Collected, HeldByQuorum, Request};
 use crate::counters::Counter;
 use crate::data::cut::Unsettled;
 use crate::data::pack::Outgoing;
@@ -10,15 +10,16 @@ use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::refusal::Refusal;
 use alloc::vec::Vec;
-use bourdon_wire::records::{self, ClientAnswer, ClientPlace, ClientRequest, refusals, request_flags};
+use bourdon_wire::records::{ClientAnswer, ClientMessage, ClientPlace, ClientRequest, refusals, request_flags};
 use bourdon_wire::{
-    Address, ClientId, ClientTag, DatagramNumber, Frame, InstanceId, Instant, Kind, Rank, Sequence, TopicName,
+    Address, ClientId, ClientTag, DatagramNumber, Frame, InstanceId, Instant, Kind, Rank, Sequence, TopicId, TopicName,
 };
 use zerocopy::IntoBytes;
 
 impl Process {
     pub(super) fn on_client(&mut self, now: Instant, instance: InstanceId, frame: &Frame<'_>) {
-        let Some((request, name, payload)) = records::ClientRequest::read_all(frame.body) else { return };
+        let Some(message) = ClientRequest::read_all(frame.body) else { return };
+        let request = message.request;
         let is_false = request.client.get() == ClientId::GROUP.0;
         if self.standing() != Standing::Member || !request.reply_to.is_reachable() || is_false {
             return;
@@ -32,7 +33,7 @@ impl Process {
         let has_place = frame.body.len() >= ClientRequest::WITH_PLACE_BYTES;
         if request.flags.get() & (request_flags::HELLO | request_flags::GOODBYE) != 0 {
             let leaves = request.flags.get() & request_flags::GOODBYE != 0;
-            let is_gone = leaves && self.on_goodbye(now, client, request, payload);
+            let is_gone = leaves && self.on_goodbye(now, client, request, message.payload);
             let refusal = if is_gone { refusals::GONE } else { refusals::NONE };
             let answer = ClientAnswer::new(client, self.clients.taken(client), refusal);
             return self.answer_with_place(now, request.reply_to, &answer, has_place);
@@ -47,29 +48,66 @@ impl Process {
             Request::Answer(taken) => ClientAnswer::new(client, taken, refusals::NONE),
             Request::TooMany => ClientAnswer::new(client, self.clients.taken(client), refusals::TOO_MANY_CLIENTS),
             Request::Publish if skip => ClientAnswer::new(client, self.clients.skip(client), refusals::NONE),
-            Request::Publish => {
-                let outgoing = Outgoing {
-                    topic: frame.topic,
-                    intended_send_ns: None,
-                    client: Some(ClientTag::new(client, sequence)),
-                    name: name.and_then(|name| TopicName::new(name).ok()),
-                    after: None,
-                };
-                match self.try_publish(now, &outgoing, payload) {
-                    Ok(_) => {
-                        let open = self.data.outbound.as_ref().map_or(DatagramNumber(0), |o| o.packer.open);
-                        self.clients.published(client, sequence, open);
-                        return; // answered once a quorum holds it
-                    }
-                    // Only once everything before it is settled: the answer acknowledges that too.
-                    Err(Refusal::TooLarge { .. }) if self.clients.taken(client) == sequence => {
-                        ClientAnswer::new(client, sequence, refusals::TOO_LARGE)
-                    }
-                    Err(_) => ClientAnswer::new(client, self.clients.taken(client), refusals::BUSY),
-                }
-            }
+            Request::Publish => match self.take_message(now, (client, sequence), frame.topic, &message) {
+                Some(answer) => answer,
+                None => return, // answered once a quorum holds it
+            },
         };
-        self.answer_client(now, request.reply_to, &answer);
+        self.answer_with_place(now, request.reply_to, &answer, message.fragment.is_some());
+    }
+
+    /// Publishes the next message of a client, if it is whole. Returns the answer, if it was not published.
+    fn take_message(
+        &mut self,
+        now: Instant,
+        (client, sequence): (ClientId, Sequence),
+        topic: TopicId,
+        message: &ClientMessage<'_>,
+    ) -> Option<ClientAnswer> {
+        let mut collected = Vec::new();
+        if let Some(fragment) = message.fragment {
+            if fragment.total_bytes() > self.cx.config.limits.max_message_bytes {
+                return Some(self.refuse_message((client, sequence), true));
+            }
+            let misplaces = self.cx.config.mutant == Some(Mutant::FragmentMisplaced);
+            match self.clients.fragments.add(now, (client, sequence), fragment, message.payload, misplaces) {
+                Collected::Whole(bytes) => collected = bytes,
+                Collected::Unfinished => {
+                    return Some(ClientAnswer::new(client, self.clients.taken(client), refusals::NONE));
+                }
+                Collected::NoRoom => return Some(self.refuse_message((client, sequence), false)),
+            }
+        }
+        let payload = if message.fragment.is_some() { &collected[..] } else { message.payload };
+        let outgoing = Outgoing {
+            topic,
+            intended_send_ns: None,
+            client: Some(ClientTag::new(client, sequence)),
+            name: message.name.and_then(|name| TopicName::new(name).ok()),
+            after: None,
+        };
+        match self.try_publish(now, &outgoing, payload) {
+            Ok(_) => {
+                let open = self.data.outbound.as_ref().map_or(DatagramNumber(0), |o| o.packer.open);
+                self.clients.published(client, sequence, open);
+                None
+            }
+            Err(refusal) => {
+                if let Some(fragment) = message.fragment {
+                    collected.truncate(fragment.offset());
+                    self.clients.fragments.keep(now, client, sequence, collected);
+                }
+                Some(self.refuse_message((client, sequence), matches!(refusal, Refusal::TooLarge { .. })))
+            }
+        }
+    }
+
+    /// The answer that a message is refused: for good only once everything before it is settled, because that answer
+    /// acknowledges it too.
+    fn refuse_message(&mut self, (client, sequence): (ClientId, Sequence), is_for_good: bool) -> ClientAnswer {
+        let taken = self.clients.taken(client);
+        let refusal = if is_for_good && taken == sequence { refusals::TOO_LARGE } else { refusals::BUSY };
+        ClientAnswer::new(client, taken, refusal)
     }
 
     /// A client ends. Returns whether it has no place here now.
@@ -84,11 +122,12 @@ impl Process {
         if !has_place {
             return self.answer_client(now, to, answer);
         }
+        let (next, received_bytes) = self.clients.next(ClientId(answer.client.get()));
         let place = ClientPlace {
             cookie: self.trust.cookies().cookie(now, &to).into(),
             max_message_bytes: u32::try_from(self.data.longest_message_bytes()).unwrap_or(u32::MAX).into(),
-            received_bytes: 0.into(),
-            next: self.clients.next(ClientId(answer.client.get())).0.into(),
+            received_bytes: u32::try_from(received_bytes).unwrap_or(u32::MAX).into(),
+            next: next.0.into(),
         };
         let parts = [answer.as_bytes(), place.as_bytes()];
         self.cx.send(now, Destination::Peer(to), Kind::ClientAnswer, parts);
@@ -129,7 +168,7 @@ impl Process {
         let held = HeldByQuorum { own, streams: &held, delivered: marks.as_deref() };
         let (outbox, counters) = (&mut self.cx.outbox, &mut self.cx.counters);
         self.clients.settle(held, |client, taken, to| {
-            let answer = ClientAnswer::new(client, taken, records::refusals::NONE);
+            let answer = ClientAnswer::new(client, taken, refusals::NONE);
             let (to, parts) = (Destination::Peer(to), [answer.as_bytes(), &[]]);
             outbox.record(now, to, Kind::ClientAnswer, parts, counters);
         });

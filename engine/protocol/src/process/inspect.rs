@@ -30,6 +30,8 @@ pub struct MemoryUse {
     pub assembly_bytes: usize,
     /// Clients that have a place.
     pub clients: usize,
+    /// Fragments of clients' messages put together.
+    pub client_bytes: usize,
     /// Clients of which it is known what was delivered.
     pub client_watermarks: usize,
     /// Messages published in earlier views and not yet published again.
@@ -270,6 +272,7 @@ impl Process {
             early_datagrams: self.data.early(),
             assembly_bytes: self.data.streams.iter().map(|stream| stream.assembly.held_bytes()).sum(),
             clients: self.clients.len(),
+            client_bytes: self.clients.fragments.held_bytes(),
             client_watermarks: self.clients.watermarks(),
             unsettled: self.unsettled.len(),
             snapshot_bytes: self.transfer.held_bytes(),

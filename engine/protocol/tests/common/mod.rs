@@ -247,7 +247,10 @@ fn word(kind: Kind, frame: &bourdon_wire::Frame<'_>) -> String {
             let vector = if entries.is_empty() { String::new() } else { format!(" after {}", entries.join(",")) };
             match head.fragment {
                 None => format!("{} bytes{vector}", head.payload.len()),
-                Some((total, offset)) => format!("{}+{} of {total}{vector}", offset, head.payload.len()),
+                Some(fragment) => {
+                    let (offset, total) = (fragment.offset(), fragment.total_bytes());
+                    format!("{offset}+{} of {total}{vector}", head.payload.len())
+                }
             }
         }
         Kind::OrderRun => {

@@ -23,6 +23,7 @@ pub(super) struct Memory {
     assembly_bytes: usize,
     early_datagrams: usize,
     clients: usize,
+    client_bytes: usize,
     unsettled: usize,
     ahead_bytes: usize,
 }
@@ -42,6 +43,7 @@ impl Memory {
             assembly_bytes: members * plan.max_message_bytes,
             early_datagrams: members * slots.next_power_of_two(),
             clients: usize::from(plan.clients),
+            client_bytes: usize::from(plan.clients) * plan.max_message_bytes,
             ahead_bytes: members * plan.mtu_bytes * window_slots as usize,
             // Each message is published once, however often it is published again. A request for a lock is two commands
             // at most.
@@ -61,6 +63,7 @@ impl Memory {
             && held.early_datagrams <= self.early_datagrams
             && held.assembly_bytes <= self.assembly_bytes
             && held.clients.max(held.client_watermarks) <= self.clients
+            && held.client_bytes <= self.client_bytes
             && held.unsettled <= self.unsettled
             && held.ahead_bytes <= self.ahead_bytes
             && held.coordination <= COORDINATION
@@ -77,7 +80,7 @@ mod tests {
     fn every_queue_has_its_bound() {
         let memory = Memory::new(&Plan::draw(0));
         assert_eq!(memory.judge(&MemoryUse::default()), Ok(()));
-        let over: [fn(&mut MemoryUse); 10] = [
+        let over: [fn(&mut MemoryUse); 11] = [
             |held| held.coordination = COORDINATION + 1,
             |held| held.outbox_bytes = OUTBOX_BYTES + 1,
             |held| held.events = EVENTS + 1,
@@ -85,6 +88,7 @@ mod tests {
             |held| held.assembly_bytes = usize::MAX,
             |held| held.clients = usize::MAX,
             |held| held.client_watermarks = usize::MAX,
+            |held| held.client_bytes = usize::MAX,
             |held| held.unsettled = usize::MAX,
             |held| held.snapshot_bytes = usize::MAX,
             |held| held.ahead_bytes = usize::MAX,

@@ -75,6 +75,7 @@ impl Plan {
             stalls: None,
             restarts: Vec::new(),
             client_interval_ns: 0,
+            long_client_messages: Rng::with_seed(seed ^ 0x10c9).bool(),
             replay: None,
             ends_when_out: false,
             locks: None,

@@ -1,14 +1,15 @@
 //! The records of clients and the members they publish through.
 
 use crate::address::Address;
+use crate::frame::Fragment;
 use crate::topic::split_name;
 use crate::{ClientId, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 record!(
-    /// A client's message, to be published by the member it is sent to; the payload follows, behind the topic's name if
-    /// the flag [`request_flags::NAMED`] is set.
+    /// A client's message or a fragment of it, to be published by the member it is sent to. The payload follows, behind
+    /// a [`Fragment`] with the flag [`request_flags::FRAGMENT`] and the topic's name with [`request_flags::NAMED`].
     ClientRequest, 40 {
         /// The client.
         client: U64,
@@ -36,6 +37,21 @@ pub mod request_flags {
     pub const HELLO: u16 = 4;
     /// The client ends: publish nothing, and free its place. The cookie from [`ClientPlace`] follows.
     pub const GOODBYE: u16 = 8;
+    /// The payload is a fragment of the message: a [`Fragment`](crate::Fragment) precedes it.
+    pub const FRAGMENT: u16 = 16;
+}
+
+/// A [`ClientRequest`] and what follows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientMessage<'a> {
+    /// The record.
+    pub request: &'a ClientRequest,
+    /// Which bytes of the message the payload is, if it is not the whole.
+    pub fragment: Option<Fragment>,
+    /// The name of the message's topic, if it is published by name.
+    pub name: Option<&'a str>,
+    /// The application's bytes.
+    pub payload: &'a [u8],
 }
 
 record!(
@@ -82,14 +98,20 @@ impl ClientRequest {
     /// How long a request must be for an answer with a [`ClientPlace`]: no answer is longer than its request.
     pub const WITH_PLACE_BYTES: usize = ClientAnswer::BYTES + ClientPlace::BYTES;
 
-    /// A request, the name of its message's topic if it has one, and the payload.
-    pub fn read_all(body: &[u8]) -> Option<(&Self, Option<&str>, &[u8])> {
-        let (request, rest) = Self::read(body)?;
-        if request.flags.get() & request_flags::NAMED == 0 {
-            return Some((request, None, rest));
+    /// A request and all that follows it.
+    pub fn read_all(body: &[u8]) -> Option<ClientMessage<'_>> {
+        let (request, mut payload) = Self::read(body)?;
+        let (mut fragment, mut name) = (None, None);
+        if request.flags.get() & request_flags::FRAGMENT != 0 {
+            let (read, rest) = Fragment::read_from_prefix(payload).ok()?;
+            (fragment, payload) = (Some(read), rest);
         }
-        let (name, payload) = split_name(rest)?;
-        Some((request, Some(name), payload))
+        if request.flags.get() & request_flags::NAMED != 0 {
+            let (read, rest) = split_name(payload)?;
+            (name, payload) = (Some(read), rest);
+        }
+        let fits = fragment.is_none_or(|fragment| fragment.has_room(payload.len()));
+        fits.then_some(ClientMessage { request, fragment, name, payload })
     }
 }
 
@@ -105,3 +127,6 @@ impl ClientAnswer {
         Some((answer, ClientPlace::read(rest).map(|(place, _)| place)))
     }
 }
+
+// Every request with a fragment is long enough for an answer with how far its member has come.
+const _: () = assert!(ClientRequest::BYTES + Fragment::BYTES >= ClientRequest::WITH_PLACE_BYTES);

@@ -8,6 +8,7 @@
 //!
 //! Invariant: the process ends with the group's own stream, or with its last channel.
 
+use super::input::{self, Input};
 use super::limit::Limit;
 use super::log::Level;
 use super::{Reporter, interface};
@@ -59,6 +60,8 @@ pub(super) struct Parts {
     /// As they were when each stream was started.
     settings: Value,
     running: Vec<Part>,
+    /// What the first of them publishes from stdin.
+    input: Option<Input>,
 }
 
 impl Parts {
@@ -67,15 +70,27 @@ impl Parts {
         config: PathBuf,
         wanted: Vec<String>,
         json: bool,
+        input: &input::Args,
         signals: &UnixStream,
     ) -> Result<Option<Self>, Failure> {
-        let settings = load(&config)?;
-        let mut parts = Self { config, wanted, json, settings: described(&settings), running: Vec::new() };
+        let (settings, topic) = (load(&config)?, input.topic()?);
+        if topic.is_some() && wanted.len() > 1 {
+            return Err(Failure::unusable(
+                "--publish publishes in one stream: give one --channel, or none for the group",
+            ));
+        }
+        let mut parts = Self { config, wanted, json, settings: described(&settings), running: Vec::new(), input: None };
         let group = parts.wanted.is_empty().then_some(None);
         for stream in group.into_iter().chain(parts.channels(&settings)?.into_iter().map(Some)) {
             if !parts.run(stream, &settings, signals)? {
                 return Ok(None);
             }
+        }
+        if let Some(topic) = topic {
+            let first = &parts.running[0];
+            let (publication, reporter) =
+                (first.node.publication().map_err(Failure::unusable)?, first.reporter.clone());
+            parts.input = Some(Input::start(input, topic, publication, settings.limits.max_message_bytes, reporter)?);
         }
         Ok(Some(parts))
     }
@@ -154,6 +169,9 @@ impl Parts {
             if self.stop_ended()? {
                 return Ok(());
             }
+            if let Some(failure) = self.input.as_ref().and_then(Input::failure) {
+                return Err(failure);
+            }
             match self.sleep(signals, requests)? {
                 Woken::ToEnd => return Ok(()),
                 Woken::ToReadAgain => self.read_again(requests, signals),
@@ -166,6 +184,8 @@ impl Parts {
         let events: Vec<_> = self.running.iter().flat_map(|part| [part.events.as_fd(), part.node.news_fd()]).collect();
         let mut fds = vec![PollFd::new(signals, PollFlags::IN), PollFd::new(requests, PollFlags::IN)];
         fds.extend(events.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let failed = self.input.as_ref().map(Input::failed_fd);
+        fds.extend(failed.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let looks = self.running.iter().any(|part| part.leave_by.is_some() || part.limit.holds());
         match poll(&mut fds, looks.then_some(&LOOK)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
