@@ -620,6 +620,36 @@ fn a_client_does_not_go_back_to_an_instance_that_it_left() {
     assert_eq!(bank.instances_of_next_requests(), [1], "only the older group is left");
 }
 
+/// Members of an older group that were frozen for a moment go on beside the newer one. A client of the newer group that
+/// heard its own member no longer published to the older one.
+#[test]
+fn a_client_does_not_turn_to_an_instance_that_formed_before_its_own() {
+    let mut client = Client::new(Instant(0), GROUP, ClientId(5), address(700), MTU);
+    let group = Bench::member(Order::Fifo, 2, 0);
+    let born = |rank, birth: u64| group.heartbeat(rank, |heartbeat| heartbeat.birth = birth.into());
+    client.on_datagram(Instant(0), &born(0, 2_000), true);
+    let mut bank = Bank { client, now: Instant(0) };
+    bank.hears(0, refusals::NONE);
+    bank.client.publish(TopicId(1), b"x");
+    let older = in_instance(&born(1, 1_000), 9);
+    while bank.client.poll_event() != Some(ClientEvent::NoAnswer) {
+        bank.client.on_datagram(bank.now, &older, true);
+        bank.sends(); // to its own member only
+        bank.now = bank.client.next_deadline();
+    }
+    bank.client.on_datagram(bank.now, &older, true);
+    let mut receivers = Vec::new();
+    for _ in 0..20 {
+        bank.now = bank.client.next_deadline();
+        bank.client.on_datagram(bank.now, &older, true);
+        bank.client.transmit(bank.now, |to, _, _| {
+            receivers.push(to);
+            1
+        });
+    }
+    assert!(receivers.contains(&Destination::Peer(address(101))), "only the older group is left: {receivers:?}");
+}
+
 #[test]
 fn a_client_without_an_answer_reports_it() {
     let mut bank = Bank::new();

@@ -14,8 +14,8 @@
 //!
 //! An older group whose members were frozen and have resumed, and a newer group of the same name, both answer a client.
 //! If the client sent each message to the group that answered last, both could publish a message, one of them after
-//! later messages. So a client moves back to an instance that it left only after the present instance has been silent
-//! for 5 s.
+//! later messages. So a client moves to an instance that it left, or that formed before the present one, only after the
+//! present instance has been silent for 5 s.
 //!
 //! A forged heartbeat may name any address. So for each heartbeat that names an address the client first sends one
 //! request without a message. It sends messages to the address only once a reply has come from it.
@@ -117,6 +117,8 @@ pub(super) struct Publisher {
     epoch: Epoch,
     /// The instance of the group that its requests are for, as its member names it.
     instance: InstanceId,
+    /// When that instance formed, as a member of it announced first; 0 if none has.
+    birth: u64,
     /// The instances that it left, the latest last.
     left: VecDeque<InstanceId>,
     pending: VecDeque<Pending>,
@@ -160,6 +162,7 @@ impl Publisher {
             silent_since: now,
             epoch: Epoch(0),
             instance: InstanceId::NONE,
+            birth: 0,
             left: VecDeque::new(),
             pending: VecDeque::new(),
             first: Sequence(0),
@@ -234,12 +237,17 @@ impl Publisher {
 
     /// Takes a member's heartbeat: it announces the member's address.
     pub(super) fn on_heartbeat(&mut self, now: Instant, header: &DatagramHeader, heartbeat: &Heartbeat) {
-        if self.left.contains(&header.instance()) {
+        let birth = if is_formed(heartbeat) { heartbeat.birth.get() } else { u64::MAX };
+        let is_earlier = header.instance() != self.instance && birth < self.birth;
+        if is_earlier || self.left.contains(&header.instance()) {
             return;
         }
         if self.member.is_none() && heartbeat.address.is_reachable() {
             (self.member, self.epoch, self.instance) = (Some(heartbeat.address), header.epoch(), header.instance());
             (self.heard_at, self.silent_since, self.retry_at) = (now, now, now);
+        }
+        if header.instance() == self.instance && is_formed(heartbeat) && self.birth == 0 {
+            self.birth = birth;
         }
         self.state = GroupState::of(heartbeat);
         if self.state == GroupState::Formed {
@@ -278,6 +286,7 @@ impl Publisher {
             self.leave_instance();
             (self.instance, self.retry_at) = (instance, now + RETRY_NS);
             (self.last_taken, self.received) = (None, (Sequence(0), 0));
+            (self.birth, self.other) = (0, None);
             self.go_back();
             (self.heard_at, self.silent_since, self.is_proven) = (now, now, true);
             return;
@@ -420,6 +429,7 @@ impl Publisher {
                 self.event(ClientEvent::NoAnswer);
                 self.heard_at = now;
                 self.left.clear(); // any group is better than none
+                self.birth = 0;
             }
         }
         let Some(member) = self.member else { return };
