@@ -6,17 +6,21 @@
 //! Source: bpf(2); `include/uapi/linux/bpf.h` for the layouts, of which only the fields in use are here (the kernel
 //! takes shorter structures and treats the rest as zeroes).
 
+use crate::ring::{Mapping, Ordering};
 use bourdon_port::PortError;
 use std::io;
 use std::mem::size_of_val;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 const MAP_CREATE: libc::c_long = 0;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const LINK_CREATE: libc::c_long = 28;
 
+const MAP_TYPE_ARRAY: u32 = 2;
 const MAP_TYPE_XSKMAP: u32 = 17;
+const MAP_MMAPABLE: u32 = 1 << 10;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 
@@ -44,6 +48,7 @@ struct CreateMap {
     key_size: u32,
     value_size: u32,
     max_entries: u32,
+    map_flags: u32,
 }
 
 #[repr(C)]
@@ -106,7 +111,8 @@ pub(crate) struct SocketMap(OwnedFd);
 
 impl SocketMap {
     pub(crate) fn new(queues: u32) -> io::Result<Self> {
-        let attributes = CreateMap { map_type: MAP_TYPE_XSKMAP, key_size: 4, value_size: 4, max_entries: queues };
+        let map_type = MAP_TYPE_XSKMAP;
+        let attributes = CreateMap { map_type, key_size: 4, value_size: 4, max_entries: queues, map_flags: 0 };
         bpf(MAP_CREATE, &attributes).map(|descriptor| Self(owned(descriptor)))
     }
 
@@ -127,6 +133,41 @@ impl SocketMap {
 impl AsFd for SocketMap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// The time to which the program gives frames to this process, in a map of one value that both reach.
+#[derive(Debug)]
+pub(crate) struct Until {
+    map: OwnedFd,
+    value: Mapping,
+}
+
+impl Until {
+    pub(crate) fn new() -> Result<Self, PortError> {
+        let attributes =
+            CreateMap { map_type: MAP_TYPE_ARRAY, key_size: 4, value_size: 8, max_entries: 1, map_flags: MAP_MMAPABLE };
+        let map = bpf(MAP_CREATE, &attributes).map(owned).map_err(|error| refused("creating a map", &error))?;
+        let value = Mapping::shared(map.as_fd(), rustix::param::page_size(), 0, "mapping a map of BPF")?;
+        Ok(Self { map, value })
+    }
+
+    /// Frames come here for so long from now on.
+    pub(crate) fn extend(&self, by: Duration) {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        let now_ns = now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64;
+        self.value.first_word().store(now_ns + by.as_nanos() as u64, Ordering::Relaxed);
+    }
+
+    /// Frames pass on to the kernel.
+    pub(crate) fn end(&self) {
+        self.value.first_word().store(0, Ordering::Relaxed);
+    }
+}
+
+impl AsFd for Until {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.map.as_fd()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The bypass itself: the program, a socket on each queue, and the headers of each destination.
 
-use crate::bpf::{Link, Mode, Program, SocketMap, refused};
+use crate::bpf::{Link, Mode, Program, SocketMap, Until, refused};
 use crate::frame::{HEADERS_MAX_BYTES, Mac, Template, mac_of_group, read};
 use crate::interface::Interface;
 use crate::local::Local;
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 const PEERS_MAX: usize = 128;
 /// An interface of more queues is refused: each takes the memory of a socket, and a look at each receive.
 const QUEUES_MAX: u32 = 16;
+/// A process takes frames for so long after it last looked around, which it does every few milliseconds: one that is
+/// stopped leaves them to the kernel.
+const TAKES: Duration = Duration::from_millis(50);
 /// After a datagram to an unknown peer went through the kernel, its table is looked at again after so long.
 const ASK: Duration = Duration::from_millis(5);
 
@@ -36,6 +39,7 @@ pub(crate) struct Bypass {
     // Detached first, so that frames go to the kernel again before the sockets close.
     _link: Link,
     _map: SocketMap,
+    until: Until,
     sockets: Vec<XdpSocket>,
     mode: Mode,
     interface: Interface,
@@ -75,7 +79,8 @@ impl Bypass {
             )));
         }
         let map = SocketMap::new(interface.queues).map_err(|error| refused("creating a map", &error))?;
-        let code = program::assemble(udp.group, own, packet_bytes, map.as_fd());
+        let until = Until::new()?;
+        let code = program::assemble(udp.group, own, packet_bytes, (until.as_fd(), map.as_fd()));
         let program = Program::load(&code).map_err(|error| refused("loading the program", &error))?;
         let (link, mode) = attach(&program, &interface)?;
         let mut sockets = Vec::new();
@@ -90,9 +95,11 @@ impl Bypass {
         let local = udp.multicast_loop.then(|| Local::open(udp.group, way)).transpose()?;
         let neighbours = Neighbours::open(interface.index)
             .map_err(|source| PortError::Io { doing: "opening a netlink socket", source })?;
+        until.extend(TAKES);
         Ok(Self {
             _link: link,
             _map: map,
+            until,
             sockets,
             mode,
             own,
@@ -203,6 +210,11 @@ impl Bypass {
     pub(crate) fn look_around(&mut self) {
         if let Some(local) = &mut self.local {
             local.look();
+        }
+        if self.has_local() {
+            self.until.end(); // they need the group's datagrams as well, and the kernel gives them to all
+        } else {
+            self.until.extend(TAKES);
         }
         let now = Instant::now();
         if self.look_at.is_none_or(|at| now < at) {

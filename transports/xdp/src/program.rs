@@ -7,6 +7,9 @@
 //! to the frame's queue, its datagrams pass on as well, so a port that is gone leaves an interface that works as
 //! before.
 //!
+//! So they do while the process does not extend the time to which it takes frames: the group's datagrams would be lost
+//! to other processes of this host, which a process that was stopped can't notice.
+//!
 //! Source: RFC 791, RFC 8200, RFC 768 for the layouts; the kernel's `Documentation/bpf/standardization` for the
 //! instructions.
 
@@ -16,12 +19,15 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// What an XDP program answers where the kernel goes on with the frame.
 const XDP_PASS: i32 = 2;
+/// The helper `bpf_ktime_get_ns`.
+const MONOTONIC_NS: i32 = 5;
 /// The helper `bpf_redirect_map`.
 const REDIRECT_MAP: i32 = 51;
-/// The mark of an instruction that loads a map, given by its descriptor.
+/// The marks of instructions that load a map, and the address of a map's value; the map is given by its descriptor.
 const PSEUDO_MAP_FD: u8 = 1;
+const PSEUDO_MAP_VALUE: u8 = 2;
 
-/// The registers: the result, the arguments of a call, and one that calls leave as it is.
+/// The registers: the result, the arguments of a call, and two that calls leave as they are.
 const R0: u8 = 0;
 const R1: u8 = 1;
 const R2: u8 = 2;
@@ -29,6 +35,7 @@ const R3: u8 = 3;
 const R4: u8 = 4;
 const R5: u8 = 5;
 const CONTEXT: u8 = 6;
+const UNTIL: u8 = 7;
 
 /// Where the fields of `xdp_md` lie.
 const DATA: i16 = 0;
@@ -41,6 +48,7 @@ enum Size {
     B = 0x10,
     H = 0x08,
     W = 0x00,
+    D = 0x18,
 }
 
 /// A place that jumps go to.
@@ -107,6 +115,21 @@ impl Assembler {
         self.emit(0x2d, (one, other), 0, 0);
     }
 
+    /// `to =` what is loaded of a map: itself, or the address of its value.
+    fn load_map(&mut self, to: u8, what: u8, map: BorrowedFd<'_>) {
+        self.emit(0x18, (to, what), 0, map.as_raw_fd());
+        self.emit(0x00, (0, 0), 0, 0); // the upper half of the constant
+    }
+
+    fn call(&mut self, helper: i32) {
+        self.emit(0x85, (0, 0), 0, helper);
+    }
+
+    /// Ends the program; the result is in register 0.
+    fn exit(&mut self) {
+        self.emit(0x95, (0, 0), 0, 0);
+    }
+
     fn go(&mut self, label: Label) {
         self.jumps.push((self.code.len(), label));
         self.emit(0x05, (0, 0), 0, 0);
@@ -127,13 +150,13 @@ fn half(bytes: [u8; 2]) -> u32 {
     u16::from_ne_bytes(bytes).into()
 }
 
-/// The program for these two destinations of one family, for frames of at most so many bytes, and the map that holds
-/// the sockets by queue.
+/// The program for these two destinations of one family, for frames of at most so many bytes; `until` is the map with
+/// the time to which this process takes frames, and `sockets` the one with its sockets by queue.
 pub(crate) fn assemble(
     group: SocketAddr,
     own: SocketAddr,
     frame_max_bytes: usize,
-    sockets: BorrowedFd<'_>,
+    (until, sockets): (BorrowedFd<'_>, BorrowedFd<'_>),
 ) -> Vec<u64> {
     assert!(group.is_ipv4() == own.is_ipv4(), "a group and its members have one family");
     let mut program = Assembler::default();
@@ -150,15 +173,18 @@ pub(crate) fn assemble(
     program.place(Label::Unicast);
     is_destination(&mut program, own, Label::Pass);
     program.place(Label::Redirect);
+    program.load_map(R1, PSEUDO_MAP_VALUE, until);
+    program.load(Size::D, UNTIL, R1, 0);
+    program.call(MONOTONIC_NS);
+    program.if_greater(R0, UNTIL, Label::Pass);
     program.load(Size::W, R2, CONTEXT, RX_QUEUE_INDEX);
-    program.emit(0x18, (R1, PSEUDO_MAP_FD), 0, sockets.as_raw_fd());
-    program.emit(0x00, (0, 0), 0, 0); // the upper half of the constant
+    program.load_map(R1, PSEUDO_MAP_FD, sockets);
     program.set(R3, XDP_PASS); // where the map has no socket
-    program.emit(0x85, (0, 0), 0, REDIRECT_MAP);
-    program.emit(0x95, (0, 0), 0, 0);
+    program.call(REDIRECT_MAP);
+    program.exit();
     program.place(Label::Pass);
     program.set(R0, XDP_PASS);
-    program.emit(0x95, (0, 0), 0, 0);
+    program.exit();
     assert!(program.jumps.is_empty(), "every jump has a place");
     program.code
 }

@@ -11,7 +11,8 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+pub(crate) use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// Where the parts of a ring lie in its mapping, and how many descriptors it has.
 #[derive(Clone, Copy, Debug)]
@@ -42,12 +43,18 @@ impl Mapping {
         Self::of(address, bytes, "mapping memory for frames")
     }
 
-    fn ring(socket: BorrowedFd<'_>, bytes: usize, offset: u64) -> Result<Self, PortError> {
+    /// Memory that the kernel shares by a descriptor: a socket's ring, or a map's values.
+    pub(crate) fn shared(
+        of: BorrowedFd<'_>,
+        bytes: usize,
+        offset: u64,
+        doing: &'static str,
+    ) -> Result<Self, PortError> {
         use rustix::mm::{MapFlags, ProtFlags, mmap};
         let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED | MapFlags::POPULATE);
-        // SAFETY: as above; the kernel maps one of the socket's rings, which it keeps as long as the mapping lives.
-        let address = unsafe { mmap(std::ptr::null_mut(), bytes, protection, flags, socket, offset) };
-        Self::of(address, bytes, "mapping a ring of AF_XDP")
+        // SAFETY: as above; the kernel maps memory of its own, which it keeps as long as the mapping lives.
+        let address = unsafe { mmap(std::ptr::null_mut(), bytes, protection, flags, of, offset) };
+        Self::of(address, bytes, doing)
     }
 
     fn of(address: rustix::io::Result<*mut c_void>, bytes: usize, doing: &'static str) -> Result<Self, PortError> {
@@ -57,6 +64,14 @@ impl Mapping {
 
     pub(crate) fn address(&self) -> *mut u8 {
         self.address.as_ptr().cast()
+    }
+
+    /// The first eight bytes.
+    pub(crate) fn first_word(&self) -> &AtomicU64 {
+        assert!(self.bytes >= size_of::<u64>(), "a mapping has a page at least");
+        // SAFETY: a mapping begins at a page, so the word is aligned and within; it lives as long as `self`, and this
+        // process reaches it by atomic operations only, as the program does.
+        unsafe { AtomicU64::from_ptr(self.address().cast()) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -93,7 +108,7 @@ impl<T: Descriptor> Ring<T> {
         let Layout { offset, parts, entries } = layout;
         assert!(entries.is_power_of_two(), "a mask finds an entry");
         let bytes = parts.desc as usize + entries as usize * size_of::<T>();
-        let mapping = Mapping::ring(socket, bytes, offset)?;
+        let mapping = Mapping::shared(socket, bytes, offset, "mapping a ring of AF_XDP")?;
         let words = [parts.producer, parts.consumer, parts.flags];
         assert!(
             words.iter().all(|word| word.is_multiple_of(4) && *word as usize + 4 <= bytes),

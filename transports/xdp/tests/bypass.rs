@@ -2,11 +2,11 @@
 #![allow(unsafe_code)] // gives up capabilities
 
 use crate::common::{network, open, options};
-use bourdon_port::conformance::{pattern, poll_until, receive_count, receive_into, send_all};
+use bourdon_port::conformance::{PATIENCE, pattern, poll_until, receive_count, receive_into, send_all};
 use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
 use std::net::UdpSocket;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const GROUP: &str = "239.255.76.9:7609";
 
@@ -25,7 +25,9 @@ fn hear_each_other(one: &mut impl Port, other: &mut impl Port) {
         send_all(one, to, &bytes, size);
         let sent: Vec<&[u8]> = bytes.chunks(size).collect();
         assert!(receive_count(other, sent.len()) == sent, "round {round} to {to:?}");
-        one.receive(usize::MAX, |_| {}).expect("a receive that works"); // its own, perhaps
+        for _ in 0..100 {
+            one.receive(usize::MAX, |_| {}).expect("a receive that works"); // its own: not each call looks for them
+        }
         one.follow_host().expect("a host that is followed");
     }
 }
@@ -56,10 +58,41 @@ fn processes_of_one_host_hear_each_other_and_one_bypasses() {
     past.follow_host().expect("a host that is followed");
     hear_each_other(&mut past, &mut second);
     hear_each_other(&mut second, &mut past);
+    network.enter(1);
+    let mut remote = open(&options(GROUP));
+    let (mut count, mut got) = (0, Vec::new());
+    while got.len() < 50 {
+        // The first ones are lost to the second, until the first has looked around.
+        count += 1;
+        send_all(&mut remote, To::Group, &pattern(count, 100), 100);
+        past.follow_host().expect("a host that is followed");
+        receive_into(&mut second, usize::MAX, &mut got);
+        past.receive(usize::MAX, |_| {}).expect("a receive that works");
+    }
     drop(past);
+    network.enter(0);
     let mut third = open(&options(GROUP));
     assert_eq!(third.io(), "af_xdp-native", "the interface is free: {:?}", third.refused());
     hear_each_other(&mut third, &mut second);
+}
+
+#[test]
+fn a_process_that_is_stopped_takes_nothing_from_others() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let stopped = open(&options(GROUP)); // it never looks around
+    let mut second = open(&options(GROUP));
+    assert_eq!((stopped.io(), second.io()), ("af_xdp-native", "socket-spin"));
+    network.enter(1);
+    let mut remote = open(&options(GROUP));
+    let (begun, mut count, mut got) = (Instant::now(), 0, Vec::new());
+    while got.len() < 50 {
+        count += 1;
+        send_all(&mut remote, To::Group, &pattern(count, 100), 100);
+        remote.follow_host().expect("a host that is followed");
+        receive_into(&mut second, usize::MAX, &mut got);
+        assert!(begun.elapsed() < PATIENCE, "nothing came to the second process");
+    }
 }
 
 #[test]
