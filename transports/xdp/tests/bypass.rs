@@ -6,6 +6,7 @@ use bourdon_port::conformance::{PATIENCE, pattern, poll_until, receive_count, re
 use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
 use std::net::UdpSocket;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const GROUP: &str = "239.255.76.9:7609";
@@ -185,4 +186,49 @@ fn missing_capabilities_are_named() {
     assert!(why.contains("lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF"), "{why}");
     send_all(&mut port, To::Group, b"by sockets", 64);
     assert_eq!(receive_count(&mut port, 1)[0], b"by sockets");
+}
+
+/// The program of a process that is killed while it opens, waits, sends or receives.
+#[test]
+#[ignore = "another test starts it as a process"]
+fn a_process_to_be_killed() {
+    let mut port = open(&options(GROUP));
+    loop {
+        send_all(&mut port, To::Group, &pattern(1, 5000), 1000);
+        port.receive(usize::MAX, |_| {}).expect("a receive that works");
+        port.follow_host().expect("a host that is followed");
+    }
+}
+
+/// Whether a program is attached to this host's interface.
+fn has_program() -> bool {
+    let shown = Command::new("ip").args(["-details", "link", "show", "eth0"]).output().expect("`ip` is there");
+    String::from_utf8_lossy(&shown.stdout).contains("xdp")
+}
+
+#[test]
+fn a_killed_process_leaves_nothing_attached() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let itself = std::env::current_exe().expect("this program");
+    let rounds = std::env::var("BOURDON_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(40);
+    let mut longest = Duration::ZERO;
+    for round in 0..rounds {
+        let mut child = Command::new(&itself)
+            .args(["--ignored", "--exact", "bypass::a_process_to_be_killed"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        // At any instant of its life: it opens some milliseconds after its start.
+        std::thread::sleep(Duration::from_micros(round * 7_919 % 40_000));
+        child.kill().expect("it runs");
+        child.wait().expect("it has ended");
+        assert!(!has_program(), "round {round}");
+        let begun = Instant::now();
+        let port = open(&options(GROUP));
+        assert_eq!(port.io(), "af_xdp-native", "round {round}: {:?}", port.refused());
+        longest = longest.max(begun.elapsed());
+        assert!(has_program());
+    }
+    println!("{rounds} kills; opening again took at most {longest:?}");
 }
