@@ -104,6 +104,7 @@ impl Peer {
 pub(crate) enum Transport {
     Udp,
     Portable,
+    Xdp,
 }
 
 impl Transport {
@@ -112,6 +113,7 @@ impl Transport {
         match self {
             Self::Udp => "udp",
             Self::Portable => "portable",
+            Self::Xdp => "xdp",
         }
     }
 }

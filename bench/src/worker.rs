@@ -380,6 +380,7 @@ impl Spec {
         node.network.transport = match self.transport {
             Transport::Udp => NodeTransport::Udp,
             Transport::Portable => NodeTransport::Portable,
+            Transport::Xdp => NodeTransport::Xdp,
         };
         node.threads.idle = self.idle.into();
         // A busy host evicts no member for a pause, which would end the measurement.

@@ -10,6 +10,7 @@ use bourdon_protocol::Reach;
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
 use bourdon_wire::GroupId;
+use bourdon_xdp::{XdpOptions, XdpPort};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ pub(crate) enum AnyPort {
     Tcp(TcpPort),
     /// UDP multicast by `epoll`, and a mesh for peers that it does not reach.
     Auto(AutoPort),
+    /// UDP multicast past the kernel's stack.
+    Xdp(XdpPort),
 }
 
 /// A node's port: the fault injector is around the transport only where faults are configured.
@@ -82,7 +85,7 @@ impl AnyPort {
         match self {
             Self::Tcp(port) => port.break_one_link(),
             Self::Auto(port) => port.mesh().break_one_link(),
-            Self::Udp(_) => false,
+            Self::Udp(_) | Self::Xdp(_) => false,
         }
     }
 }
@@ -156,14 +159,6 @@ fn open(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
         datagram_max_bytes: settings.limits.mtu_bytes,
         ..UdpOptions::new(settings.group.address)
     };
-    let udp = |options: &UdpOptions| match UdpPort::open(options) {
-        Ok(port) => Ok(Picked { port: AnyPort::Udp(port), fallback: None }),
-        Err(why @ PortError::Unavailable { .. }) => {
-            let port = AnyPort::Udp(UdpPort::open(&UdpOptions { io_uring: false, ..options.clone() })?);
-            Ok(Picked { port, fallback: Some(format!("{why}; using the portable transport instead")) })
-        }
-        Err(error) => Err(error),
-    };
     match settings.network.transport {
         Transport::Portable => udp(&UdpOptions { io_uring: false, ..options }),
         Transport::Udp => udp(&options),
@@ -177,7 +172,31 @@ fn open(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
             let fallback = refused.map(|why| format!("{why}; using tcp only instead"));
             Ok(Picked { port: AnyPort::Auto(port), fallback })
         }
+        Transport::Xdp => xdp(options, settings.network.xdp_zero_copy),
     }
+}
+
+fn udp(options: &UdpOptions) -> Result<Picked, PortError> {
+    let (port, fallback) = open_udp(options)?;
+    Ok(Picked { port: AnyPort::Udp(port), fallback })
+}
+
+fn open_udp(options: &UdpOptions) -> Result<(UdpPort, Option<String>), PortError> {
+    match UdpPort::open(options) {
+        Ok(port) => Ok((port, None)),
+        Err(why @ PortError::Unavailable { .. }) => {
+            let port = UdpPort::open(&UdpOptions { io_uring: false, ..options.clone() })?;
+            Ok((port, Some(format!("{why}; using the portable transport instead"))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn xdp(udp: UdpOptions, zero_copy: bool) -> Result<Picked, PortError> {
+    let (beneath, fallback) = open_udp(&udp)?;
+    let port = XdpPort::open(beneath, XdpOptions { udp, zero_copy });
+    let fallback = port.refused().map(|why| format!("{why}; using udp instead")).or(fallback);
+    Ok(Picked { port: AnyPort::Xdp(port), fallback })
 }
 
 fn tcp(options: &TcpOptions) -> Result<Picked, PortError> {
@@ -239,6 +258,7 @@ impl AnyPort {
     pub(crate) fn join_source(&self, source: IpAddr) -> Result<(), PortError> {
         match self {
             Self::Udp(port) => port.join_source(source),
+            Self::Xdp(port) => port.join_source(source),
             Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.join_source(source)),
             Self::Tcp(_) => Err(no_sources(source)),
         }
@@ -251,6 +271,7 @@ impl AnyPort {
     pub(crate) fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
         match self {
             Self::Udp(port) => port.leave_source(source),
+            Self::Xdp(port) => port.leave_source(source),
             Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.leave_source(source)),
             Self::Tcp(_) => Err(no_sources(source)),
         }
@@ -311,7 +332,7 @@ macro_rules! port_of_its_variants {
     };
 }
 
-port_of_its_variants!(AnyPort { Udp, Tcp, Auto });
+port_of_its_variants!(AnyPort { Udp, Tcp, Auto, Xdp });
 port_of_its_variants!(NodePort { Plain, Faulty });
 
 #[cfg(test)]

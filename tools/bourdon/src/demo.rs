@@ -189,10 +189,10 @@ enum TransportArg {
     Portable,
     Tcp,
     Auto,
-    #[value(hide = true)] // not built yet, as xdp
-    Shm,
-    #[value(hide = true)]
+    /// Past the kernel's stack: one process of the demo; the others are on the same interface, and use udp
     Xdp,
+    #[value(hide = true)] // not built yet
+    Shm,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -322,7 +322,8 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         TransportArg::Portable => Transport::Portable,
         TransportArg::Tcp => Transport::Tcp,
         TransportArg::Auto => Transport::Auto,
-        other => return Err(not_yet("transport", other, "udp, portable, tcp or auto")),
+        TransportArg::Xdp => Transport::Xdp,
+        other @ TransportArg::Shm => return Err(not_yet("transport", other, "udp, portable, tcp, auto or xdp")),
     };
     settings.network.interface.clone_from(&args.interface);
     settings.process.role = Role::Member;

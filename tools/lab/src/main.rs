@@ -179,7 +179,7 @@ struct LocksArgs {
 #[derive(Debug, Args)]
 struct ChaosArgs {
     /// udp or tcp
-    #[arg(long, default_value = "udp", value_parser = ["udp", "tcp", "auto"])]
+    #[arg(long, default_value = "udp", value_parser = ["udp", "tcp", "auto", "xdp"])]
     transport: String,
     /// Members and observers: inline, or with threads of their own
     #[arg(long, value_enum, default_value = "inline")]

@@ -18,6 +18,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-port", &[]),
     ("bourdon-udp", &["bourdon-port"]),
     ("bourdon-tcp", &["bourdon-port", "bourdon-udp"]), // multicast beside the mesh, and its options
+    ("bourdon-xdp", &["bourdon-port", "bourdon-udp"]), // the port beneath the bypass
     ("bourdon-engine", &["bourdon-port", "bourdon-protocol", "bourdon-wire"]),
     (
         "bourdon",
@@ -29,6 +30,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
             "bourdon-tcp",
             "bourdon-udp",
             "bourdon-wire",
+            "bourdon-xdp",
         ],
     ),
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp"]), // the last for raw sockets with the same options
@@ -46,8 +48,11 @@ pub const PURE_LIBRARIES: &[&str] =
 pub const PURE_CRATES: &[&str] = &["bourdon-wire", "bourdon-protocol"];
 
 /// Where in the engine a transport's name may stand: (its crate's name, the files).
-const NAMED_IN: &[(&str, &[&str])] =
-    &[("bourdon_udp", &["engine/node/src/transport.rs"]), ("bourdon_tcp", &["engine/node/src/transport.rs"])];
+const NAMED_IN: &[(&str, &[&str])] = &[
+    ("bourdon_udp", &["engine/node/src/transport.rs"]),
+    ("bourdon_tcp", &["engine/node/src/transport.rs"]),
+    ("bourdon_xdp", &["engine/node/src/transport.rs"]),
+];
 
 /// Where in the lab the engine may be named: the judge must not share the engine's mistakes.
 const ENGINE_IN_LAB: &str = "tools/lab/src/member/";

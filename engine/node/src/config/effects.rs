@@ -110,6 +110,12 @@ impl Settings {
             "which is for connections: set network.transport = \"tcp\" or \"auto\", or remove it",
         )?;
         refuse(
+            network.xdp_zero_copy && network.transport != Transport::Xdp,
+            "network.xdp_zero_copy",
+            network.xdp_zero_copy,
+            "which is for AF_XDP: set network.transport = \"xdp\", or remove it",
+        )?;
+        refuse(
             network.transport == Transport::Tcp && network.ttl != 1,
             "network.ttl",
             network.ttl,

@@ -24,6 +24,7 @@ const RECEIVE_BUFFER_MAX_BYTES: usize = 1 << 30;
 /// receive_buffer_bytes = 8388608
 /// offload = true
 /// receive_timestamps = false
+/// xdp_zero_copy = false
 /// links = true
 /// peers = []
 /// # listen = "10.0.0.1:7402" # default: this member's own entry in peers
@@ -34,8 +35,8 @@ const RECEIVE_BUFFER_MAX_BYTES: usize = 1 << 30;
 pub struct NetworkSettings {
     /// How datagrams are moved.
     ///
-    /// Default [`Transport::Udp`]. The same at all processes, but that [`Udp`](Transport::Udp) and
-    /// [`Portable`](Transport::Portable) meet in one group.
+    /// Default [`Transport::Udp`]. The same at all processes, but that [`Udp`](Transport::Udp),
+    /// [`Portable`](Transport::Portable) and [`Xdp`](Transport::Xdp) meet in one group.
     pub transport: Transport,
     /// The name of the one interface that traffic uses.
     ///
@@ -74,6 +75,11 @@ pub struct NetworkSettings {
     ///
     /// Default `false`. Each process may have its own.
     pub receive_timestamps: bool,
+    /// With [`Transport::Xdp`]: whether the network card writes into this process's memory itself. Few drivers can;
+    /// where this one can't, the node falls back to [`Udp`](Transport::Udp), and reports that.
+    ///
+    /// Default `false`. Each process may have its own.
+    pub xdp_zero_copy: bool,
     /// Whether members hold TCP connections to each other, over the group's interface: the others notice at once that a
     /// process has died.
     ///
@@ -107,6 +113,9 @@ pub enum Transport {
     Tcp,
     /// `auto`: UDP multicast, and TCP for exactly the members of `network.peers` that multicast does not reach.
     Auto,
+    /// `xdp`: UDP multicast past the kernel's stack, by `AF_XDP`, for one process an interface. It takes capabilities;
+    /// where it can't be had, the node falls back to [`Udp`](Self::Udp), and reports that.
+    Xdp,
 }
 
 impl Default for NetworkSettings {
@@ -120,6 +129,7 @@ impl Default for NetworkSettings {
             receive_buffer_bytes: 8 << 20,
             offload: true,
             receive_timestamps: false,
+            xdp_zero_copy: false,
             links: true,
             peers: Vec::new(),
             listen: None,

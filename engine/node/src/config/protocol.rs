@@ -48,7 +48,8 @@ impl Settings {
         (config.relay, config.deadline_ns) = (self.group.relay, self.group.deadline_ns);
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
         // Over `auto` a peer whose multicasts are lost is served by the mesh.
-        config.pads_heartbeats = matches!(self.network.transport, Transport::Udp | Transport::Portable);
+        config.pads_heartbeats =
+            matches!(self.network.transport, Transport::Udp | Transport::Portable | Transport::Xdp);
         config.sequencer = Rank(self.group.sequencer);
         config.quorum = self.group.quorum;
         (config.flow, config.rate) = (self.flow.mode, self.flow.rate());

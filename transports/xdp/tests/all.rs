@@ -1,0 +1,8 @@
+//! All tests of this folder, in one program: it is built and linked once.
+
+mod bypass;
+mod common;
+mod conformance;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;

@@ -1,0 +1,234 @@
+//! What a port past the stack does beside others: sockets, other processes of its host, and hosts where it can't be.
+#![allow(unsafe_code)] // gives up capabilities
+
+use crate::common::{network, open, options};
+use bourdon_port::conformance::{PATIENCE, pattern, poll_until, receive_count, receive_into, send_all};
+use bourdon_port::{Idle, Port, PortError, To};
+use bourdon_udp::{UdpOptions, UdpPort};
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const GROUP: &str = "239.255.76.9:7609";
+
+fn refusal(port: &bourdon_xdp::XdpPort) -> String {
+    match port.refused() {
+        Some(PortError::Unavailable { why, .. }) => why.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Everything that one sends, to all and to the other alone, reaches the other, whatever each is made of.
+fn hear_each_other(one: &mut impl Port, other: &mut impl Port) {
+    let size = one.limits().datagram_max_bytes;
+    for (round, to) in [To::Group, To::Peer(other.local_address())].into_iter().cycle().take(20).enumerate() {
+        let bytes = pattern(round as u64, 30 * size + 17);
+        send_all(one, to, &bytes, size);
+        let sent: Vec<&[u8]> = bytes.chunks(size).collect();
+        assert!(receive_count(other, sent.len()) == sent, "round {round} to {to:?}");
+        for _ in 0..100 {
+            one.receive(usize::MAX, |_| {}).expect("a receive that works"); // its own: not each call looks for them
+        }
+        one.follow_host().expect("a host that is followed");
+    }
+}
+
+#[test]
+fn processes_past_the_stack_and_over_sockets_hear_each_other() {
+    for idle in crate::common::IDLES {
+        let Some(network) = network(false) else { return };
+        let udp = UdpOptions { idle, ..options(GROUP) };
+        network.enter(0);
+        let mut past = open(&udp);
+        assert_eq!(past.io(), "af_xdp-native", "{:?}", past.refused());
+        network.enter(1);
+        let mut over = UdpPort::open(&udp).expect("a port on eth0");
+        hear_each_other(&mut past, &mut over);
+        hear_each_other(&mut over, &mut past);
+    }
+}
+
+#[test]
+fn processes_of_one_host_hear_each_other_and_one_bypasses() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let mut past = open(&options(GROUP));
+    let mut second = open(&options(GROUP));
+    assert_eq!((past.io(), second.io()), ("af_xdp-native", "socket-spin"));
+    assert!(refusal(&second).contains("another program is attached to eth0"), "{}", refusal(&second));
+    past.follow_host().expect("a host that is followed");
+    hear_each_other(&mut past, &mut second);
+    hear_each_other(&mut second, &mut past);
+    network.enter(1);
+    let mut remote = open(&options(GROUP));
+    let (mut count, mut got) = (0, Vec::new());
+    while got.len() < 50 {
+        // The first ones are lost to the second, until the first has looked around.
+        count += 1;
+        send_all(&mut remote, To::Group, &pattern(count, 100), 100);
+        past.follow_host().expect("a host that is followed");
+        receive_into(&mut second, usize::MAX, &mut got);
+        past.receive(usize::MAX, |_| {}).expect("a receive that works");
+    }
+    drop(past);
+    network.enter(0);
+    let mut third = open(&options(GROUP));
+    assert_eq!(third.io(), "af_xdp-native", "the interface is free: {:?}", third.refused());
+    hear_each_other(&mut third, &mut second);
+}
+
+#[test]
+fn a_process_that_is_stopped_takes_nothing_from_others() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let stopped = open(&options(GROUP)); // it never looks around
+    let mut second = open(&options(GROUP));
+    assert_eq!((stopped.io(), second.io()), ("af_xdp-native", "socket-spin"));
+    network.enter(1);
+    let mut remote = open(&options(GROUP));
+    let (begun, mut count, mut got) = (Instant::now(), 0, Vec::new());
+    while got.len() < 50 {
+        count += 1;
+        send_all(&mut remote, To::Group, &pattern(count, 100), 100);
+        remote.follow_host().expect("a host that is followed");
+        receive_into(&mut second, usize::MAX, &mut got);
+        assert!(begun.elapsed() < PATIENCE, "nothing came to the second process");
+    }
+}
+
+#[test]
+fn other_traffic_of_the_interface_is_left_to_the_kernel() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let past = open(&options(GROUP));
+    let address = past.local_address().ip();
+    let other = UdpSocket::bind((address, 0)).expect("a socket");
+    other.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
+    network.enter(1);
+    let sender = UdpSocket::bind("10.76.0.2:0").expect("a socket");
+    let mut buffer = vec![0; 9000];
+    for length in [1, 500, 8000] {
+        // The longest comes in fragments.
+        sender.send_to(&pattern(1, length), other.local_addr().expect("bound")).expect("sent");
+        let got = other.recv(&mut buffer).expect("it comes");
+        assert_eq!(buffer[..got], pattern(1, length));
+    }
+    drop(past);
+}
+
+#[test]
+fn datagrams_in_fragments_come_through_the_kernel() {
+    let Some(network) = network(false) else { return };
+    let long = UdpOptions { datagram_max_bytes: 3000, ..options(GROUP) };
+    network.enter(0);
+    let mut past = open(&UdpOptions { idle: Idle::Park, ..long.clone() });
+    network.enter(1);
+    let mut over = UdpPort::open(&long).expect("a port on eth0");
+    for round in 0..20 {
+        send_all(&mut over, To::Group, &pattern(round, 3000), 3000);
+        assert!(receive_count(&mut past, 1)[0] == pattern(round, 3000));
+    }
+}
+
+#[test]
+fn a_port_for_named_senders_hears_no_other() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let sources = vec!["10.76.0.2".parse().expect("an address")];
+    let mut past = open(&UdpOptions { sources, ..options(GROUP) });
+    assert_eq!(past.io(), "af_xdp-native", "{:?}", past.refused());
+    network.enter(1);
+    let mut named = open(&options(GROUP));
+    network.enter(2);
+    let mut unnamed = open(&options(GROUP));
+    let mut got = Vec::new();
+    for round in 0..50u8 {
+        send_all(&mut unnamed, To::Group, &[1, round], 2);
+        send_all(&mut named, To::Group, &[0, round], 2);
+        poll_until(&mut past, |port| {
+            receive_into(port, usize::MAX, &mut got);
+            got.len() > usize::from(round)
+        });
+    }
+    assert!(got.iter().all(|datagram| datagram[0] == 0), "{got:?}");
+}
+
+#[test]
+fn what_stands_against_it_is_named_and_sockets_do_the_work() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let lo = open(&UdpOptions { interface: "lo".to_owned(), ..options(GROUP) });
+    assert!(refusal(&lo).contains("lo is no Ethernet interface"), "{}", refusal(&lo));
+    let long = open(&UdpOptions { datagram_max_bytes: 8000, ..options(GROUP) });
+    assert!(refusal(&long).contains("set limits.mtu_bytes to 3778 or less"), "{}", refusal(&long));
+    for port in [lo, long] {
+        assert_eq!(port.io(), "socket-spin");
+    }
+}
+
+#[test]
+fn missing_capabilities_are_named() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let none = [0u32; 6];
+    // SAFETY: the kernel reads both, which are live and laid out as it expects: a header of this version, and twice the
+    // three words of a capability set. It changes this thread, which runs nothing but one test.
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
+    assert_eq!(result, 0, "a thread may give its capabilities up");
+    let mut port = open(&options(GROUP));
+    let why = refusal(&port);
+    assert!(why.contains("lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF"), "{why}");
+    send_all(&mut port, To::Group, b"by sockets", 64);
+    assert_eq!(receive_count(&mut port, 1)[0], b"by sockets");
+}
+
+/// The program of a process that is killed while it opens, waits, sends or receives.
+#[test]
+#[ignore = "another test starts it as a process"]
+fn a_process_to_be_killed() {
+    let mut port = open(&options(GROUP));
+    loop {
+        send_all(&mut port, To::Group, &pattern(1, 5000), 1000);
+        port.receive(usize::MAX, |_| {}).expect("a receive that works");
+        port.follow_host().expect("a host that is followed");
+    }
+}
+
+/// Whether a program is attached to this host's interface.
+fn has_program() -> bool {
+    let shown = Command::new("ip").args(["-details", "link", "show", "eth0"]).output().expect("`ip` is there");
+    String::from_utf8_lossy(&shown.stdout).contains("xdp")
+}
+
+#[test]
+fn a_killed_process_leaves_nothing_attached() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let itself = std::env::current_exe().expect("this program");
+    let rounds = std::env::var("BOURDON_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(40);
+    let mut longest = Duration::ZERO;
+    for round in 0..rounds {
+        let mut child = Command::new(&itself)
+            .args(["--ignored", "--exact", "bypass::a_process_to_be_killed"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        // At any instant of its life: it opens some milliseconds after its start.
+        std::thread::sleep(Duration::from_micros(round * 7_919 % 40_000));
+        child.kill().expect("it runs");
+        child.wait().expect("it has ended");
+        assert!(!has_program(), "round {round}");
+        let begun = Instant::now();
+        let port = open(&options(GROUP));
+        assert_eq!(port.io(), "af_xdp-native", "round {round}: {:?}", port.refused());
+        longest = longest.max(begun.elapsed());
+        assert!(has_program());
+    }
+    println!("{rounds} kills; opening again took at most {longest:?}");
+}
