@@ -8,6 +8,7 @@
 //! bounds; after that [`Frame::data`] can't fail. Frames of an unknown kind are stepped over, so that the next version
 //! may add some.
 
+use crate::fragment::Fragment;
 use crate::records;
 use crate::topic::{is_honest, split_name};
 use crate::{ClientId, Epoch, GroupId, Incarnation, InstanceId, Rank, Sequence, TopicId};
@@ -133,38 +134,6 @@ pub mod flags {
     pub const AFTER: u16 = 0x0400;
     /// A whole message in one frame.
     pub const WHOLE: u16 = FIRST | LAST;
-}
-
-/// Which bytes of its message a fragment has: of a member's message in a data frame, of a client's in its request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-pub struct Fragment {
-    total: U32,
-    offset: U32,
-}
-
-impl Fragment {
-    /// Bytes of it on the wire.
-    pub const BYTES: usize = size_of::<Self>();
-
-    /// A fragment of a message of `total_bytes`, which begins at `offset`. Both are below 2³².
-    pub fn new(total_bytes: usize, offset: usize) -> Self {
-        debug_assert!(total_bytes.max(offset) <= u32::MAX as usize, "{offset} of {total_bytes} bytes");
-        Self { total: (total_bytes as u32).into(), offset: (offset as u32).into() }
-    }
-    /// The length of the whole message.
-    pub fn total_bytes(self) -> usize {
-        self.total.get() as usize
-    }
-    /// Where in it the fragment begins.
-    pub fn offset(self) -> usize {
-        self.offset.get() as usize
-    }
-    /// Whether a payload of this length ends within the message.
-    #[inline]
-    pub fn has_room(self, payload_bytes: usize) -> bool {
-        u64::from(self.offset) + payload_bytes as u64 <= u64::from(self.total)
-    }
 }
 
 /// The client that sent a message through a member, and the client's own sequence.

@@ -19,6 +19,7 @@
 mod address;
 mod checksum;
 mod datagram;
+mod fragment;
 mod frame;
 mod ids;
 pub mod records;
@@ -30,8 +31,9 @@ pub use datagram::{
     BIRTH_FLOORS_END, BIRTHS_END, CONTROL_CHANNEL, Datagram, DatagramHeader, Discard, ECHO_OFFSET, HEADER_BYTES,
     MTU_DEFAULT_BYTES, MTU_MIN_BYTES, TAG_BYTES, VERSION, checksum, echo_bytes, mark_retransmitted, seal,
 };
+pub use fragment::Fragment;
 pub use frame::{
-    CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Fragment, Frame, FrameHeader, Frames, Kind, MessageName,
+    CausalEntry, ClientTag, DataHead, FRAME_HEADER_BYTES, Frame, FrameHeader, Frames, Kind, MessageName,
     causal_entries, flags, plain_header, split_plain,
 };
 pub use ids::{

@@ -9,6 +9,7 @@ const PROTOCOLS: &str = "engine/protocol/src/";
 const NO_PROTOCOL: &[&str] = &[
     "bucket",
     "clients/delivered",
+    "clients/fragments",
     "cursor",
     "epoch_state",
     "log",

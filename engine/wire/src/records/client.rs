@@ -1,7 +1,7 @@
 //! The records of clients and the members they publish through.
 
 use crate::address::Address;
-use crate::frame::Fragment;
+use crate::fragment::Fragment;
 use crate::topic::split_name;
 use crate::{ClientId, Sequence};
 use zerocopy::little_endian::{U16, U32, U64};
