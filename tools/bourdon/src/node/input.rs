@@ -14,6 +14,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 /// What a node publishes from stdin.
 #[derive(Clone, Debug, clap::Args)]
+#[group(skip)] // the command has a group of this name
 pub(crate) struct Args {
     /// Publish lines of stdin on this topic, as the member itself, and go on as a node at the end of the input
     #[arg(long, value_name = "TOPIC")]
