@@ -77,6 +77,7 @@ impl AnyPort {
             Self::Udp(port) => port.is_cut_off(),
             Self::Tcp(port) => port.is_cut_off(),
             Self::Auto(port) => port.is_cut_off(),
+            Self::Xdp(port) => port.is_cut_off(),
         }
     }
 

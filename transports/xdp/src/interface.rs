@@ -3,7 +3,7 @@
 //! Source: netdevice(7); `include/uapi/linux/ethtool.h`.
 
 use crate::frame::Mac;
-use bourdon_port::PortError;
+use bourdon_port::{InterfaceLoss, PortError};
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::os::fd::AsRawFd;
@@ -37,14 +37,17 @@ struct Channels {
 
 impl Interface {
     pub(crate) fn find(name: &str) -> Result<Self, PortError> {
-        let wrong = |why: &str| PortError::Interface { name: name.to_owned(), why: why.to_owned() };
+        let missing = || PortError::Interface {
+            name: name.to_owned(),
+            loss: InterfaceLoss::NoInterface,
+            why: "there is none of this name".to_owned(),
+        };
         let io = |doing| move |source: io::Error| PortError::Io { doing, source };
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).map_err(io("opening a socket"))?;
         if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains('\0') {
-            return Err(wrong("there is none of this name"));
+            return Err(missing());
         }
-        let index =
-            rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| wrong("there is none of this name"))?;
+        let index = rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| missing())?;
         let mac = mac(&socket, name).map_err(io("asking for the interface's Ethernet address"))?;
         let Some(mac) = mac else {
             let why = format!("{name} is no Ethernet interface: use transport = \"udp\" there");

@@ -83,6 +83,11 @@ impl XdpPort {
         self.refused.as_ref()
     }
 
+    /// Whether the host has no place for the port: nothing is sent and nothing comes until it has.
+    pub fn is_cut_off(&self) -> bool {
+        self.beneath.is_cut_off()
+    }
+
     /// Receives from one more source, of a group that was opened with some.
     ///
     /// # Errors

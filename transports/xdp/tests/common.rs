@@ -16,11 +16,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 /// As many hosts as any test has ports at once.
 pub(crate) const HOSTS: usize = 6;
 
+/// What became of each command.
+type Outcomes = Receiver<Result<(), String>>;
+
 /// A thread in a network namespace of its own, which runs commands there.
 struct Host {
     thread: libc::pid_t,
     namespace: File,
-    commands: Mutex<(Sender<String>, Receiver<Result<(), String>>)>,
+    commands: Mutex<(Sender<String>, Outcomes)>,
 }
 
 impl Host {

@@ -104,6 +104,7 @@ impl Fragments {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
 
     /// A message of client `client` of 6 bytes: 3 of them from `offset` on.
     fn add(fragments: &mut Fragments, now: u64, client: u64, offset: usize) -> Collected {
