@@ -650,6 +650,28 @@ fn a_client_does_not_turn_to_an_instance_that_formed_before_its_own() {
     assert!(receivers.contains(&Destination::Peer(address(101))), "only the older group is left: {receivers:?}");
 }
 
+/// A client that was started beside such a group may hear that one first.
+#[test]
+fn a_client_turns_to_an_instance_that_formed_after_its_own() {
+    let mut client = Client::new(Instant(0), GROUP, ClientId(5), address(700), MTU);
+    let group = Bench::member(Order::Fifo, 2, 0);
+    let born = |rank, birth: u64| group.heartbeat(rank, |heartbeat| heartbeat.birth = birth.into());
+    client.on_datagram(Instant(0), &born(0, 1_000), true);
+    let mut bank = Bank { client, now: Instant(0) };
+    bank.hears(0, refusals::NONE);
+    bank.client.publish(TopicId(1), b"x");
+    bank.client.on_datagram(bank.now, &in_instance(&born(1, 2_000), 9), true);
+    let mut receivers = Vec::new();
+    bank.client.transmit(bank.now, |to, _, _| {
+        receivers.push(to);
+        1
+    });
+    assert_eq!(receivers, [Destination::Peer(address(101))], "it greets a member of the later one");
+    bank.hears_in(9);
+    bank.client.on_datagram(bank.now, &born(0, 1_000), true);
+    assert_eq!(bank.instances_of_next_requests(), [9]);
+}
+
 #[test]
 fn a_client_without_an_answer_reports_it() {
     let mut bank = Bank::new();

@@ -15,7 +15,7 @@
 //! An older group whose members were frozen and have resumed, and a newer group of the same name, both answer a client.
 //! If the client sent each message to the group that answered last, both could publish a message, one of them after
 //! later messages. So a client moves to an instance that it left, or that formed before the present one, only after the
-//! present instance has been silent for 5 s.
+//! present instance has been silent for 5 s. To an instance that formed later, and has a majority, it moves at once.
 //!
 //! A forged heartbeat may name any address. So for each heartbeat that names an address the client first sends one
 //! request without a message. It sends messages to the address only once a reply has come from it.
@@ -51,6 +51,8 @@ const EVENTS_MAX: usize = 2 * WINDOW;
 const SWITCH_AFTER_NS: u64 = 200_000_000;
 /// Instances that a client remembers to have left: more than restarts of a group that any network delays answers over.
 const LEFT_MAX: usize = 8;
+/// How often a client turns to a later instance by a heartbeat alone: one that was forged costs it [`SWITCH_AFTER_NS`].
+const FOLLOW_NS: u64 = 5_000_000_000;
 /// How long without any reply before the application gets an event, and messages are refused.
 const GIVE_UP_NS: u64 = 5_000_000_000;
 /// How often a client that finds no place doubles the time until it sends again: up to 320 ms.
@@ -117,6 +119,8 @@ pub(super) struct Publisher {
     epoch: Epoch,
     /// The instance of the group that its requests are for, as its member names it.
     instance: InstanceId,
+    /// From then on it turns to a later instance.
+    may_follow_at: Instant,
     /// When that instance formed, as a member of it announced first; 0 if none has.
     birth: u64,
     /// The instances that it left, the latest last.
@@ -162,6 +166,7 @@ impl Publisher {
             silent_since: now,
             epoch: Epoch(0),
             instance: InstanceId::NONE,
+            may_follow_at: Instant(0),
             birth: 0,
             left: VecDeque::new(),
             pending: VecDeque::new(),
@@ -256,6 +261,11 @@ impl Publisher {
         self.may_greet |= self.member == Some(heartbeat.address);
         if is_formed(heartbeat) && heartbeat.address.is_reachable() && self.member != Some(heartbeat.address) {
             self.other = Some(heartbeat.address);
+            let is_later = header.instance() != self.instance && self.birth > 0 && birth > self.birth;
+            if is_later && self.state == GroupState::Formed && now >= self.may_follow_at {
+                self.may_follow_at = now + FOLLOW_NS;
+                self.turn_to_other(now);
+            }
         }
     }
 
@@ -415,12 +425,8 @@ impl Publisher {
             return self.send_goodbye(now, send);
         }
         if now >= self.retry_at {
-            if (self.crowded > 0 || now.since(self.silent_since) >= SWITCH_AFTER_NS)
-                && let Some(other) = self.other.take()
-            {
-                (self.member, self.silent_since) = (Some(other), now);
-                (self.is_proven, self.may_greet) = (false, true); // its heartbeat was heard
-                (self.cookie, self.received) = (None, (Sequence(0), 0));
+            if (self.crowded > 0 || now.since(self.silent_since) >= SWITCH_AFTER_NS) && self.other.is_some() {
+                self.turn_to_other(now);
             }
             self.go_back();
             self.retry_at = now + (RETRY_NS << self.crowded);
@@ -452,6 +458,13 @@ impl Publisher {
             let is_whole = end == self.pending[self.sent].payload.len();
             (self.sent, self.sent_bytes) = if is_whole { (self.sent + 1, 0) } else { (self.sent, end) };
         }
+    }
+
+    /// The other member is its member from now on.
+    fn turn_to_other(&mut self, now: Instant) {
+        (self.member, self.silent_since) = (self.other.take(), now);
+        (self.is_proven, self.may_greet) = (false, true); // its heartbeat was heard
+        (self.cookie, self.received) = (None, (Sequence(0), 0));
     }
 
     /// Ends: sends a goodbye once nothing is pending. [`Publisher::has_left`] holds once it needs no more time.
