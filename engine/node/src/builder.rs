@@ -79,7 +79,7 @@ impl NodeBuilder {
         self.with(|settings| settings.flow.mode = flow)
     }
 
-    /// The interface, by name or address; "lo" by default.
+    /// The interface, by its name; "lo" by default.
     pub fn interface(self, interface: &str) -> Self {
         self.with(|settings| settings.network.interface = interface.to_owned())
     }

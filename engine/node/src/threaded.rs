@@ -384,8 +384,7 @@ impl Node {
     }
 
     /// Makes a publication. A client publishes through a member, and so does an observer: its first publication opens
-    /// a client beside it, with a port of its own on the same data agent. Its messages are not more than a datagram
-    /// long, and carry only a topic.
+    /// a client beside it, with a port of its own on the same data agent. Its messages carry only a topic.
     ///
     /// # Errors
     /// If there is no memory for its ring (`threads.publication_ring_bytes`), or the node has ended; at an observer, as
