@@ -192,7 +192,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         (&["--group-address", "239.255.1.1:0"], "port"),
         (&["--drop", "101"], "0 to 100"),
         (&["--reliability", "durable"], "stable"),
-        (&["--transport", "xdp"], "udp"),
+        (&["--transport", "shm"], "udp"),
         (&["--transport", "tcp", "--drop", "1"], "--break-links"),
         (&["--break-links", "3"], "--transport tcp"),
         (&["--transport", "portable", "--break-links", "3"], "--transport tcp"),
