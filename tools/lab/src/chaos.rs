@@ -100,6 +100,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether its members are connected to each other, at addresses that are configured.
+    fn has_mesh(&self) -> bool {
+        ["tcp", "auto"].contains(&self.transport.as_str())
+    }
+
     fn rules(&self) -> Rules {
         Rules { order: Order::Total, reliability: self.reliability, allow_skips: true, running: true }
     }

@@ -402,7 +402,7 @@ fn run_chaos(args: ChaosArgs, restarts: bool) -> Result<ExitCode, String> {
     }
     let interrupt = Interrupt::watch().map_err(|error| format!("can't watch for signals: {error}"))?;
     let ChaosArgs { transport, mode, members, observers, clients, seed, reliability, loss, faults, talk, .. } = args;
-    let by_transport = if transport == "udp" { Profile::Default } else { Profile::Patient };
+    let by_transport = if ["tcp", "auto"].contains(&transport.as_str()) { Profile::Patient } else { Profile::Default };
     let plan = chaos::Plan {
         lab,
         transport,

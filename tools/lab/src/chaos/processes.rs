@@ -181,7 +181,7 @@ impl<'a> ChaosProcesses<'a> {
         }
         command.args(["--members", &plan.members.to_string(), "--transport", &plan.transport]);
         command.args(["--generation", &number.to_string()]);
-        if plan.transport != "udp" {
+        if plan.has_mesh() {
             let address = |member| self.lab.host(self.host(member)).address();
             let peers: Vec<_> = (0..plan.members).map(|member| format!("{}:{PORT}", address(member))).collect();
             command.args(["--peers", &peers.join(",")]);
@@ -359,7 +359,7 @@ impl<'a> ChaosProcesses<'a> {
             Fault::Readdress => {
                 self.lab.take_address(host)?;
                 self.sleep(time)?;
-                self.lab.give_address(host, self.plan.transport == "udp")?;
+                self.lab.give_address(host, !self.plan.has_mesh())?;
             }
             Fault::InterfaceDown => {
                 self.lab.bring_down(host)?;
