@@ -105,6 +105,7 @@ pub(crate) enum Transport {
     Udp,
     Portable,
     Xdp,
+    Shm,
 }
 
 impl Transport {
@@ -114,6 +115,7 @@ impl Transport {
             Self::Udp => "udp",
             Self::Portable => "portable",
             Self::Xdp => "xdp",
+            Self::Shm => "shm",
         }
     }
 }
