@@ -68,7 +68,7 @@ pub enum Mode {
 pub struct Plan {
     /// The `bourdon-lab` command, which runs the processes, records and replays.
     pub lab: PathBuf,
-    /// `udp` or `tcp`.
+    /// `udp`, `tcp`, `auto` or `xdp`.
     pub transport: String,
     /// How members and observers run their nodes.
     pub mode: Mode,

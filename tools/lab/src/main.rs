@@ -178,7 +178,7 @@ struct LocksArgs {
 
 #[derive(Debug, Args)]
 struct ChaosArgs {
-    /// udp or tcp
+    /// How members, observers and clients reach each other
     #[arg(long, default_value = "udp", value_parser = ["udp", "tcp", "auto", "xdp"])]
     transport: String,
     /// Members and observers: inline, or with threads of their own

@@ -14,7 +14,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Arrival, Echo, Idle, Port, To};
+use crate::{Arrival, Echo, HostChange, Idle, Port, To};
 
 pub mod addressing;
 pub mod delivery;
@@ -178,6 +178,18 @@ pub fn receive_up_to<P: Port>(port: &mut P, last: &[u8]) -> Vec<Vec<u8>> {
     let place = got.iter().position(|datagram| datagram == last).expect("it was there");
     got.truncate(place);
     got
+}
+
+/// Follows the host until it has changed.
+pub fn change_of<P: Port>(port: &mut P) -> HostChange {
+    let started = Instant::now();
+    loop {
+        if let Some(change) = port.follow_host().expect("a host that is followed") {
+            return change;
+        }
+        assert!(started.elapsed() < PATIENCE, "the change is not noticed");
+        std::thread::yield_now();
+    }
 }
 
 /// Calls `step`, waiting between calls as the engine would, until it returns that all is done.

@@ -3,14 +3,13 @@
 //! Each test has a network namespace of its own, so it takes root; without, it is skipped and prints it.
 
 use crate::network::{enter_namespace, fresh_group};
-use bourdon_port::conformance::PATIENCE;
-use bourdon_port::{HostChange, InterfaceLoss, Port};
+use bourdon_port::conformance::change_of;
+use bourdon_port::{HostChange, InterfaceLoss};
 use bourdon_tcp::{AutoPort, TcpOptions};
 use bourdon_udp::UdpOptions;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
-use std::time::Instant;
 
 const MADE: [&str; 4] = [
     "link add left type veth peer name right",
@@ -18,17 +17,6 @@ const MADE: [&str; 4] = [
     "link set left up",
     "addr add 192.0.2.1/24 dev left",
 ];
-
-fn change_of(port: &mut AutoPort) -> HostChange {
-    let started = Instant::now();
-    loop {
-        if let Some(change) = port.follow_host().expect("a host that is followed") {
-            return change;
-        }
-        assert!(started.elapsed() < PATIENCE, "the change is not noticed");
-        thread::yield_now();
-    }
-}
 
 fn remove(interface: &str) {
     assert!(Command::new("ip").args(["link", "del", interface]).status().expect("ip runs").success());

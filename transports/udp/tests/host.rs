@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{enter_namespace, fresh_group};
-use bourdon_port::conformance::{PATIENCE, pattern, receive_count, receive_up_to, send_all};
+use bourdon_port::conformance::{PATIENCE, change_of, pattern, receive_count, receive_up_to, send_all};
 use bourdon_port::{HostChange, Idle, InterfaceLoss, Port, To};
 use bourdon_udp::{UdpOptions, UdpPort};
 
@@ -41,18 +41,6 @@ fn with_two_ports(test: impl Fn(&mut UdpPort, &mut UdpPort) + Copy + Send + 'sta
             }
         };
         thread::spawn(run).join().expect("the test passes");
-    }
-}
-
-/// Follows the host until it has changed.
-fn change_of(port: &mut UdpPort) -> HostChange {
-    let started = Instant::now();
-    loop {
-        if let Some(change) = port.follow_host().expect("a host that is followed") {
-            return change;
-        }
-        assert!(started.elapsed() < PATIENCE, "the change is not noticed");
-        thread::yield_now();
     }
 }
 

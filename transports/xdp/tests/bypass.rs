@@ -219,7 +219,7 @@ fn a_killed_process_leaves_nothing_attached() {
             .stdout(Stdio::null())
             .spawn()
             .expect("it starts");
-        // At any instant of its life: it opens some milliseconds after its start.
+        // At any instant of its life, whatever it does then: nothing is awaited here. It opens after some milliseconds.
         std::thread::sleep(Duration::from_micros(round * 7_919 % 40_000));
         child.kill().expect("it runs");
         child.wait().expect("it has ended");
