@@ -70,7 +70,7 @@ impl Idler {
                 self.sleep = (2 * longest).min(SLEEP_MAX);
                 return sleep(longest);
             }
-            IdleStrategy::Park => return sleep(PARK_MAX),
+            IdleStrategy::Park | IdleStrategy::Auto => return sleep(PARK_MAX),
         }
         Ok(())
     }

@@ -6,12 +6,19 @@
 //!
 //! Pinning to a core that does not exist must not pass silently: the thread would run anywhere.
 //!
+//! Which cores those are, the user names (`threads.core`) or the host's topology decides (`threads.pin`,
+//! `topology.rs`).
+//!
 //! The control thread has to share the cores that are left, and must not interrupt a data agent.
 //!
 //! Source: sched_setaffinity(2), PR_SET_TIMERSLACK(2const), sched(7) on `SCHED_BATCH`.
 
+mod topology;
+
+use crate::config::{IdleStrategy, ThreadSettings};
 use core_affinity::CoreId;
 use std::num::NonZeroU64;
+use topology::{Choice, Topology, choose};
 
 /// Why a thread can't be put where it should run.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +52,40 @@ pub enum PlacementError {
         /// The core.
         core: usize,
     },
+}
+
+/// Where the data agents of a node run, and what they do while nothing comes.
+#[derive(Clone, Debug)]
+pub(crate) struct Places {
+    /// By agent; empty if none is pinned.
+    cores: Vec<usize>,
+    pub(crate) idle: IdleStrategy,
+}
+
+impl Places {
+    /// By these settings, on this host.
+    ///
+    /// # Errors
+    /// If the settings name a core that this process may not use.
+    pub(crate) fn of(settings: &ThreadSettings) -> Result<Self, PlacementError> {
+        let agents = settings.data_agents;
+        let choice = || choose(&Topology::of_host(&usable_cores()), agents);
+        let Choice { processors: cores, idle } = match settings.core {
+            Some(first) => {
+                check_cores(first, agents)?;
+                Choice { processors: (first..first + agents).collect(), ..choice() }
+            }
+            None if settings.pin => choice(),
+            // An agent that the scheduler moves would spin beside the thread that it waits for.
+            None => Choice { processors: Vec::new(), idle: IdleStrategy::Park },
+        };
+        Ok(Self { cores, idle: if settings.idle == IdleStrategy::Auto { idle } else { settings.idle } })
+    }
+
+    /// The core of an agent, if it is pinned.
+    pub(crate) fn core(&self, agent: usize) -> Option<usize> {
+        self.cores.get(agent).copied()
+    }
 }
 
 /// The cores this process may use.

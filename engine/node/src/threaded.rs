@@ -206,7 +206,7 @@ impl Node {
     pub fn open(settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         settings.check_leaning(false)?;
-        Self::open_at(Agents::start(&settings.threads)?.place()?, settings)
+        Self::open_with(&Agents::start(&settings.threads)?, settings)
     }
 
     /// As [`Node::open`], of a channel of this node's settings, on the threads of this node
@@ -227,7 +227,11 @@ impl Node {
     pub fn open_beside(&self, settings: &Settings) -> Result<Self, Error> {
         settings.check()?;
         settings.check_leaning(group_of(&settings.group.name) == Some(&self.settings.group.name))?;
-        let agents = self.place.agents();
+        Self::open_with(self.place.agents(), settings)
+    }
+
+    /// On these threads, which idle as they were started.
+    fn open_with(agents: &Agents, settings: &Settings) -> Result<Self, Error> {
         let mut settings = settings.clone();
         settings.threads.idle = agents.idle();
         Self::open_at(agents.place()?, &settings)

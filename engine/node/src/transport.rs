@@ -151,7 +151,8 @@ fn open(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
         multicast_loop: settings.network.multicast_loop,
         receive_buffer_bytes: settings.network.receive_buffer_bytes,
         idle: match settings.threads.idle {
-            IdleStrategy::Park | IdleStrategy::Backoff => Idle::Park, // both sleep in the port
+            // These sleep in the port.
+            IdleStrategy::Park | IdleStrategy::Backoff | IdleStrategy::Auto => Idle::Park,
             IdleStrategy::Spin | IdleStrategy::Yield => Idle::Spin,
         },
         echo: Some(echo),

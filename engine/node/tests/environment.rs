@@ -5,6 +5,7 @@ use crate::common::{self, TOPIC, World, cell, next_event, poll_until, read, star
 use bourdon::counters;
 use bourdon::counters::Directory;
 use bourdon::error::PortError;
+use bourdon::settings::IdleStrategy;
 use bourdon::{Closed, Error, Event, InlineNode, Node};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -25,6 +26,29 @@ fn a_core_that_is_not_there_stops_the_start() {
     assert!(refusal(&settings).to_string().contains("threads.core is 4711"));
     settings.threads.core = core_affinity::get_core_ids().and_then(|cores| Some(cores.first()?.id));
     Node::open(&settings).expect("a core that is there is taken");
+}
+
+#[test]
+fn agents_are_pinned_as_the_topology_decides_and_idle_as_the_host_affords() {
+    let world = World::new(1);
+    let mut settings = world.member(0);
+    (settings.threads.pin, settings.threads.idle) = (true, IdleStrategy::Auto);
+    let node = Node::open(&settings).expect("every host has a place for one agent");
+    let cores = core_affinity::get_core_ids().map_or(0, |cores| cores.len());
+    let status = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+    let tasks = std::fs::read_dir("/proc/self/task").expect("it is there").filter_map(Result::ok);
+    let allowed = |text: String| {
+        let list = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        let line = list.map(|list| list.trim().to_owned());
+        text.contains("bourdon-data").then_some(line).flatten()
+    };
+    let lists: Vec<_> = tasks.map(status).filter_map(allowed).collect();
+    // Nodes of other tests run beside it, unpinned.
+    assert!(cores == 1 || lists.iter().any(|list| list.parse::<usize>().is_ok()), "{lists:?}");
+    let directory = Directory::open(Some(world.path())).expect("it is ours");
+    let found = counters::list(&directory).expect("it can be read");
+    assert!(matches!(&*found[0].description.idle, "spin" | "backoff" | "park"), "{}", found[0].description.idle);
+    drop(node);
 }
 
 #[test]

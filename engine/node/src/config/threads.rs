@@ -15,6 +15,7 @@ const DATA_AGENTS_MAX: u64 = 64;
 /// [threads]
 /// idle = "park"
 /// # core = 3 # default: not pinned
+/// pin = false
 /// data_agents = 1
 /// publication_ring_bytes = 8388608
 /// subscription_ring_bytes = 8388608
@@ -37,6 +38,12 @@ pub struct ThreadSettings {
     /// Default: none, the scheduler moves it. A core that this process may not use is refused when the node starts
     /// ([`PlacementError`](crate::error::PlacementError)).
     pub core: Option<usize>,
+    /// Whether the data agents are pinned to cores that the host's topology decides: a physical core each, on one
+    /// socket where it has enough, and not on the host's first one. Where there are too few cores, or a cgroup's
+    /// quota is smaller than the agents need, they are not pinned.
+    ///
+    /// Default false. Has no effect beside `core`.
+    pub pin: bool,
     /// How many threads run the streams of one node: the group's own and its channels'. One of them runs each stream.
     ///
     /// Default 1. From 1 to 64 ([`Range`](super::SettingsError::Range)).
@@ -78,6 +85,9 @@ pub enum IdleStrategy {
     Backoff,
     /// `park`, the default: it sleeps in the kernel until something arrives.
     Park,
+    /// `auto`: what the host can afford, where agents are pinned (`core`, `pin`): `spin` if a physical core is left
+    /// beside the agents, and the cgroup's quota allows it; `backoff` if the agents take all cores. Otherwise `park`.
+    Auto,
 }
 
 impl Default for ThreadSettings {
@@ -85,6 +95,7 @@ impl Default for ThreadSettings {
         Self {
             idle: IdleStrategy::Park,
             core: None,
+            pin: false,
             data_agents: 1,
             publication_ring_bytes: 8 << 20,
             subscription_ring_bytes: 8 << 20,

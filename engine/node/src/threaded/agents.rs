@@ -16,7 +16,7 @@ use crate::config::{IdleStrategy, ThreadSettings};
 use crate::idle::Idler;
 use crate::mailbox::{Sender, mailbox};
 use crate::node_error::Error;
-use crate::placement::{check_cores, place_current_thread};
+use crate::placement::{Places, place_current_thread};
 use bourdon_port::Waker;
 use bourdon_ring::signal::{Bell, Flag, doorbell};
 use std::sync::mpsc::sync_channel;
@@ -73,12 +73,12 @@ impl Agents {
     /// If a core can't be used, or the kernel grants no thread.
     pub(crate) fn start(settings: &ThreadSettings) -> Result<Self, Error> {
         let io = |doing| move |source| Error::Io { doing, source };
-        settings.core.map_or(Ok(()), |first| check_cores(first, settings.data_agents))?;
-        let control = ControlThread::start(settings.idle).map_err(io("starting the control thread"))?;
-        let mut threads = Threads { idle: settings.idle, data: Vec::new(), control, stop: Flag::new() };
+        let places = Places::of(settings)?;
+        let control = ControlThread::start(places.idle).map_err(io("starting the control thread"))?;
+        let mut threads = Threads { idle: places.idle, data: Vec::new(), control, stop: Flag::new() };
         let (ways, mut all) = (Ways::default(), Vec::new());
         for index in 0..settings.data_agents {
-            let (started, way) = DataThread::start(index, settings, &threads.stop, &ways)?;
+            let (started, way) = DataThread::start(index, &places, &threads.stop, &ways)?;
             threads.data.push(started);
             all.push(way);
         }
@@ -161,12 +161,7 @@ impl Drop for Threads {
 }
 
 impl DataThread {
-    fn start(
-        index: usize,
-        settings: &ThreadSettings,
-        stop: &Flag,
-        ways: &Ways,
-    ) -> Result<(Self, Sender<Question>), Error> {
+    fn start(index: usize, places: &Places, stop: &Flag, ways: &Ways) -> Result<(Self, Sender<Question>), Error> {
         let io = |source| Error::Io { doing: "starting a data agent", source };
         let ((sleeper, work), (gate, room), waker) = (doorbell(), doorbell(), Waker::new().map_err(io)?);
         let bells = Bells { work, room };
@@ -181,7 +176,7 @@ impl DataThread {
         let (elsewhere, way) = Elsewhere::new(ways, index, ring);
         let stop = stop.clone();
         let agent = Agent { groups: Vec::new(), arrivals, elsewhere, sleeper, gate, waker: waker.clone(), stop };
-        let (idler, core) = (Idler::new(settings.idle), settings.core.map(|core| core + index));
+        let (idler, core) = (Idler::new(places.idle), places.core(index));
         let (placed, placement) = sync_channel(1);
         let name = if index == 0 { "bourdon-data".to_owned() } else { format!("bourdon-data-{index}") };
         let run = move || {
