@@ -28,6 +28,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -73,7 +74,7 @@ pub struct Description {
     pub rank: Option<u16>,
     /// `group.members`.
     pub members: u16,
-    /// The address and port at which others reach the node.
+    /// The address and port at which others reached the node when it started; see [`Found::address`].
     pub address: String,
     /// What moves the bytes.
     pub io: String,
@@ -119,6 +120,9 @@ node_cells! {
     Members = "view_members", "bit r: rank r is in the view";
     Suspected = "suspected", "bit r: the member of rank r is suspected";
     LacksMajority = "lacks_majority", "1 while no majority of the view can be reached";
+    NetworkLost = "network_lost", "1 while its interface is gone, down, or without the address";
+    IpHigh = "ip_high", "the upper half of the IPv6 address at which others reach it (IPv4 mapped into it)";
+    IpLow = "ip_low", "the lower half of that address";
     NarrowFrom = "narrow_from", "bit r: short datagrams come from the member of rank r, and no long ones";
     NarrowTo = "narrow_to", "bit r: short datagrams of this process reach the member of rank r, and no long ones";
     Phase = "phase", "barriers completed";
@@ -264,6 +268,7 @@ pub(crate) struct AgentFigures {
     pub publications_dropped: u64,
     pub waited_ns: u64,
     pub events_dropped: u64,
+    pub network_lost: bool,
 }
 
 /// Copies a node's figures to its counters file.
@@ -296,6 +301,7 @@ impl CountersWriter {
             self.writer.set(index, *value);
         }
         let narrow = process.paths_without_long(engine.now());
+        let ip = process.own_address().ip_bits();
         let (open, limit) = process.window().map_or((0, 0), |(open, limit, _)| (open.0, limit.0));
         let value = |cell| match cell {
             NodeCell::UpdatedNs => engine.now().0.wrapping_add(engine.clock().wall_offset_ns()),
@@ -305,6 +311,9 @@ impl CountersWriter {
             NodeCell::Members => process.view().bits(),
             NodeCell::Suspected => process.suspects(),
             NodeCell::LacksMajority => u64::from(process.lacks_majority()),
+            NodeCell::NetworkLost => u64::from(figures.network_lost),
+            NodeCell::IpHigh => (ip >> 64) as u64,
+            NodeCell::IpLow => ip as u64,
             NodeCell::NarrowFrom => narrow.from,
             NodeCell::NarrowTo => narrow.to,
             NodeCell::Phase => process.phase(),
@@ -360,6 +369,19 @@ pub struct Found {
 }
 
 impl Found {
+    /// The address and port at which others reach the node now: its host may have given it another.
+    pub fn address(&self) -> String {
+        let get = |cell: NodeCell| self.values().find(|(label, _)| *label == cell.label()).map(|(_, value)| value);
+        let started = self.description.address.parse::<SocketAddr>();
+        match (started, get(NodeCell::IpHigh), get(NodeCell::IpLow)) {
+            (Ok(started), Some(high), Some(low)) if high | low != 0 => {
+                let ip = Ipv6Addr::from(u128::from(high) << 64 | u128::from(low)).to_canonical();
+                SocketAddr::new(ip, started.port()).to_string()
+            }
+            _ => self.description.address.clone(), // of another version, or not copied yet
+        }
+    }
+
     /// Every cell's label and value.
     pub fn values(&self) -> impl Iterator<Item = (&str, u64)> {
         self.description.cells.iter().enumerate().map(|(index, (label, _))| (label.as_str(), self.reader.get(index)))

@@ -321,7 +321,8 @@ impl InlineNode {
         }
         if let Some(counters) = &mut self.counters {
             let waited_ns = self.reports.waited_ns(now);
-            counters.1.copy(&self.engine, &AgentFigures { waited_ns, ..AgentFigures::default() });
+            let network_lost = self.engine.port().transport().is_cut_off();
+            counters.1.copy(&self.engine, &AgentFigures { waited_ns, network_lost, ..AgentFigures::default() });
         }
         let reach = self.engine.port().transport().reach();
         let events = self.reports.due(now, process, reach, &mut self.birth);

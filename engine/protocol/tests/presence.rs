@@ -32,6 +32,16 @@ fn a_member_counts_once_it_has_announced_the_same_configuration() {
     bench.publish(b"x");
 }
 
+/// It named a member that is configured otherwise, and a second later reported that no other process was heard.
+#[test]
+fn issue_a_process_that_is_configured_otherwise_was_counted_as_none() {
+    let mut bench = Bench::member(Order::Fifo, 2, 0);
+    assert!(bench.process.waiting(bench.now, MS).hears_no_other);
+    bench.take(&bench.heartbeat(1, |heartbeat| heartbeat.configuration = 1.into()));
+    let waiting = bench.process.waiting(bench.now, MS);
+    assert!(!waiting.hears_no_other && waiting.missing == 0b10, "{waiting:?}");
+}
+
 /// A member started with the wrong configuration, stopped, and started again with the right one was refused as
 /// restarted.
 #[test]

@@ -42,6 +42,11 @@ impl From<Address> for SocketAddr {
 }
 
 impl Address {
+    /// The IP address, as 128 bits.
+    pub fn ip_bits(&self) -> u128 {
+        u128::from_be_bytes(self.ip)
+    }
+
     /// Whether anything can be sent there: a unicast address and a port. An address that a stranger writes into a frame
     /// must not make this process multicast or broadcast.
     pub fn is_reachable(&self) -> bool {

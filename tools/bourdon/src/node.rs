@@ -74,6 +74,7 @@ pub(crate) fn readable_with(signals: &[i32]) -> std::io::Result<UnixStream> {
 #[derive(Clone)]
 struct Reporter {
     json: bool,
+    rank: Option<u16>,
     channel: Option<String>,
     interface: String,
     is_default_name: bool,
@@ -85,7 +86,7 @@ impl Reporter {
         let rank = (settings.process.role == Role::Member).then_some(settings.process.rank);
         let interface = settings.network.interface.clone();
         let is_default_name = settings.group.name == GroupSettings::default().name;
-        Self { json, channel, interface, is_default_name, log: Log::new(&settings.group.name, rank) }
+        Self { json, rank, channel, interface, is_default_name, log: Log::new(&settings.group.name, rank) }
     }
 
     fn print(&self, level: Level, text: &str, object: &mut Value) {
@@ -169,7 +170,12 @@ impl Reporter {
         let level = if event::is_warning(&event) { Level::Warning } else { Level::Info };
         // The library names the key; its user does not always know what it is set to.
         let now = format!("set network.interface ({}) to", self.interface);
-        let text = event::text(event, left_out).replace("set network.interface to", &now);
+        let mut text = event::text(event, left_out).replace("set network.interface to", &now);
+        if let (Event::View { members, .. }, Some(rank)) = (&event, self.rank)
+            && members >> rank & 1 == 0
+        {
+            text += "; this process is not in it";
+        }
         self.print(level, &text, &mut event::object(event, left_out));
     }
 }

@@ -96,14 +96,14 @@ impl Sample {
 
 /// What a node does, in one line: whether it can do its work, and if not, why. `now` is what this process's clocks
 /// read. Wall clocks are set, and a container may count its monotonic time from elsewhere: a node hangs by both.
-fn health(values: &Sample, now: &Clock) -> String {
+fn health(values: &Sample, configured: u16, now: &Clock) -> String {
     let age_ns = |now_ns: u64, label| now_ns.saturating_sub(values.get(label));
     let by_monotonic_ns = age_ns(now.now().0, "updated_monotonic_ns");
-    health_at(values, age_ns(now.wall_ns(), "updated_ns").min(by_monotonic_ns))
+    health_at(values, configured, age_ns(now.wall_ns(), "updated_ns").min(by_monotonic_ns))
 }
 
 /// The same, of a node that has not worked for so long.
-fn health_at(values: &Sample, age_ns: u64) -> String {
+fn health_at(values: &Sample, configured: u16, age_ns: u64) -> String {
     let (epoch, members) = (values.get("epoch"), values.get("view_members"));
     let seconds = |ns: u64| format!("{:.1} s", ns as f64 / 1e9);
     let waited_ns = values.get("waited_ns");
@@ -111,7 +111,14 @@ fn health_at(values: &Sample, age_ns: u64) -> String {
     if u128::from(age_ns) > STALE.as_nanos() {
         return format!("HANGS: it has not worked for {}; it may be stopped", seconds(age_ns));
     }
-    let view = format!("view {epoch} of {} members", members.count_ones());
+    if values.get("network_lost") != 0 {
+        return "NO NETWORK: its interface is gone, down, or without its address".to_owned();
+    }
+    let missing = u64::MAX >> (64 - u32::from(configured.clamp(1, 64))) & !members;
+    let mut view = format!("view {epoch}, {} of {configured} members", members.count_ones());
+    if missing != 0 {
+        view += &format!(", missing {}", Ranks(missing));
+    }
     let state = match (values.get("lacks_majority") != 0, epoch, values.get("suspected")) {
         (true, ..) => format!("NO MAJORITY: {view}, silent: {}", Ranks(values.get("suspected"))),
         (_, 0, _) => format!("forming for {}", seconds(waited_ns)),
@@ -139,7 +146,7 @@ const RATES: [(&str, &str); 9] = [
 ];
 
 fn summary(node: &Found, now: &Sample, before: &[Sample]) -> String {
-    let mut text = head(node) + &format!("  {}\n", health(now, &Clock::start()));
+    let mut text = head(node) + &format!("  {}\n", health(now, node.description.members, &Clock::start()));
     let Some(before) = before.iter().find(|before| before.stem == now.stem) else { return text };
     let seconds = (now.read_at - before.read_at).as_secs_f64().max(1e-3);
     for (label, what) in RATES {
@@ -162,13 +169,13 @@ fn row(node: &Found) -> Value {
         "members": about.members,
         "pid": node.pid,
         "start_time_ns": node.start_time_ns,
-        "address": about.address,
+        "address": node.address(),
         "io": about.io,
         "fallback": about.fallback,
         "idle": about.idle,
         "receive_buffer_bytes": about.receive_buffer_bytes,
         "admin_socket": node.directory.join(format!("{}.sock", node.stem)),
-        "health": health(&Sample::of(node), &Clock::start()),
+        "health": health(&Sample::of(node), about.members, &Clock::start()),
         "counters": counters,
     })
 }
@@ -177,7 +184,7 @@ fn row(node: &Found) -> Value {
 fn head(node: &Found) -> String {
     let about = &node.description;
     let rank = about.rank.map(|rank| format!(" {rank} of {}", about.members)).unwrap_or_default();
-    let (group, at, io) = (&about.group, &about.address, &about.io);
+    let (group, at, io) = (&about.group, node.address(), &about.io);
     let mut text = format!("{group}: {}{rank}, process {}, {at} by {io}\n", about.role, node.pid);
     if let Some(why) = &about.fallback {
         text += &format!("  {why}\n");
@@ -202,21 +209,25 @@ mod tests {
     fn one_line_shows_whether_a_node_can_work() {
         let health = |figures: &[(&str, u64)], age_s: u64| {
             let values: BTreeMap<_, _> = figures.iter().map(|(label, value)| (label.to_string(), *value)).collect();
-            health_at(&Sample { stem: String::new(), read_at: Instant::now(), values }, age_s * 1_000_000_000)
+            health_at(&Sample { stem: String::new(), read_at: Instant::now(), values }, 3, age_s * 1_000_000_000)
         };
         let view = [("epoch", 3), ("view_members", 0b111)];
+        let two = [("epoch", 3), ("view_members", 0b101)];
+        assert_eq!(health(&two, 0), "healthy: view 3, 2 of 3 members, missing 1");
         let with = |more: &[(&'static str, u64)]| [&view, more].concat();
-        assert_eq!(health(&view, 0), "healthy: view 3 of 3 members");
-        assert_eq!(health(&with(&[("suspected", 0b110)]), 0), "suspects 1, 2: view 3 of 3 members");
+        assert_eq!(health(&view, 0), "healthy: view 3, 3 of 3 members");
+        assert_eq!(health(&with(&[("suspected", 0b110)]), 0), "suspects 1, 2: view 3, 3 of 3 members");
         let lost = with(&[("suspected", 0b110), ("lacks_majority", 1)]);
-        assert_eq!(health(&lost, 0), "NO MAJORITY: view 3 of 3 members, silent: 1, 2");
+        assert_eq!(health(&lost, 0), "NO MAJORITY: view 3, 3 of 3 members, silent: 1, 2");
         assert_eq!(health(&[("waited_ns", 2_500_000_000)], 0), "forming for 2.5 s");
         assert!(health(&with(&[("waited_ns", 2_500_000_000)]), 0).starts_with("WAITS"));
         let narrow = with(&[("narrow_from", 0b100)]);
-        let (text, cure) = ("view 3 of 3 members; NARROW PATH: no long datagrams come from member 2", ": lower limits");
+        let (text, cure) =
+            ("view 3, 3 of 3 members; NARROW PATH: no long datagrams come from member 2", ": lower limits");
         assert!(health(&narrow, 0).starts_with(&[text, cure].concat()), "{}", health(&narrow, 0));
         let waits = with(&[("narrow_to", 0b11), ("waited_ns", 1)]);
         assert!(health(&waits, 0).contains("WAITS") && health(&waits, 0).contains("reach members 0, 1"));
+        assert!(health(&with(&[("network_lost", 1)]), 0).starts_with("NO NETWORK"));
         assert_eq!(health(&view, 9), "HANGS: it has not worked for 9.0 s; it may be stopped");
     }
 
@@ -224,9 +235,10 @@ mod tests {
     fn a_wall_clock_that_is_set_lets_no_node_hang() {
         let now = Clock::start();
         let health = |wall_ns: u64, monotonic_ns: u64| {
-            let figures = [("updated_ns", wall_ns), ("updated_monotonic_ns", monotonic_ns), ("epoch", 1)];
+            let figures =
+                [("updated_ns", wall_ns), ("updated_monotonic_ns", monotonic_ns), ("epoch", 1), ("view_members", 1)];
             let values = figures.iter().map(|(label, value)| ((*label).to_owned(), *value)).collect();
-            super::health(&Sample { stem: String::new(), read_at: Instant::now(), values }, &now)
+            super::health(&Sample { stem: String::new(), read_at: Instant::now(), values }, 1, &now)
         };
         let (wall_ns, monotonic_ns, hour_ns) = (now.wall_ns(), now.now().0, 3_600_000_000_000);
         for wall_ns in [wall_ns, wall_ns - hour_ns, wall_ns + hour_ns] {

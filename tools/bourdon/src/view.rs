@@ -67,18 +67,23 @@ fn text(row: &Value) -> String {
     );
     out += &advice(view, role, group);
     for member in view["members"].as_array().into_iter().flatten() {
-        out += &format!("  member {:>2}  {}\n", member["rank"], state(view, member));
+        let at = member["address"].as_str().map(|address| format!(", at {address}")).unwrap_or_default();
+        out += &format!("  member {:>2}  {}{at}\n", member["rank"], state(view, member));
     }
     out
 }
 
-/// What to do about a group that lacks a majority, or does not form, in one line.
+/// What to do about a node without a network, or a group that lacks a majority or does not form, in one line.
 fn advice(view: &Value, role: &str, group: &str) -> String {
     let is_silent = |member: &&Value| member["in_view"] == true && member["heard"] != true;
     let silent = view["members"].as_array().into_iter().flatten().filter(is_silent);
     let silent: Vec<_> = silent.map(|member| member["rank"].to_string()).collect();
     let recover = format!("if they are gone for good: bourdon recover --force-majority {group}");
-    if view["majority"] == false {
+    if view["network_lost"] == true {
+        "  the network interface of this node is gone, down, or without its address: mend that (`ip address`); the \
+           node comes back by itself\n"
+            .to_owned()
+    } else if view["majority"] == false {
         let back = if silent.is_empty() {
             "a majority is heard again".to_owned()
         } else {
@@ -149,12 +154,12 @@ mod tests {
     fn what_a_user_must_know_stands_out() {
         let member = |rank, in_view, suspected| {
             json!({
-                "rank": rank, "in_view": in_view, "heard": rank < 3, "suspected": suspected, "suspicion": 1.5,
-                "silence_ns": 4_500_000_000_u64,
+                "rank": rank, "address": "10.0.0.1:40000", "in_view": in_view, "heard": rank < 3,
+                "suspected": suspected, "suspicion": 1.5, "silence_ns": 4_500_000_000_u64,
                 "absent_since_ns": (rank == 2).then_some(1_700_000_000_000_000_000_u64),
             })
         };
-        let row = json!({ "group": "g", "role": "member", "rank": 0, "pid": 7, "view": {
+        let mut row = json!({ "group": "g", "role": "member", "rank": 0, "pid": 7, "view": {
             "epoch": 3, "standing": "member", "formed": true, "changing": false, "majority": false, "sequencer": 0,
             "phase": 2, "missing": [2],
             "members": [member(0, true, false), member(1, true, true), member(2, false, false), member(3, true, false)],
@@ -165,10 +170,14 @@ mod tests {
             "3 of 4 members, NO MAJORITY",
             "missing members 2",
             "1  SUSPECTED, last heard 4.5 s ago",
-            "2  not in the view since 2023-11-14T22:13:20Z",
+            "2  not in the view since 2023-11-14T22:13:20Z, at 10.0.0.1:40000",
             "3  NOT HEARD for 4.5 s",
+            "bourdon recover",
         ] {
             assert!(text.contains(part), "{text}");
         }
+        row["view"]["network_lost"] = true.into();
+        let text = super::text(&row);
+        assert!(text.contains("interface of this node is gone") && !text.contains("recover"), "{text}");
     }
 }

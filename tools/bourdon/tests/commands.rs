@@ -172,7 +172,7 @@ fn a_node_shows_itself_and_leaves_nothing() {
         assert_eq!(next(&mut events)["event"], "view");
         let summary = run(&["stat", "--directory", &world.runtime()], b"");
         let summary = String::from_utf8_lossy(&summary.stdout).into_owned();
-        assert!(summary.contains("healthy: view 1 of 1 members"), "{summary}");
+        assert!(summary.contains("healthy: view 1, 1 of 1 members"), "{summary}");
         let view = run(&["view", "--directory", &world.runtime()], b"");
         let view = String::from_utf8_lossy(&view.stdout).into_owned();
         assert!(view.contains("1 of 1 members, quorate"), "{view}");

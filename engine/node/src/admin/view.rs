@@ -1,8 +1,11 @@
 //! The view, as the admin socket reports it: taken by the engine's thread, written as JSON by the admin thread.
 
-use bourdon_protocol::{Process, Reach, Standing, View};
-use bourdon_wire::{Instant, OrderNumber, Rank};
+use crate::transport::NodePort;
+use bourdon_engine::Engine;
+use bourdon_protocol::{Reach, Standing, View};
+use bourdon_wire::{OrderNumber, Rank};
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 
 /// The view and what this process knows of its members.
 #[derive(Debug)]
@@ -26,6 +29,9 @@ pub(crate) struct ViewReport {
     is_wedged: bool,
     lacks_majority: bool,
     reach: Option<Reach>,
+    network_lost: bool,
+    /// By rank: where the member is reached, if that is known.
+    addresses: Vec<Option<SocketAddr>>,
     /// When the view was installed here, and by rank when a member was last seen to be missing: in nanoseconds since
     /// the UNIX epoch, 0 if it never was.
     since: Since,
@@ -58,7 +64,8 @@ impl Since {
 
 impl ViewReport {
     /// The view as the process knows it now.
-    pub(crate) fn of(process: &Process, now: Instant, reach: Option<Reach>, since: &Since) -> Self {
+    pub(crate) fn of(engine: &Engine<NodePort>, since: &Since) -> Self {
+        let (process, now, transport) = (engine.process(), engine.now(), engine.port().transport());
         let (members, view) = (process.config().members, process.view());
         let all = u64::MAX >> (64 - u32::from(members.clamp(1, 64)));
         let known = process.missing().fold(all, |heard, rank| heard & !(1 << rank.0));
@@ -76,7 +83,9 @@ impl ViewReport {
             differs: process.configuration_differs(),
             is_wedged: process.is_wedged(),
             lacks_majority: process.lacks_majority() || process.observes_no_majority(now),
-            reach,
+            reach: transport.reach(),
+            network_lost: transport.is_cut_off(),
+            addresses: (0..members).map(|rank| process.address(Rank(rank)).map(SocketAddr::from)).collect(),
             since: since.clone(),
         }
     }
@@ -94,6 +103,7 @@ impl ViewReport {
             "majority": !self.lacks_majority,
             "quorate": !self.lacks_majority && !self.view.members.is_empty(),
             "reach": self.reach.map(|reach| json!({ "by_multicast": reach.by_multicast, "by_tcp": reach.by_mesh })),
+            "network_lost": self.network_lost,
             "installed_ns": some(self.since.installed_ns),
             "sequencer": self.view.sequencer.0,
             "phase": self.phase,
@@ -109,6 +119,7 @@ impl ViewReport {
         let place = self.view.members.iter().position(|member| member.rank == rank);
         json!({
             "rank": rank.0,
+            "address": self.addresses[usize::from(rank.0)],
             "in_view": place.is_some(),
             "absent_since_ns": some(self.since.absent_ns[usize::from(rank.0 % 64)]),
             "seniority": place,

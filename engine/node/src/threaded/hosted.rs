@@ -256,6 +256,7 @@ impl Hosted {
         work_count += self.control.exchange(&mut self.node);
         self.figures.control_full = self.control.full;
         self.figures.waited_ns = self.node.waited_ns();
+        self.figures.network_lost = self.node.engine.port().transport().is_cut_off();
         self.report_events();
         self.acknowledge();
         if self.owes_judgement {
@@ -567,8 +568,7 @@ impl Hosted {
             Command::Call(command) => self.post.call(node, command),
             Command::EndLateCalls => self.post.end_late(node),
             Command::View => {
-                let (engine, reach) = (&node.engine, node.engine.port().transport().reach());
-                let report = ViewReport::of(engine.process(), engine.now(), reach, &self.since);
+                let report = ViewReport::of(&node.engine, &self.since);
                 self.reply(Reply::View(Box::new(report)));
             }
             Command::Recover(ended) => {

@@ -39,8 +39,8 @@ impl Display for Waiting {
                 return write!(
                     f,
                     "{count} of {members} members of view {epoch} are heard, no majority; not heard now: {silent}: no \
-                     message may come until they are restored, or all members are stopped and the group is started \
-                     again"
+                     message may come until they are restored or, where they are gone for good, `bourdon recover` \
+                     is run beside a survivor"
                 );
             }
             (Some(epoch), _) => write!(f, "this process follows view {epoch} and waits to be let in")?,

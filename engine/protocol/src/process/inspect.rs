@@ -166,10 +166,10 @@ impl Process {
         }
     }
 
-    /// Whether there are other members, and none was heard.
+    /// Whether there are other members, and none was heard, not even one that is configured otherwise.
     fn hears_no_other(&self, missing: u64) -> bool {
         let others = u32::from(self.cx.config.members.saturating_sub(1));
-        others > 0 && missing.count_ones() == others
+        others > 0 && missing.count_ones() == others && !self.configuration_differs()
     }
 
     /// The suspicion level of a member: from 0; suspected from 1 on.
@@ -200,6 +200,17 @@ impl Process {
     /// Its current incarnation: another one after each removal.
     pub fn incarnation(&self) -> Incarnation {
         self.cx.config.incarnation
+    }
+
+    /// Where the process of a rank is reached, if that is known; this process's own address included.
+    pub fn address(&self, rank: Rank) -> Option<Address> {
+        let is_own = self.cx.config.rank() == Some(rank);
+        if is_own { Some(self.cx.config.address) } else { self.cx.presence.address(rank) }
+    }
+
+    /// Where this process is reached.
+    pub fn own_address(&self) -> Address {
+        self.cx.config.address
     }
 
     /// Where the links of the members of the view are: rank, incarnation, address, port.
