@@ -3,8 +3,8 @@
 use crate::settings::{Mode, Settings};
 use crate::worker::{Spec, WorkerKind};
 use crate::{
-    Failure, Peer, coordination, corosync, detect, elect, ends, fanout, inline, joins, latency, load, lock, raw,
-    report, ring, targets, threaded, throughput, total_order, worker,
+    Failure, Peer, agents, coordination, corosync, detect, elect, ends, fanout, inline, joins, latency, load, lock,
+    raw, report, ring, targets, threaded, throughput, total_order, worker,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -37,6 +37,8 @@ enum Command {
     Elect(elect::Settings),
     /// The rings between threads
     Ring(Settings),
+    /// One data agent and two: what the second adds, and what it costs the first
+    Agents(Settings),
     /// All promises of docs/performance.md: met or not met
     Targets(targets::Settings),
     /// One HTML page from the JSON output of the other subcommands
@@ -74,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Fanout(settings) => fanout::run(&settings),
         Command::TotalOrder(settings) => total_order::run(&settings),
         Command::Ring(settings) => ring::run(&settings),
+        Command::Agents(settings) => agents::run(&settings),
         Command::Detect(settings) => detect::run(&settings),
         Command::Lock(settings) => lock::run(&settings),
         Command::Elect(settings) => elect::run(&settings),

@@ -11,6 +11,7 @@
 //! As a library this crate offers what an adapter of another messaging system needs (`bench/peers/`): the adapter opens
 //! a [`Link`] for a [`Spec`] and hands it to [`ends::play`]. The client libraries of those systems are linked there.
 
+mod agents;
 mod cli;
 mod coordination;
 mod corosync;
