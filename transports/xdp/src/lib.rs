@@ -11,7 +11,8 @@
 //! what other processes of this host send) and sends what the bypass can't: broadcasts, and datagrams to peers whose
 //! Ethernet address the kernel has yet to find out ([`neighbours`]). Other processes of this host on the same interface
 //! hear this one by copies ([`local`]). Where the bypass can't be had, the `UdpPort` does everything, and
-//! [`XdpPort::refused`] has the reason.
+//! [`XdpPort::refused`] has the reason. So it does after a change of the host, until a thread has opened the bypass
+//! again ([`opener`]).
 //!
 //! One process an interface bypasses the kernel: the kernel attaches one program to an interface. Where an interface
 //! has several queues, there is a socket on each, because the network card chooses the queue of a frame.
@@ -26,6 +27,7 @@ mod frame;
 mod interface;
 mod local;
 mod neighbours;
+mod opener;
 mod program;
 mod ring;
 mod socket;
@@ -33,11 +35,12 @@ mod socket;
 use bourdon_port::{Arrival, HostChange, Idle, Limits, Port, PortError, Sleep, To, Waker};
 use bourdon_udp::{UdpOptions, UdpPort};
 use bypass::Bypass;
+use opener::Opener;
 use rustix::event::epoll;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a port past the kernel's stack is opened.
 #[derive(Clone, Debug)]
@@ -52,11 +55,16 @@ pub struct XdpOptions {
 /// While nothing but the bypass brings datagrams, one of so many receives looks at the kernel's sockets as well: two
 /// system calls, which would cost as much as a receive in which nothing comes.
 const LOOK_BENEATH: u32 = 64;
+/// How long after a change of the host a bypass that was refused is tried again, and again.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// A port past the kernel's stack, or over sockets alone where that can't be had.
 #[derive(Debug)]
 pub struct XdpPort {
     bypass: Option<Bypass>,
+    opener: Opener,
+    /// When the bypass is tried again, if it was refused after a change of the host.
+    try_at: Option<Instant>,
     beneath: UdpPort,
     options: XdpOptions,
     /// The sources as they were joined and left; they count if the port was opened with some.
@@ -70,12 +78,16 @@ pub struct XdpPort {
 }
 
 impl XdpPort {
-    /// Opens the bypass above a port that was opened with `options.udp`.
+    /// Opens the bypass above a port that was opened with `options.udp`. It may wait for the host, a second at most
+    /// for each queue; the port never does later.
     pub fn open(beneath: UdpPort, options: XdpOptions) -> Self {
+        let (bypass, refused) = match Bypass::open(&options, beneath.local_address()) {
+            Ok(bypass) => (Some(bypass), None),
+            Err(why) => (None, Some(why)),
+        };
         let sources = Mutex::new(options.udp.sources.clone());
-        let mut port = Self { bypass: None, beneath, options, sources, refused: None, asleep: None, unlooked: 0 };
-        port.open_bypass();
-        port
+        let (opener, try_at) = (Opener::default(), None);
+        Self { bypass, opener, try_at, beneath, options, sources, refused, asleep: None, unlooked: 0 }
     }
 
     /// Why the kernel's stack is not bypassed, if it is not.
@@ -108,11 +120,26 @@ impl XdpPort {
         Ok(())
     }
 
-    fn open_bypass(&mut self) {
-        (self.bypass, self.asleep) = (None, None); // the queues are free before they are taken again
-        match Bypass::open(&self.options, self.beneath.local_address()) {
-            Ok(bypass) => (self.bypass, self.refused) = (Some(bypass), None),
-            Err(why) => self.refused = Some(why),
+    /// Goes over to sockets, and lets a thread open the bypass again if it `shall`.
+    fn leave_bypass(&mut self, shall_reopen: bool) {
+        (self.asleep, self.try_at, self.refused) = (None, None, None);
+        let new = shall_reopen.then(|| (self.options.clone(), self.beneath.local_address()));
+        if let Err(why) = self.opener.start(self.bypass.take(), new) {
+            self.note_refusal(why);
+        }
+    }
+
+    fn note_refusal(&mut self, why: PortError) {
+        (self.refused, self.try_at) = (Some(why), Some(Instant::now() + TRY_AGAIN));
+    }
+
+    /// Goes on past the stack if a thread has opened the bypass.
+    fn look_for_bypass(&mut self) {
+        match self.opener.outcome() {
+            Some(Ok(bypass)) => self.bypass = Some(bypass),
+            Some(Err(why)) => self.note_refusal(why),
+            None if self.try_at.is_some_and(|at| Instant::now() >= at) => self.leave_bypass(true),
+            None => {}
         }
     }
 
@@ -200,9 +227,12 @@ impl Port for XdpPort {
     fn follow_host(&mut self) -> Result<Option<HostChange>, PortError> {
         let change = self.beneath.follow_host()?;
         match &change {
-            Some(HostChange::Lost { .. }) => (self.bypass, self.asleep) = (None, None),
-            Some(HostChange::Bound { .. }) => self.open_bypass(),
-            None => self.bypass.iter_mut().for_each(Bypass::look_around),
+            Some(HostChange::Lost { .. }) => self.leave_bypass(false),
+            Some(HostChange::Bound { .. }) => self.leave_bypass(true),
+            None => match &mut self.bypass {
+                Some(bypass) => bypass.look_around(),
+                None => self.look_for_bypass(),
+            },
         }
         Ok(change)
     }

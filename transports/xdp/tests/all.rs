@@ -3,6 +3,7 @@
 mod bypass;
 mod common;
 mod conformance;
+mod host;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;

@@ -1,7 +1,7 @@
 //! What a port past the stack does beside others: sockets, other processes of its host, and hosts where it can't be.
 #![allow(unsafe_code)] // gives up capabilities
 
-use crate::common::{network, open, options};
+use crate::common::{hear_each_other, network, open, options};
 use bourdon_port::conformance::{PATIENCE, pattern, poll_until, receive_count, receive_into, send_all};
 use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
@@ -15,21 +15,6 @@ fn refusal(port: &bourdon_xdp::XdpPort) -> String {
     match port.refused() {
         Some(PortError::Unavailable { why, .. }) => why.clone(),
         other => panic!("{other:?}"),
-    }
-}
-
-/// Everything that one sends, to all and to the other alone, reaches the other, whatever each is made of.
-fn hear_each_other(one: &mut impl Port, other: &mut impl Port) {
-    let size = one.limits().datagram_max_bytes;
-    for (round, to) in [To::Group, To::Peer(other.local_address())].into_iter().cycle().take(20).enumerate() {
-        let bytes = pattern(round as u64, 30 * size + 17);
-        send_all(one, to, &bytes, size);
-        let sent: Vec<&[u8]> = bytes.chunks(size).collect();
-        assert!(receive_count(other, sent.len()) == sent, "round {round} to {to:?}");
-        for _ in 0..100 {
-            one.receive(usize::MAX, |_| {}).expect("a receive that works"); // its own: not each call looks for them
-        }
-        one.follow_host().expect("a host that is followed");
     }
 }
 

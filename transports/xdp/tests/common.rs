@@ -2,8 +2,8 @@
 #![allow(unsafe_code)] // enters network namespaces
 
 use crate::skipped;
-use bourdon_port::conformance::Role;
-use bourdon_port::{Idle, PortError};
+use bourdon_port::conformance::{Role, pattern, receive_count, send_all};
+use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
 use bourdon_xdp::{XdpOptions, XdpPort};
 use std::fs::File;
@@ -54,7 +54,8 @@ impl Host {
     }
 }
 
-fn ip(command: &str) -> Result<(), String> {
+/// Runs `ip` on the host that this thread is on.
+pub(crate) fn ip(command: &str) -> Result<(), String> {
     match Command::new("ip").args(command.split(' ')).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(format!("`ip {command}`: {}", String::from_utf8_lossy(&output.stderr))),
@@ -122,6 +123,21 @@ pub(crate) fn network(is_jumbo: bool) -> Option<MutexGuard<'static, Network>> {
     }
 }
 
+/// Everything that one sends, to all and to the other alone, reaches the other, whatever each is made of.
+pub(crate) fn hear_each_other(one: &mut impl Port, other: &mut impl Port) {
+    let size = one.limits().datagram_max_bytes;
+    for (round, to) in [To::Group, To::Peer(other.local_address())].into_iter().cycle().take(20).enumerate() {
+        let bytes = pattern(round as u64, 30 * size + 17);
+        send_all(one, to, &bytes, size);
+        let sent: Vec<&[u8]> = bytes.chunks(size).collect();
+        assert!(receive_count(other, sent.len()) == sent, "round {round} to {to:?}");
+        for _ in 0..100 {
+            one.receive(usize::MAX, |_| {}).expect("a receive that works"); // its own: not each call looks for them
+        }
+        one.follow_host().expect("a host that is followed");
+    }
+}
+
 pub(crate) fn options(group: &str) -> UdpOptions {
     UdpOptions { interface: "eth0".to_owned(), ..UdpOptions::new(group.parse().expect("an address")) }
 }
@@ -157,7 +173,7 @@ pub(crate) fn world(group: &'static str, is_jumbo: bool) -> Option<impl Fn(Role)
             }
         });
         let port = free.expect("a host without another port");
-        assert_eq!(bourdon_port::Port::io(&port), expected);
+        assert_eq!(port.io(), expected);
         port
     })
 }
