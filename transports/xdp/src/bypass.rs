@@ -7,10 +7,12 @@ use crate::local::Local;
 use crate::neighbours::{Neighbours, TRUST};
 use crate::socket::{HEADROOM_BYTES, RECEIVE_FRAMES, SEND_FRAMES, XdpSocket, frame_bytes};
 use crate::{XdpOptions, program, watch};
-use bourdon_port::{Arrival, Echo, Limits, PortError, To};
+use bourdon_port::{Arrival, Limits, PortError, To};
+use bourdon_udp::UdpOptions;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Peers whose headers are kept: the members of a group and as many again. Datagrams to more go through the kernel.
@@ -43,16 +45,14 @@ pub(crate) struct Bypass {
     sockets: Vec<XdpSocket>,
     mode: Mode,
     interface: Interface,
+    options: Arc<XdpOptions>,
     own: SocketAddr,
-    ttl: u8,
     group: Template,
     peers: Vec<Peer>,
     /// When the kernel's table is to be looked at.
     look_at: Option<Instant>,
     neighbours: Neighbours,
     local: Option<Local>,
-    echo: Option<Echo>,
-    datagram_max_bytes: usize,
 }
 
 fn unavailable(why: String) -> PortError {
@@ -61,7 +61,7 @@ fn unavailable(why: String) -> PortError {
 
 impl Bypass {
     /// For the group of these options, and for a process that is reached at `own`.
-    pub(crate) fn open(options: &XdpOptions, own: SocketAddr) -> Result<Self, PortError> {
+    pub(crate) fn open(options: Arc<XdpOptions>, own: SocketAddr) -> Result<Self, PortError> {
         let udp = &options.udp;
         let interface = Interface::find(&udp.interface)?;
         let packet_bytes = udp.datagram_max_bytes + HEADERS_MAX_BYTES;
@@ -89,7 +89,6 @@ impl Bypass {
             map.set(queue, socket.as_fd()).map_err(|error| refused("entering a socket into the map", &error))?;
             sockets.push(socket);
         }
-        let ttl = u8::try_from(udp.ttl).unwrap_or(u8::MAX);
         let to_group = (mac_of_group(udp.group.ip()), udp.group);
         let way = (interface.index, interface.name.as_str(), own.ip());
         let local = udp.multicast_loop.then(|| Local::open(udp.group, way)).transpose()?;
@@ -103,22 +102,23 @@ impl Bypass {
             sockets,
             mode,
             own,
-            ttl,
-            group: Template::new((interface.mac, own), to_group, ttl),
+            group: Template::new((interface.mac, own), to_group, ttl(udp)),
+            options,
             interface,
             peers: Vec::new(),
             look_at: None,
             neighbours,
             local,
-            echo: udp.echo,
-            datagram_max_bytes: udp.datagram_max_bytes,
         })
     }
 
     /// Sends a run, if the bypass can; returns how many datagrams it took.
     #[inline]
     pub(crate) fn send(&mut self, to: To, bytes: &[u8], segment_bytes: usize) -> Option<usize> {
-        assert!((1..=self.datagram_max_bytes).contains(&segment_bytes), "segments of {segment_bytes} bytes");
+        assert!(
+            (1..=self.options.udp.datagram_max_bytes).contains(&segment_bytes),
+            "segments of {segment_bytes} bytes"
+        );
         let template = match to {
             To::Group => &self.group,
             To::Peer(address) => self.template_of(address)?,
@@ -174,7 +174,7 @@ impl Bypass {
         sources: Option<&[IpAddr]>,
         on_datagram: &mut impl FnMut(Arrival<'_>),
     ) -> usize {
-        let (is_ipv4, echo) = (self.own.is_ipv4(), self.echo);
+        let (is_ipv4, echo) = (self.own.is_ipv4(), self.options.udp.echo);
         let mut count = 0;
         for socket in &mut self.sockets {
             let left = limit - count;
@@ -221,11 +221,12 @@ impl Bypass {
             return;
         }
         self.look_at = None;
-        let Self { peers, neighbours, interface, own, ttl, .. } = self;
+        let Self { peers, neighbours, interface, own, options, .. } = self;
+        let ttl = ttl(&options.udp);
         peers.iter_mut().for_each(|peer| peer.template = None);
         let is_listed = neighbours.list(own.ip(), |ip, mac: Mac| {
             for peer in peers.iter_mut().filter(|peer| peer.address.ip() == ip) {
-                peer.template = Some(Template::new((interface.mac, *own), (mac, peer.address), *ttl));
+                peer.template = Some(Template::new((interface.mac, *own), (mac, peer.address), ttl));
                 peer.ask_at = now + TRUST;
             }
         });
@@ -234,10 +235,11 @@ impl Bypass {
         }
     }
 
-    pub(crate) fn limits(&self, options: &XdpOptions) -> Limits {
-        let frame_bytes = frame_bytes(self.datagram_max_bytes + HEADERS_MAX_BYTES).unwrap_or_default();
+    pub(crate) fn limits(&self) -> Limits {
+        let datagram_max_bytes = self.options.udp.datagram_max_bytes;
+        let frame_bytes = frame_bytes(datagram_max_bytes + HEADERS_MAX_BYTES).unwrap_or_default();
         Limits {
-            datagram_max_bytes: options.udp.datagram_max_bytes,
+            datagram_max_bytes,
             // As the kernel would charge as many datagrams: what it allocates for one, and its description.
             receive_buffer_bytes: RECEIVE_FRAMES as usize * (frame_bytes + 256),
             segments_max: SEND_FRAMES as usize / 2,
@@ -251,6 +253,11 @@ impl Bypass {
             Mode::Generic => "af_xdp-generic",
         }
     }
+}
+
+/// How many networks a datagram crosses at most, as headers carry it.
+fn ttl(options: &UdpOptions) -> u8 {
+    u8::try_from(options.ttl).unwrap_or(u8::MAX)
 }
 
 /// Attaches the program: to the driver, or if it can't, to the kernel's stack.

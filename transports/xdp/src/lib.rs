@@ -39,7 +39,7 @@ use opener::Opener;
 use rustix::event::epoll;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How a port past the kernel's stack is opened.
@@ -66,7 +66,7 @@ pub struct XdpPort {
     /// When the bypass is tried again, if it was refused after a change of the host.
     try_at: Option<Instant>,
     beneath: UdpPort,
-    options: XdpOptions,
+    options: Arc<XdpOptions>,
     /// The sources as they were joined and left; they count if the port was opened with some.
     sources: Mutex<Vec<IpAddr>>,
     refused: Option<PortError>,
@@ -81,7 +81,8 @@ impl XdpPort {
     /// Opens the bypass above a port that was opened with `options.udp`. It may wait for the host, a second at most
     /// for each queue; the port never does later.
     pub fn open(beneath: UdpPort, options: XdpOptions) -> Self {
-        let (bypass, refused) = match Bypass::open(&options, beneath.local_address()) {
+        let options = Arc::new(options);
+        let (bypass, refused) = match Bypass::open(options.clone(), beneath.local_address()) {
             Ok(bypass) => (Some(bypass), None),
             Err(why) => (None, Some(why)),
         };
@@ -238,7 +239,7 @@ impl Port for XdpPort {
     }
 
     fn limits(&self) -> Limits {
-        self.bypass.as_ref().map_or_else(|| self.beneath.limits(), |bypass| bypass.limits(&self.options))
+        self.bypass.as_ref().map_or_else(|| self.beneath.limits(), Bypass::limits)
     }
 
     fn local_address(&self) -> SocketAddr {

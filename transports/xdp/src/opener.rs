@@ -13,6 +13,7 @@ use crate::XdpOptions;
 use crate::bypass::Bypass;
 use bourdon_port::PortError;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 type Outcome = Option<Result<Bypass, PortError>>;
@@ -29,13 +30,13 @@ impl Opener {
     pub(crate) fn start(
         &mut self,
         old: Option<Bypass>,
-        new: Option<(XdpOptions, SocketAddr)>,
+        new: Option<(Arc<XdpOptions>, SocketAddr)>,
     ) -> Result<(), PortError> {
         let before = self.0.take();
         let work = move || {
             drop(old);
             drop(before.map(JoinHandle::join));
-            new.map(|(options, own)| Bypass::open(&options, own))
+            new.map(|(options, own)| Bypass::open(options, own))
         };
         let started = Builder::new().name("bourdon-xdp".to_owned()).spawn(work);
         self.0 =
