@@ -24,6 +24,9 @@ const MAP_MMAPABLE: u32 = 1 << 10;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
 
+/// How often loading is tried while signals end it: as often as libbpf does.
+const LOAD_ATTEMPTS: u32 = 5;
+
 /// Which part of the kernel runs the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -192,7 +195,15 @@ impl Program {
             ifindex: 0,
             expected_attach_type: ATTACH_XDP,
         };
-        bpf(PROG_LOAD, &attributes).map(|descriptor| Self(owned(descriptor)))
+        // A signal ends the kernel's check of the program, and so does work of io_uring for this thread: both are done
+        // when the call returns.
+        let mut attempts = 1;
+        loop {
+            match bpf(PROG_LOAD, &attributes) {
+                Err(error) if error.raw_os_error() == Some(libc::EAGAIN) && attempts < LOAD_ATTEMPTS => attempts += 1,
+                result => return result.map(|descriptor| Self(owned(descriptor))),
+            }
+        }
     }
 
     /// Attaches it to an interface for as long as the link lives.
