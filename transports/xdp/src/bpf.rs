@@ -6,6 +6,7 @@
 //! Source: bpf(2); `include/uapi/linux/bpf.h` for the layouts, of which only the fields in use are here (the kernel
 //! takes shorter structures and treats the rest as zeroes).
 
+use crate::refusal::refused;
 use crate::ring::{Mapping, Ordering};
 use bourdon_port::PortError;
 use std::io;
@@ -217,47 +218,3 @@ impl Program {
 /// A program attached to an interface; dropped, the interface is as before.
 #[derive(Debug)]
 pub(crate) struct Link(#[allow(dead_code)] OwnedFd); // held for what closing it does
-
-/// What AF_XDP needs of a process, by bit of its capability set.
-const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (39, "CAP_BPF")];
-/// This one stands for CAP_BPF as well, and for it alone on kernels before 5.8.
-const SYS_ADMIN: u32 = 21;
-
-/// Which capabilities are missing, as `/proc` lists them for the calling thread; nothing where it can't be read.
-pub(crate) fn missing_capabilities() -> Vec<&'static str> {
-    let Ok(status) = std::fs::read_to_string("/proc/thread-self/status") else { return Vec::new() };
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(effective) = effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()) else {
-        return Vec::new();
-    };
-    let has = |bit: u32| effective & 1 << bit != 0;
-    NEEDED
-        .iter()
-        .filter(|(bit, name)| !has(*bit) && (*name != "CAP_BPF" || !has(SYS_ADMIN)))
-        .map(|(_, name)| *name)
-        .collect()
-}
-
-/// Why something of AF_XDP was refused, and what to do.
-pub(crate) fn refused(doing: &str, error: &io::Error) -> PortError {
-    let missing = missing_capabilities();
-    let why = match error.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) if !missing.is_empty() => format!(
-            "{doing}: this process lacks {}; `setcap {}+ep` gives them to a program",
-            missing.join(", "),
-            missing.join(",").to_lowercase()
-        ),
-        Some(libc::EPERM | libc::EACCES) => {
-            format!("{doing}: {error}: a sandbox (seccomp, an LSM, or a user namespace) forbids it")
-        }
-        Some(libc::EAFNOSUPPORT | libc::ENOSYS | libc::ENOPROTOOPT) => {
-            format!("{doing}: {error}: this kernel was built without it; it takes Linux 5.9 with CONFIG_XDP_SOCKETS")
-        }
-        Some(libc::ENOMEM | libc::ENOBUFS) => format!(
-            "{doing}: {error}: more memory must be locked than this process may lock; raise `ulimit -l` or give it \
-             CAP_IPC_LOCK"
-        ),
-        _ => format!("{doing}: {error}"),
-    };
-    PortError::Unavailable { mechanism: "af_xdp", why }
-}

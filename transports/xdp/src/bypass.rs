@@ -1,10 +1,11 @@
 //! The bypass itself: the program, a socket on each queue, and the headers of each destination.
 
-use crate::bpf::{Link, Mode, Program, SocketMap, Until, refused};
+use crate::bpf::{Link, Mode, Program, SocketMap, Until};
 use crate::frame::{HEADERS_MAX_BYTES, Mac, Template, mac_of_group, read};
 use crate::interface::Interface;
 use crate::local::Local;
 use crate::neighbours::{Neighbours, TRUST};
+use crate::refusal::{refused, unavailable};
 use crate::socket::{HEADROOM_BYTES, RECEIVE_FRAMES, SEND_FRAMES, XdpSocket, frame_bytes};
 use crate::{XdpOptions, program, watch};
 use bourdon_port::{Arrival, Limits, PortError, To};
@@ -55,10 +56,6 @@ pub(crate) struct Bypass {
     local: Option<Local>,
 }
 
-fn unavailable(why: String) -> PortError {
-    PortError::Unavailable { mechanism: "af_xdp", why }
-}
-
 impl Bypass {
     /// For the group of these options, and for a process that is reached at `own`.
     pub(crate) fn open(options: Arc<XdpOptions>, own: SocketAddr) -> Result<Self, PortError> {
@@ -68,14 +65,15 @@ impl Bypass {
         let Some(frame_bytes) = frame_bytes(packet_bytes) else {
             let most = 4096 - HEADROOM_BYTES - HEADERS_MAX_BYTES;
             return Err(unavailable(format!(
-                "datagrams of {} bytes don't fit a frame of one page: set limits.mtu_bytes to {most} or less",
+                "limits.mtu_bytes is {}, and a frame of one page holds {most}: set limits.mtu_bytes = {most} at all \
+                 processes",
                 udp.datagram_max_bytes
             )));
         };
         if interface.queues > QUEUES_MAX {
             let Interface { name, queues, .. } = &interface;
             return Err(unavailable(format!(
-                "{name} has {queues} queues, and {QUEUES_MAX} are the most: `ethtool -L {name} combined {QUEUES_MAX}`"
+                "{name} has {queues} queues, and {QUEUES_MAX} are the most: `ethtool -L {name}` sets fewer"
             )));
         }
         let map = SocketMap::new(interface.queues).map_err(|error| refused("creating a map", &error))?;
@@ -269,8 +267,8 @@ fn attach(program: &Program, interface: &Interface) -> Result<(Link, Mode), Port
     };
     if native.raw_os_error() == Some(libc::EBUSY) || native.raw_os_error() == Some(libc::EEXIST) {
         return Err(unavailable(format!(
-            "another program is attached to {name}, perhaps another process of Bourdon: `ip link show {name}` names \
-             it; one process an interface bypasses the kernel"
+            "another program is attached to {name}, perhaps by another process of Bourdon, and an interface takes one: \
+             `ip link show {name}` names it; end its process, or set network.transport = \"udp\""
         )));
     }
     program.attach(*index, Mode::Generic).map(|link| (link, Mode::Generic)).map_err(|generic| {

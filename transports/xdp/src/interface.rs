@@ -3,6 +3,7 @@
 //! Source: netdevice(7); `include/uapi/linux/ethtool.h`.
 
 use crate::frame::Mac;
+use crate::refusal::unavailable;
 use bourdon_port::{InterfaceLoss, PortError};
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -50,8 +51,10 @@ impl Interface {
         let index = rustix::net::netdevice::name_to_index(&socket, name).map_err(|_| missing())?;
         let mac = mac(&socket, name).map_err(io("asking for the interface's Ethernet address"))?;
         let Some(mac) = mac else {
-            let why = format!("{name} is no Ethernet interface: use transport = \"udp\" there");
-            return Err(PortError::Unavailable { mechanism: "af_xdp", why });
+            return Err(unavailable(format!(
+                "{name} is no Ethernet interface: name another with network.interface, or set network.transport = \
+                 \"udp\""
+            )));
         };
         Ok(Self { name: name.to_owned(), index, mac, queues: queues(&socket, name) })
     }

@@ -29,6 +29,7 @@ mod local;
 mod neighbours;
 mod opener;
 mod program;
+mod refusal;
 mod ring;
 mod socket;
 

@@ -9,7 +9,7 @@
 //!
 //! Source: the kernel's `Documentation/networking/af_xdp.rst`.
 
-use crate::bpf::refused;
+use crate::refusal::{refused, unavailable};
 use crate::ring::{Consumer, Layout, Mapping, Producer};
 use bourdon_port::PortError;
 use std::io;
@@ -70,7 +70,14 @@ impl XdpSocket {
             chunk_size: frame_bytes as u32,
             headroom: 0,
         };
-        set_option(&socket, libc::XDP_UMEM_REG, &registered).map_err(|error| refused("registering frames", &error))?;
+        set_option(&socket, libc::XDP_UMEM_REG, &registered).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENOBUFS) => unavailable(format!(
+                "{} KiB of frames must be locked for each queue, more than `ulimit -l` allows: raise it \
+                 (`LimitMEMLOCK=` of a service), or give the program CAP_IPC_LOCK",
+                memory.len() / 1024
+            )),
+            _ => refused("registering frames", &error),
+        })?;
         for (ring, entries) in [
             (libc::XDP_UMEM_FILL_RING, RECEIVE_FRAMES),
             (libc::XDP_RX_RING, RECEIVE_FRAMES),
@@ -127,7 +134,8 @@ impl XdpSocket {
                 _ if result == 0 => return Ok(()),
                 Some(libc::EBUSY) if begun.elapsed() < RELEASED_WITHIN => std::thread::sleep(RELEASE_LOOK),
                 Some(libc::EOPNOTSUPP) if self.is_zero_copy => {
-                    return Err(refused("binding without a copy (network.xdp_zero_copy)", &error));
+                    let why = "the interface's driver can't do without copies: set network.xdp_zero_copy = false";
+                    return Err(unavailable(why.to_owned()));
                 }
                 _ => return Err(refused("binding to a queue of the interface", &error)),
             }

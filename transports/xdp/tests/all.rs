@@ -4,6 +4,7 @@ mod bypass;
 mod common;
 mod conformance;
 mod host;
+mod refusals;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;

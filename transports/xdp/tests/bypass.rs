@@ -1,5 +1,4 @@
-//! What a port past the stack does beside others: sockets, other processes of its host, and hosts where it can't be.
-#![allow(unsafe_code)] // gives up capabilities
+//! What a port past the stack does beside others: sockets, and other processes of its host.
 
 use crate::common::{hear_each_other, network, open, options};
 use bourdon_port::conformance::{PATIENCE, pattern, poll_until, receive_count, receive_into, send_all};
@@ -136,41 +135,6 @@ fn a_port_for_named_senders_hears_no_other() {
         });
     }
     assert!(got.iter().all(|datagram| datagram[0] == 0), "{got:?}");
-}
-
-#[test]
-fn what_stands_against_it_is_named_and_sockets_do_the_work() {
-    let Some(network) = network(false) else { return };
-    network.enter(0);
-    let lo = open(&UdpOptions { interface: "lo".to_owned(), ..options(GROUP) });
-    assert!(refusal(&lo).contains("lo is no Ethernet interface"), "{}", refusal(&lo));
-    let long = open(&UdpOptions { datagram_max_bytes: 8000, ..options(GROUP) });
-    assert!(refusal(&long).contains("set limits.mtu_bytes to 3778 or less"), "{}", refusal(&long));
-    for port in [lo, long] {
-        assert_eq!(port.io(), "socket-spin");
-    }
-}
-
-#[test]
-fn missing_capabilities_are_named() {
-    let Some(network) = network(false) else { return };
-    network.enter(0);
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    let header = Header { version: 0x2008_0522, pid: 0 };
-    let none = [0u32; 6];
-    // SAFETY: the kernel reads both, which are live and laid out as it expects: a header of this version, and twice the
-    // three words of a capability set. It changes this thread, which runs nothing but one test.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, &raw const none) };
-    assert_eq!(result, 0, "a thread may give its capabilities up");
-    let mut port = open(&options(GROUP));
-    let why = refusal(&port);
-    assert!(why.contains("lacks CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF"), "{why}");
-    send_all(&mut port, To::Group, b"by sockets", 64);
-    assert_eq!(receive_count(&mut port, 1)[0], b"by sockets");
 }
 
 /// The program of a process that is killed while it opens, waits, sends or receives.
