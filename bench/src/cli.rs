@@ -4,7 +4,7 @@ use crate::settings::{Mode, Settings};
 use crate::worker::{Spec, WorkerKind};
 use crate::{
     Failure, Peer, agents, coordination, corosync, detect, elect, ends, fanout, inline, joins, latency, load, lock,
-    raw, report, ring, targets, threaded, throughput, total_order, worker,
+    raw, raw_xdp, report, ring, targets, threaded, throughput, total_order, worker,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -61,6 +61,7 @@ fn play(spec: &Spec) -> Result<(), Failure> {
         (WorkerKind::CorosyncMember, _) => corosync::run(spec, spec.task()?),
         (WorkerKind::Joiners, _) => joins::play(spec),
         (_, Some(Peer::Raw)) => raw::play(spec),
+        (_, Some(Peer::RawXdp)) => raw_xdp::play(spec),
         (_, None) if spec.mode == Mode::Threaded => ends::play(spec, threaded::open(spec)?),
         (_, None) => ends::play(spec, inline::open(spec)?),
         (role, Some(peer)) => Err(Failure::Broken(format!("{} has no {role:?} in this program", peer.name()))),

@@ -4,7 +4,7 @@
 //! group of one member to observers.
 
 use crate::worker::{Spec, WorkerKind};
-use crate::{Failure, Idle, Link, broken};
+use crate::{Failure, Idle, Link, Transport, broken};
 use bourdon::counters::Counter;
 use bourdon::id::{Rank, TopicId};
 use bourdon::settings::{Flow, Role};
@@ -40,6 +40,7 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
     };
     let settings = spec.node(role, rank);
     let node = InlineNode::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
+    check_bypass(spec, node.io(), node.fallback())?;
     let own = if role == Role::Observer { Rank::OBSERVER } else { Rank(rank) };
     let mut link = InlineLink {
         node,
@@ -73,6 +74,14 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
             }
         }
     }
+}
+
+/// Figures of a node that was to bypass the kernel's stack and does not would be those of sockets.
+pub(crate) fn check_bypass(spec: &Spec, io: &str, fallback: Option<&str>) -> Result<(), Failure> {
+    if spec.transport != Transport::Xdp || io.starts_with("af_xdp") {
+        return Ok(());
+    }
+    Err(Failure::Unusable(fallback.unwrap_or("the kernel's stack is not bypassed").to_owned()))
 }
 
 impl InlineLink {

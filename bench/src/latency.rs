@@ -13,7 +13,7 @@ use crate::schedule::Schedule;
 use crate::script::now_ns;
 use crate::systems::System;
 use crate::worker::{Found, Spec, WorkerKind};
-use crate::{Common, Failure, Idle, Link, Mode, Peer, broken, round, settings};
+use crate::{Common, Failure, Idle, Link, Mode, Peer, Transport, broken, round, settings};
 use clap::{Args, ValueEnum};
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ const SLOWEST_TRIP: Duration = Duration::from_millis(2);
 const THREADED_CORES: usize = 4;
 
 /// What can be measured beside Bourdon here.
-const PEERS: &[Peer] = &[Peer::Raw, Peer::Aeron, Peer::AeronIpc, Peer::Iceoryx2, Peer::Zeromq, Peer::Nats];
+const PEERS: &[Peer] =
+    &[Peer::Raw, Peer::RawXdp, Peer::Aeron, Peer::AeronIpc, Peer::Iceoryx2, Peer::Zeromq, Peer::Nats];
 
 /// Makes `count` round trips after a tenth as many that do not count.
 pub(crate) fn ping(spec: &Spec, link: &mut impl Link) -> Result<Found, Failure> {
@@ -103,6 +104,16 @@ pub(crate) struct Trips {
     /// Where the two ends are [default: veth, where this is root, and lo]
     #[arg(long, value_enum, value_name = "PLACE", value_delimiter = ',')]
     over: Vec<Place>,
+    /// Measure Bourdon over these transports as well, in the same rounds
+    #[arg(long, value_enum, value_name = "TRANSPORT", value_delimiter = ',')]
+    also: Vec<Transport>,
+}
+
+/// Leaves out, and names, the systems that can't be measured at a place.
+fn measurable(systems: &[System], place: &str, can: impl Fn(&System) -> bool) -> Vec<System> {
+    let (measured, others): (Vec<_>, Vec<_>) = systems.iter().cloned().partition(can);
+    others.iter().for_each(|system| eprintln!("{} can't be measured {place}", system.name()));
+    measured
 }
 
 /// Refuses a run that takes hours: threads that spin for lack of cores keep each other from running.
@@ -119,15 +130,15 @@ fn check_cores(mode: Mode, idle: Option<Idle>, cores: usize) -> Result<(), Failu
 /// Measures round trips and prints the result.
 pub(crate) fn run(trips: &Trips) -> Result<(), Failure> {
     check_cores(trips.all.mode, trips.all.common.idle, std::thread::available_parallelism().map_or(1, usize::from))?;
-    let systems = trips.all.common.systems(PEERS, &[Peer::Raw])?;
+    let common = &trips.all.common;
+    let mut systems = common.systems(PEERS, &[Peer::Raw])?;
+    let others: Vec<_> = trips.also.iter().map(|transport| systems[0].over(*transport)).collect();
+    systems.splice(1..1, others);
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());
     if trips.over.is_empty() || trips.over.contains(&Place::Veth) {
         match Hosts::make_pair() {
             Ok(hosts) => {
-                let (spanning, others): (Vec<_>, Vec<_>) = systems.iter().cloned().partition(System::spans_hosts);
-                for system in others {
-                    eprintln!("{} is measured on lo only", system.name());
-                }
+                let spanning = measurable(&systems, "between two hosts", System::spans_hosts);
                 measure(trips, &spanning, Some(&hosts), &mut rows, &mut ratios)?;
             }
             Err(Failure::Unusable(why)) if trips.over.is_empty() => eprintln!("measured on lo only: {why}"),
@@ -135,9 +146,14 @@ pub(crate) fn run(trips: &Trips) -> Result<(), Failure> {
         }
     }
     if trips.over.is_empty() || trips.over.contains(&Place::Lo) {
-        measure(trips, &systems, None, &mut rows, &mut ratios)?;
+        let sharing = measurable(&systems, "on lo", |system| system.shares_a_host(common));
+        measure(trips, &sharing, None, &mut rows, &mut ratios)?;
     }
-    show(&trips.all.common, &rows, &ratios)
+    if rows.is_empty() {
+        let why = "none of the systems can be measured there: choose --over veth, as root, or --transport udp";
+        return Err(Failure::Unusable(why.to_owned()));
+    }
+    show(common, &rows, &ratios)
 }
 
 /// Measures these systems between two hosts, or on `lo`.
@@ -167,11 +183,14 @@ fn measure(
     }
     let all = systems.iter().zip(&rounds);
     rows.extend(all.map(|(system, rounds)| row(what, common, system, &spec, rounds)));
+    // Where Bourdon over the run's transport can't be measured, the ratios name what they are of.
+    let first = systems.first().filter(|system| system.name() != "bourdon");
+    let of = first.map_or(String::new(), |system| format!("{} ", system.name()));
     for (system, theirs) in systems.iter().zip(&rounds).skip(1) {
         for (name, quantile) in [("p50", 0.5), ("p99", 0.99)] {
             let pairs = rounds[0].iter().zip(theirs);
             let rounds = pairs.map(|(ours, theirs)| ours.rtt_ns(quantile) / theirs.rtt_ns(quantile)).collect();
-            ratios.push(Ratio { what: format!("rtt {name} over {}{place}", system.name()), rounds });
+            ratios.push(Ratio { what: format!("{of}rtt {name} over {}{place}", system.name()), rounds });
         }
     }
     Ok(())

@@ -31,6 +31,7 @@ mod lock;
 mod machine;
 mod message;
 mod raw;
+mod raw_xdp;
 mod redis;
 mod report;
 mod ring;

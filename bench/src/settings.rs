@@ -72,6 +72,8 @@ pub(crate) struct Settings {
 pub enum Peer {
     /// The kernel's sockets with nothing around them
     Raw,
+    /// A socket of AF_XDP with nothing around it, between two hosts
+    RawXdp,
     /// Corosync's closed process groups
     Corosync,
     /// Aeron over UDP multicast

@@ -7,7 +7,7 @@ use crate::hosts::Hosts;
 use crate::joins;
 use crate::storm::Storm;
 use crate::worker::Spec;
-use crate::{Common, Failure, Peer};
+use crate::{Common, Failure, Peer, Transport};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -27,6 +27,8 @@ pub(crate) struct System {
     pub(crate) peer: Option<Peer>,
     /// The program that runs its ends.
     program: PathBuf,
+    /// What moves Bourdon's datagrams, where it is not the transport of the run.
+    transport: Option<Transport>,
     /// What is asked of it beside the messages.
     pub(crate) storm: Option<Storm>,
 }
@@ -34,8 +36,17 @@ pub(crate) struct System {
 impl System {
     /// Its name in rows.
     pub(crate) fn name(&self) -> String {
-        let own = if self.storm.is_some() { "bourdon-storm" } else { "bourdon" };
-        self.peer.map_or(own.to_owned(), Peer::name)
+        match (self.peer, self.transport) {
+            (Some(peer), _) => peer.name(),
+            (None, Some(transport)) => format!("bourdon-{}", transport.name()),
+            (None, None) if self.storm.is_some() => "bourdon-storm".to_owned(),
+            (None, None) => "bourdon".to_owned(),
+        }
+    }
+
+    /// The same over another transport than the run's.
+    pub(crate) fn over(&self, transport: Transport) -> Self {
+        Self { transport: Some(transport), ..self.clone() }
     }
 
     /// The same, with requests beside the messages.
@@ -46,7 +57,8 @@ impl System {
     /// What the rows of its transport say.
     pub(crate) fn transport(&self, common: &Common) -> String {
         match self.peer {
-            None => common.transport.name(),
+            None => self.transport.unwrap_or(common.transport).name(),
+            Some(Peer::RawXdp) => "af_xdp",
             Some(Peer::Raw | Peer::Aeron | Peer::Corosync) => "udp",
             Some(Peer::Zeromq | Peer::Nats) => "tcp",
             Some(Peer::AeronIpc | Peer::Iceoryx2) => "shared-memory",
@@ -59,7 +71,12 @@ impl System {
     /// port of all addresses, and on an interface that is not `lo` the kernel's early demultiplexing hands the status
     /// messages to the one for data.
     pub(crate) fn spans_hosts(&self) -> bool {
-        matches!(self.peer, None | Some(Peer::Raw))
+        matches!(self.peer, None | Some(Peer::Raw | Peer::RawXdp))
+    }
+
+    /// Whether its ends can be on one host: an interface takes one program, and `lo` none.
+    pub(crate) fn shares_a_host(&self, common: &Common) -> bool {
+        self.peer != Some(Peer::RawXdp) && self.transport(common) != Transport::Xdp.name()
     }
 
     /// The command that runs a worker of it, on one of several hosts or on this one.
@@ -79,7 +96,8 @@ impl System {
     /// The spec for this system.
     pub(crate) fn spec(&self, spec: &Spec) -> Spec {
         let seats = self.storm.and_then(|storm| storm.joins_per_s).map_or(0, joins::seats);
-        Spec { peer: self.peer, storm: self.storm, members: spec.members + seats, ..spec.clone() }
+        let transport = self.transport.unwrap_or(spec.transport);
+        Spec { peer: self.peer, transport, storm: self.storm, members: spec.members + seats, ..spec.clone() }
     }
 }
 
@@ -110,10 +128,11 @@ impl Common {
     pub(crate) fn systems(&self, supported: &[Peer], default: &[Peer]) -> Result<Vec<System>, Failure> {
         let own =
             std::env::current_exe().map_err(|error| Failure::Unusable(format!("no path to this program: {error}")))?;
-        let mut systems = vec![System { peer: None, program: own.clone(), storm: None }];
+        let mut systems = vec![System { peer: None, program: own.clone(), transport: None, storm: None }];
         for peer in self.peers(supported, default)? {
-            let program = if peer == Peer::Raw { own.clone() } else { self.peers_program(&own)? };
-            systems.push(System { peer: Some(peer), program, storm: None });
+            let is_own = matches!(peer, Peer::Raw | Peer::RawXdp);
+            let program = if is_own { own.clone() } else { self.peers_program(&own)? };
+            systems.push(System { peer: Some(peer), program, transport: None, storm: None });
         }
         Ok(systems)
     }

@@ -4,7 +4,7 @@
 
 use crate::storm::{NodeFigures, RunningStorm, Storm};
 use crate::worker::Spec;
-use crate::{Failure, Idle, Link, Stage, broken};
+use crate::{Failure, Idle, Link, Stage, broken, inline};
 use bourdon::id::{Rank, TopicId};
 use bourdon::settings::Role;
 use bourdon::{Node, Publication, Subscribe, Subscription, Topic};
@@ -38,6 +38,7 @@ pub(crate) fn open(spec: &Spec) -> Result<ThreadedLink, Failure> {
         Ok((node, publication, subscription))
     };
     let (node, publication, subscription) = start().map_err(|error| Failure::Unusable(error.to_string()))?;
+    inline::check_bypass(spec, &node.info().io, node.info().fallback.as_deref())?;
     Ok(ThreadedLink {
         node: Arc::new(node),
         publication,

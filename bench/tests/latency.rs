@@ -44,6 +44,38 @@ fn ends_are_on_two_hosts_where_root_allows() {
     assert_eq!(names.filter(|name| name.ends_with(", veth")).count(), 2);
 }
 
+/// Two transports of Bourdon and both floors take turns over one cable; on `lo` none of them bypasses the stack.
+#[test]
+fn past_the_stack_beside_its_own_floor() {
+    let arguments = ["latency", "--transport", "xdp", "--also", "udp", "--peer", "raw-xdp,raw", "--idle", "yield"];
+    let output = bench(&[&arguments[..], &["--rounds", "1", "--count", "300", "--json"]].concat());
+    let talk = String::from_utf8_lossy(&output.stderr);
+    if talk.contains("measured on lo only: ") {
+        return crate::skipped::report(talk);
+    }
+    let shown = document(&output);
+    let rows = shown["rows"].as_array().expect("there are rows").iter();
+    let measured: Vec<_> =
+        rows.map(|row| (row["what"].as_str(), row["system"].as_str(), row["count"].as_u64())).collect();
+    let veth = ["bourdon", "bourdon-udp", "raw-xdp", "raw-spin"].map(|system| (Some("latency-veth"), system));
+    let lo = ["bourdon-udp", "raw-spin"].map(|system| (Some("latency"), system));
+    let expected = veth.into_iter().chain(lo).map(|(what, system)| (what, Some(system), Some(300)));
+    assert_eq!(measured, expected.collect::<Vec<_>>(), "{shown}");
+    assert_eq!(row(&shown, "raw-xdp")["settings"]["peer"]["io"], "af_xdp-native");
+    assert!(talk.contains("raw-xdp can't be measured on lo"), "{talk}");
+    let ratios = shown["ratios"].as_array().into_iter().flatten().filter_map(|ratio| ratio["what"].as_str());
+    let p50: Vec<_> = ratios.filter(|what| what.contains("p50")).collect();
+    let over_veth = ["rtt p50 over bourdon-udp, veth", "rtt p50 over raw-xdp, veth", "rtt p50 over raw, veth"];
+    assert_eq!(p50, [&over_veth[..], &["bourdon-udp rtt p50 over raw"]].concat());
+}
+
+#[test]
+fn a_bypass_that_falls_back_is_no_figure() {
+    let output = bench(&["latency", "--transport", "xdp", "--over", "lo", "--no-peer", "--count", "10"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("can't be measured on lo"), "{output:?}");
+}
+
 #[test]
 fn issue_a_count_of_0_printed_no_number() {
     for subcommand in ["latency", "throughput"] {

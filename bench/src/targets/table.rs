@@ -62,6 +62,13 @@ const LATENCY_AERON: Promise = Promise {
     command: &[BENCH, "latency", "--peer", "aeron"],
     ..LATENCY_RAW
 };
+const XDP_RAW: Promise = Promise {
+    name: "xdp-rtt-p50-raw",
+    text: "past the kernel's stack, over veth: round trip p50 at most 1.15 x a raw socket's of AF_XDP",
+    figure: Ratio("rtt p50 over raw-xdp, veth"),
+    command: &[BENCH, "latency", "--transport", "xdp", "--also", "udp", "--peer", "raw-xdp,raw", "--over", "veth"],
+    ..LATENCY_RAW
+};
 const LOAD_10K: Promise = Promise {
     name: "load-10k-p50-aeron",
     text: "p50 at 10,000 messages/s below Aeron's",
@@ -221,6 +228,7 @@ pub(super) const PROMISES: &[Promise] = &[
         full: &["--count", "5000"],
         quick: &["--count", "500"],
     },
+    XDP_RAW,
     LOAD_10K,
     Promise {
         name: "load-10k-p99-aeron",

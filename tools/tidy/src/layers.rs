@@ -33,9 +33,9 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
             "bourdon-xdp",
         ],
     ),
-    ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp"]), // the last for raw sockets with the same options
-    ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),    // the lab's format of histories
-    ("bourdon-lab", &["bourdon"]),                                  // its members only: see `ENGINE_IN_LAB`
+    ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp", "bourdon-xdp"]), // the last two for raw peers
+    ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),                   // the lab's format of histories
+    ("bourdon-lab", &["bourdon"]), // its members only: see `ENGINE_IN_LAB`
     ("bourdon-perf", &["bourdon-engine", "bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),
 ];

@@ -29,6 +29,7 @@ mod local;
 mod neighbours;
 mod opener;
 mod program;
+mod raw;
 mod refusal;
 mod ring;
 mod socket;
@@ -37,6 +38,7 @@ use bourdon_port::{Arrival, HostChange, Idle, Limits, Port, PortError, Sleep, To
 use bourdon_udp::{UdpOptions, UdpPort};
 use bypass::Bypass;
 use opener::Opener;
+pub use raw::RawXdp;
 use rustix::event::epoll;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
