@@ -15,6 +15,9 @@
 //! **Source.** Aeron's counters file (`CountersManager`); for atomic loads of read-only memory, the section of that
 //! name in `std::sync::atomic`.
 
+#[cfg(not(loom))]
+use crate::cells::Access;
+use crate::cells::Cells;
 use crate::sync::{Arc, AtomicU64, Ordering};
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -31,8 +34,7 @@ pub const MAX_CELLS: usize = 1 << 20;
 /// If `count` is above [`MAX_CELLS`].
 pub fn in_memory(count: usize) -> (Writer, Reader) {
     assert!(count <= MAX_CELLS, "{count} cells, at most {MAX_CELLS}");
-    let cells = (0..count).map(|_| AtomicU64::new(0)).collect();
-    pair(Region::Memory(cells), count)
+    pair(Cells::in_memory(count), count)
 }
 
 /// Maps `count` cells of `file` from `offset_bytes` on, to write and read. Cells keep the values the file holds.
@@ -40,106 +42,34 @@ pub fn in_memory(count: usize) -> (Writer, Reader) {
 /// The file must already be long enough. Keep other writers off these cells: their additions would be lost.
 #[cfg(not(loom))]
 pub fn map_file(file: &File, offset_bytes: usize, count: usize) -> io::Result<(Writer, Reader)> {
-    let length_bytes = checked_length(file, offset_bytes, count)?;
-    // SAFETY: the mapping is private to `Mapped`, which touches it through atomics only: no reference to plain
-    // bytes exists that a change of the file from outside could invalidate.
-    let map = unsafe { memmap2::MmapOptions::new().len(length_bytes).map_mut(file)? };
-    let cells = map.as_ptr().wrapping_add(offset_bytes).cast();
-    Ok(pair(Region::Mapped(Mapped { cells, count, _map: Map::Writable(map) }), count))
+    check_count(count)?;
+    Ok(pair(Cells::map(file, offset_bytes, count, Access::Write)?, count))
 }
 
 /// Maps `count` cells of `file` from `offset_bytes` on, to read: the way in for another process.
 #[cfg(not(loom))]
 pub fn map_file_read_only(file: &File, offset_bytes: usize, count: usize) -> io::Result<Reader> {
-    let length_bytes = checked_length(file, offset_bytes, count)?;
-    // SAFETY: as in `map_file`.
-    let map = unsafe { memmap2::MmapOptions::new().len(length_bytes).map(file)? };
-    let cells = map.as_ptr().wrapping_add(offset_bytes).cast();
-    Ok(Reader { region: Arc::new(Region::Mapped(Mapped { cells, count, _map: Map::ReadOnly(map) })) })
+    check_count(count)?;
+    Ok(Reader { region: Arc::new(Cells::map(file, offset_bytes, count, Access::Read)?) })
 }
 
-/// Length of the mapping, once it is known that the cells lie within the file and are aligned.
 #[cfg(not(loom))]
-fn checked_length(file: &File, offset_bytes: usize, count: usize) -> io::Result<usize> {
-    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
-    if count == 0 || count > MAX_CELLS {
-        return Err(invalid(format!("{count} counters, expected 1 to {MAX_CELLS}")));
+fn check_count(count: usize) -> io::Result<()> {
+    if (1..=MAX_CELLS).contains(&count) {
+        return Ok(());
     }
-    if !offset_bytes.is_multiple_of(align_of::<AtomicU64>()) {
-        return Err(invalid(format!("counters start at byte {offset_bytes}, expected a multiple of eight")));
-    }
-    let length_bytes = offset_bytes
-        .checked_add(count * size_of::<AtomicU64>())
-        .ok_or_else(|| invalid(format!("counters start at byte {offset_bytes}, beyond any file")))?;
-    let file_bytes = file.metadata()?.len();
-    if file_bytes < length_bytes as u64 {
-        return Err(invalid(format!("file of {file_bytes} bytes, but its counters end at {length_bytes}")));
-    }
-    Ok(length_bytes)
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{count} counters, expected 1 to {MAX_CELLS}")))
 }
 
-fn pair(region: Region, count: usize) -> (Writer, Reader) {
+fn pair(region: Cells, count: usize) -> (Writer, Reader) {
     let region = Arc::new(region);
     let writer = Writer { region: Arc::clone(&region), range: 0..count, not_shared: PhantomData };
     (writer, Reader { region })
 }
 
-enum Region {
-    Memory(Box<[AtomicU64]>),
-    #[cfg(not(loom))]
-    Mapped(Mapped),
-}
-
-impl Region {
-    #[inline]
-    fn cells(&self) -> &[AtomicU64] {
-        match self {
-            Self::Memory(cells) => cells,
-            #[cfg(not(loom))]
-            Self::Mapped(mapped) => mapped.cells(),
-        }
-    }
-}
-
-/// Cells in a mapped file.
-#[cfg(not(loom))]
-struct Mapped {
-    /// The first cell: aligned, and followed by `count - 1` more within `_map`.
-    cells: *const AtomicU64,
-    count: usize,
-    _map: Map,
-}
-
-/// Keeps the mapping alive; never dereferenced.
-#[cfg(not(loom))]
-#[expect(dead_code, reason = "held for its drop, which unmaps")]
-enum Map {
-    Writable(memmap2::MmapMut),
-    ReadOnly(memmap2::Mmap),
-}
-
-// SAFETY: the pointer is into the mapping this owns, which any thread may use and drop; what it points to is
-// only ever used as atomics.
-#[cfg(not(loom))]
-unsafe impl Send for Mapped {}
-// SAFETY: as for Send.
-#[cfg(not(loom))]
-unsafe impl Sync for Mapped {}
-
-#[cfg(not(loom))]
-impl Mapped {
-    #[inline]
-    fn cells(&self) -> &[AtomicU64] {
-        // SAFETY: `checked_length` proved that the cells lie within the mapping, page-aligned start plus a
-        // multiple of eight; the mapping lives as long as `self`; the bytes are initialised by the kernel. A
-        // read-only mapping is reached by `Reader` only, which does relaxed loads of eight bytes, allowed there.
-        unsafe { std::slice::from_raw_parts(self.cells, self.count) }
-    }
-}
-
 /// The right to write a range of cells. Indices count from the start of its range.
 pub struct Writer {
-    region: Arc<Region>,
+    region: Arc<Cells>,
     range: Range<usize>,
     /// Not `Sync`: `add` by two threads at once would lose counts.
     not_shared: PhantomData<Cell<()>>,
@@ -202,14 +132,14 @@ impl Writer {
 
     #[inline]
     fn cell(&self, index: usize) -> &AtomicU64 {
-        &self.region.cells()[self.range.clone()][index]
+        &self.region.all()[self.range.clone()][index]
     }
 }
 
 /// A view of all cells of a region.
 #[derive(Clone)]
 pub struct Reader {
-    region: Arc<Region>,
+    region: Arc<Cells>,
 }
 
 impl Reader {
@@ -220,12 +150,12 @@ impl Reader {
     #[inline]
     pub fn get(&self, index: usize) -> u64 {
         // Relaxed: a cell orders nothing else, and stronger loads are not allowed on read-only memory.
-        self.region.cells()[index].load(Ordering::Relaxed)
+        self.region.all()[index].load(Ordering::Relaxed)
     }
 
     /// Number of cells.
     pub fn len(&self) -> usize {
-        self.region.cells().len()
+        self.region.all().len()
     }
 
     /// Whether there are no cells.

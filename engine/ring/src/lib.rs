@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | [`spsc`] | frames from one thread to one other, in place | the producer gets `Full` |
 //! | [`broadcast`] | frames from one thread to any number | it loses frames and gets their number, or gates |
+//! | [`log`] | records from one process to any number of others | it loses the oldest |
 //! | [`counters`] | figures for any thread to read, other processes too | nothing is queued |
 //! | [`signal`] | a stop flag; a watermark that publishes what lies below it; a doorbell | nothing is queued |
 //!
@@ -19,13 +20,16 @@
 //! on any path. Positions are `u64` byte counts that never wrap (58 years at 10 GB/s). No operation
 //! waits, and none allocates after construction.
 //!
-//! **Checked by** `RUSTFLAGS="--cfg loom" cargo test -p bourdon-ring --release --test loom --test loom_doorbell`, which
+//! **Checked by** `RUSTFLAGS="--cfg loom" cargo test -p bourdon-ring --release --test loom --test loom_doorbell --test loom_log`, which
 //! explores the interleavings and the weak-memory outcomes of each structure.
 
 pub mod broadcast;
 mod buffer;
+mod cells;
 pub mod counters;
 mod frame;
+pub mod log;
+mod marks;
 pub mod signal;
 pub mod spsc;
 mod sync;

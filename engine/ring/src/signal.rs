@@ -129,19 +129,13 @@ impl Sleeper {
     /// Announces sleep. Look for work once more after this, before sleeping.
     #[inline]
     pub fn lie_down(&mut self) {
-        self.number |= 1;
-        // Relaxed: the fence orders it before the look for work that follows.
-        self.sleeps.store(self.number, Ordering::Relaxed);
-        // Pairs with the fence in `Bell::must_ring`.
-        fence(Ordering::SeqCst);
+        announce_sleep(&self.sleeps, &mut self.number);
     }
 
     /// Takes the announcement back.
     #[inline]
     pub fn get_up(&mut self) {
-        self.number += self.number & 1;
-        // Relaxed: a ringer that still reads the old value wakes a sleeper that is awake, which costs a system call.
-        self.sleeps.store(self.number, Ordering::Relaxed);
+        announce_waking(&self.sleeps, &mut self.number);
     }
 }
 
@@ -163,10 +157,40 @@ impl Bell {
     /// Whether the caller, having left its work, must now wake the sleeper.
     #[inline]
     pub fn must_ring(&mut self) -> bool {
-        // Pairs with the fence in `Sleeper::lie_down`.
-        fence(Ordering::SeqCst);
-        // Relaxed: the fence orders it behind the work.
-        let number = self.sleeps.load(Ordering::Relaxed);
-        number & 1 == 1 && number != std::mem::replace(&mut self.rung, number)
+        work_is_left();
+        is_unrung(&self.sleeps, &mut self.rung)
     }
+}
+
+/// The sleeper's part before it looks for work once more.
+#[inline]
+pub(crate) fn announce_sleep(sleeps: &AtomicU64, number: &mut u64) {
+    *number |= 1;
+    // Relaxed: the fence orders it before the look for work that follows.
+    sleeps.store(*number, Ordering::Relaxed);
+    // Pairs with the fence in `work_is_left`.
+    fence(Ordering::SeqCst);
+}
+
+/// The sleeper's part when it is awake.
+#[inline]
+pub(crate) fn announce_waking(sleeps: &AtomicU64, number: &mut u64) {
+    *number += *number & 1;
+    // Relaxed: a ringer that still reads the old value wakes a sleeper that is awake, which costs a system call.
+    sleeps.store(*number, Ordering::Relaxed);
+}
+
+/// The ringer's part between its work and [`is_unrung`], once for any number of sleepers.
+#[inline]
+pub(crate) fn work_is_left() {
+    // Pairs with the fence in `announce_sleep`.
+    fence(Ordering::SeqCst);
+}
+
+/// Whether the sleeper sleeps, or is about to, and this ringer has not rung for that sleep.
+#[inline]
+pub(crate) fn is_unrung(sleeps: &AtomicU64, rung: &mut u64) -> bool {
+    // Relaxed: the fence in `work_is_left` orders it behind the work.
+    let number = sleeps.load(Ordering::Relaxed);
+    number & 1 == 1 && number != std::mem::replace(rung, number)
 }

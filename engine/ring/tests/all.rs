@@ -2,4 +2,5 @@
 
 mod broadcast;
 mod counters;
+mod log;
 mod spsc;

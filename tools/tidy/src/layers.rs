@@ -19,6 +19,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-udp", &["bourdon-port"]),
     ("bourdon-tcp", &["bourdon-port", "bourdon-udp"]), // multicast beside the mesh, and its options
     ("bourdon-xdp", &["bourdon-port", "bourdon-udp"]), // the port beneath the bypass
+    ("bourdon-shm", &["bourdon-port", "bourdon-ring"]),
     ("bourdon-engine", &["bourdon-port", "bourdon-protocol", "bourdon-wire"]),
     (
         "bourdon",
@@ -27,6 +28,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
             "bourdon-port",
             "bourdon-protocol",
             "bourdon-ring",
+            "bourdon-shm",
             "bourdon-tcp",
             "bourdon-udp",
             "bourdon-wire",
@@ -52,6 +54,7 @@ const NAMED_IN: &[(&str, &[&str])] = &[
     ("bourdon_udp", &["engine/node/src/transport.rs"]),
     ("bourdon_tcp", &["engine/node/src/transport.rs"]),
     ("bourdon_xdp", &["engine/node/src/transport.rs"]),
+    ("bourdon_shm", &["engine/node/src/transport.rs"]),
 ];
 
 /// Where in the lab the engine may be named: the judge must not share the engine's mistakes.

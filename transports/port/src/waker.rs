@@ -35,6 +35,13 @@ impl Waker {
     }
 }
 
+/// Wakes a thread of another process, which gave this eventfd.
+impl From<OwnedFd> for Waker {
+    fn from(eventfd: OwnedFd) -> Self {
+        Self(Arc::new(eventfd))
+    }
+}
+
 impl AsFd for Waker {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

@@ -56,10 +56,6 @@ pub const HEADER_BYTES: usize = 2 * WORD_BYTES;
 /// are a node's own member threads, and machines with more cores run more groups, not more members of one ring.
 pub const MAX_GATING: usize = 16;
 
-/// Parts of the ring by which `oldest` is raised, if nothing stands in the way: a reader's cached copy of it survives
-/// that many bytes, at the price of retaining that much less. A power of two.
-const SEGMENTS: usize = 16;
-
 /// An unused gating slot.
 const UNUSED: u64 = u64::MAX;
 

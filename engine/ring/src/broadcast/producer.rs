@@ -1,7 +1,8 @@
 //! The writing end of the broadcast ring; algorithm and invariants are in `mod.rs`.
 
-use super::{Consumer, HEADER_BYTES, MAX_GATING, SEGMENTS, Shared, UNUSED, frame_bytes};
+use super::{Consumer, HEADER_BYTES, MAX_GATING, Shared, UNUSED, frame_bytes};
 use crate::frame::{self, Header, WORD_BYTES};
+use crate::marks::Marks;
 use crate::sync::{Arc, Ordering, fence};
 
 /// Why a frame was refused.
@@ -38,10 +39,7 @@ pub struct Producer {
     sequence: u64,
     /// The value of `shared.oldest`.
     oldest: u64,
-    /// Where the first record of each segment of the ring starts, in the lap it was last written.
-    marks: [u64; SEGMENTS],
-    /// The segment last marked, counted over all laps.
-    marked: u64,
+    marks: Marks,
     /// A lower bound of all gating consumers' positions; `UNUSED` if there are none.
     slowest: u64,
     /// Slots from here on were never used.
@@ -50,6 +48,7 @@ pub struct Producer {
 
 impl Producer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
+        let marks = Marks::new(shared.capacity_bytes());
         Self {
             shared,
             staged: 0,
@@ -57,8 +56,7 @@ impl Producer {
             latest: 0,
             sequence: 0,
             oldest: 0,
-            marks: [0; SEGMENTS],
-            marked: 0,
+            marks,
             slowest: UNUSED,
             gating_end: 0,
         }
@@ -95,7 +93,7 @@ impl Producer {
         }
         self.write_frame(start, size, tag, payload);
         self.latest = self.staged;
-        self.mark(self.staged);
+        self.marks.add(self.staged);
         self.staged = end;
         self.sequence += 1;
         Ok(())
@@ -164,7 +162,7 @@ impl Producer {
         }
         assert!(needed <= self.latest, "the newest record and the next fit in the ring");
         // The earliest of three starts of records, none below `needed`.
-        self.oldest = self.marked_from(needed).min(self.slowest).min(self.latest);
+        self.oldest = self.marks.first_from(needed).unwrap_or(self.staged).min(self.slowest).min(self.latest);
         assert!(self.oldest >= needed, "room for the next record");
         // Release: pairs with the acquire load of `oldest` in `Consumer::oldest`; the frame there is visible.
         self.shared.oldest.store(self.oldest, Ordering::Release);
@@ -179,33 +177,6 @@ impl Producer {
         // below its position happen before the producer overwrites it.
         let positions = self.shared.gating[..self.gating_end].iter().map(|slot| slot.load(Ordering::Acquire));
         positions.min().unwrap_or(UNUSED)
-    }
-
-    /// Remembers a record's start if it is the first of its segment.
-    #[inline]
-    fn mark(&mut self, start: u64) {
-        let segment = start / self.segment_bytes();
-        if segment != self.marked {
-            self.marked = segment;
-            self.marks[segment as usize % SEGMENTS] = start;
-        }
-    }
-
-    /// The first marked start that is not below `needed`, or the end of all.
-    fn marked_from(&self, needed: u64) -> u64 {
-        for segment in needed / self.segment_bytes()..=self.marked {
-            let mark = self.marks[segment as usize % SEGMENTS];
-            // A segment in which no record starts holds the mark of an earlier lap, or later marks replaced it.
-            if mark / self.segment_bytes() == segment && mark >= needed {
-                return mark;
-            }
-        }
-        self.staged
-    }
-
-    #[inline]
-    fn segment_bytes(&self) -> u64 {
-        (self.shared.capacity_bytes() / SEGMENTS) as u64
     }
 
     #[inline]

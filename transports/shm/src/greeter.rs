@@ -1,0 +1,256 @@
+//! The thread that meets the other processes of the host: it exchanges logs with those that come, and notices those
+//! that go.
+//!
+//! A port has no thread of its own, and may spin, or be left alone for long by its application. If a newcomer had to wait
+//! for it, each call of a spinning port would need a system call to look for newcomers; if it did not wait, it would miss
+//! what is sent to it next. So this thread does it, which sleeps unless a process comes or goes. When [`Greeter::start`]
+//! returns, every process that runs reads this one's log, and this one reads theirs, from then on.
+//!
+//! Both ends of a connection send one [`Hello`]. The end that was dialled maps the other's log before it answers. The
+//! connection then stays idle, and its end is how the kernel reports that the process is gone, however it ended. Two
+//! processes that start at the same time may dial each other; then the last of their two connections counts.
+
+use crate::hello::{Hello, Received, receive};
+use crate::memory::{LogId, is_eventfd, map};
+use crate::place::{PLACES, is_same_user};
+use bourdon_port::{PortError, Waker};
+use bourdon_ring::log::Reader;
+use bourdon_ring::signal::{WatermarkReader, WatermarkWriter, watermark};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{SocketFlags, accept_with};
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Two with each other process, where both dialled.
+const CONNECTIONS_MAX: usize = 2 * PLACES as usize;
+
+/// How long a newcomer waits for the others. Only one that is stopped takes longer than a scheduler's round; it is met
+/// when it goes on.
+const GREETING_MAX: Duration = Duration::from_secs(2);
+
+/// How long no connection is accepted after the kernel had no room for one.
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Another process, from here.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: LogId,
+    pub(crate) hello: Hello,
+    pub(crate) log: Reader,
+    pub(crate) waker: Waker,
+}
+
+/// What the thread reports to the port.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Came(Peer),
+    Gone(LogId),
+}
+
+/// What this process gives to the others.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) hello: Hello,
+    pub(crate) log: File,
+    pub(crate) waker: Waker,
+}
+
+/// The port's end of the thread; its drop ends the thread, and with it all connections.
+#[derive(Debug)]
+pub(crate) struct Greeter {
+    thread: Option<JoinHandle<()>>,
+    stop: Waker,
+    reports: Reports,
+    seen: u64,
+}
+
+/// Changes that the port has not taken in, and how many there ever were.
+struct Reports {
+    changes: Arc<Mutex<Vec<Change>>>,
+    count: WatermarkReader,
+}
+
+impl std::fmt::Debug for Reports {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reports").field("count", &self.count.get()).finish_non_exhaustive()
+    }
+}
+
+impl Greeter {
+    /// Starts the thread, and waits until it has met the processes that were dialled.
+    ///
+    /// # Errors
+    /// If the kernel refuses a thread or an eventfd.
+    pub(crate) fn start(own: Own, listener: OwnedFd, dialled: Vec<OwnedFd>) -> Result<Self, PortError> {
+        let io = |source| PortError::Io { doing: "starting the thread that meets other processes", source };
+        let (count, read_count) = watermark(0);
+        let changes = Arc::new(Mutex::new(Vec::new()));
+        let reports = Reports { changes: Arc::clone(&changes), count: read_count };
+        let stop = Waker::new().map_err(io)?;
+        let (greeting, greeted): (Sender<()>, Receiver<()>) = channel();
+        let mut meeting = Meeting {
+            own,
+            listener,
+            stop: stop.clone(),
+            connections: Vec::new(),
+            met: Vec::new(),
+            changes,
+            count,
+            greeting: Some(greeting),
+            has_room: true,
+        };
+        dialled.into_iter().for_each(|socket| meeting.dial(socket));
+        let thread = std::thread::Builder::new().name("bourdon-shm".to_owned()).spawn(move || meeting.run());
+        let greeter = Self { thread: Some(thread.map_err(io)?), stop, reports, seen: 0 };
+        // The other end is dropped when all have answered; nothing is ever sent.
+        let _ = greeted.recv_timeout(GREETING_MAX);
+        Ok(greeter)
+    }
+
+    /// What has changed since the last call; one load of a word that stays in the cache while nothing has.
+    #[inline]
+    pub(crate) fn changes(&mut self) -> Option<Vec<Change>> {
+        let count = self.reports.count.get();
+        if count == self.seen {
+            return None;
+        }
+        self.seen = count;
+        Some(std::mem::take(&mut *self.reports.changes.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+impl Drop for Greeter {
+    fn drop(&mut self) {
+        self.stop.wake();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join(); // a panic there was reported there
+        }
+    }
+}
+
+struct Connection {
+    socket: OwnedFd,
+    is_dialled: bool,
+    /// The log that was mapped, once the other process has introduced itself.
+    peer: Option<LogId>,
+}
+
+/// What the thread has.
+struct Meeting {
+    own: Own,
+    listener: OwnedFd,
+    stop: Waker,
+    connections: Vec<Connection>,
+    /// The process at the other end of each connection that has one.
+    met: Vec<LogId>,
+    changes: Arc<Mutex<Vec<Change>>>,
+    count: WatermarkWriter,
+    /// Dropped when no process that was dialled at the start has yet to answer.
+    greeting: Option<Sender<()>>,
+    /// Whether the kernel had room for the last connection.
+    has_room: bool,
+}
+
+impl Meeting {
+    fn dial(&mut self, socket: OwnedFd) {
+        if self.introduce(&socket).is_ok() {
+            self.connections.push(Connection { socket, is_dialled: true, peer: None });
+        }
+    }
+
+    fn introduce(&self, socket: &OwnedFd) -> rustix::io::Result<()> {
+        self.own.hello.send(socket, self.own.log.as_fd(), self.own.waker.as_fd())
+    }
+
+    fn run(mut self) {
+        loop {
+            if !self.connections.iter().any(|it| it.is_dialled && it.peer.is_none()) {
+                self.greeting = None;
+            }
+            let Some(ready) = self.sleep() else { return };
+            let mut connections = std::mem::take(&mut self.connections);
+            let mut is_ready = ready[1..].iter();
+            connections.retain_mut(|it| !is_ready.next().expect("one for each") || self.take_in(it));
+            self.connections = connections;
+            if ready[0] {
+                self.accept();
+            }
+        }
+    }
+
+    /// Takes in what came on a connection. Returns whether it goes on.
+    fn take_in(&mut self, connection: &mut Connection) -> bool {
+        match receive(&connection.socket) {
+            Received::Nothing => return true,
+            Received::Hello(hello, log, event) if connection.peer.is_none() => {
+                connection.peer = self.meet(hello, log, event);
+                if connection.peer.is_some() && (connection.is_dialled || self.introduce(&connection.socket).is_ok()) {
+                    return true;
+                }
+            }
+            Received::Hello(..) | Received::End => {}
+        }
+        if let Some(id) = connection.peer {
+            let place = self.met.iter().position(|it| *it == id).expect("one for each connection");
+            self.met.swap_remove(place);
+            if !self.met.contains(&id) {
+                self.report(Change::Gone(id));
+            }
+        }
+        false
+    }
+
+    /// Maps the log of a process that has introduced itself. None if what it gave can't be used.
+    fn meet(&mut self, hello: Hello, log: OwnedFd, event: OwnedFd) -> Option<LogId> {
+        let (log, id) = map(log).ok().filter(|_| is_eventfd(&event))?;
+        if !self.met.contains(&id) {
+            self.report(Change::Came(Peer { id, hello, log, waker: Waker::from(event) }));
+        }
+        self.met.push(id);
+        Some(id)
+    }
+
+    fn report(&mut self, change: Change) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
+        self.count.advance(self.count.get() + 1);
+    }
+
+    /// Accepts all that wait to be.
+    fn accept(&mut self) {
+        loop {
+            match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
+                Ok(socket) if self.connections.len() < CONNECTIONS_MAX && is_same_user(&socket) => {
+                    self.connections.push(Connection { socket, is_dialled: false, peer: None });
+                }
+                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
+                Err(error) => {
+                    self.has_room = error == Errno::AGAIN;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do; then which of the listener and the connections are ready. None at the end.
+    fn sleep(&self) -> Option<Vec<bool>> {
+        let listens = if self.has_room { PollFlags::IN } else { PollFlags::empty() };
+        let mut polled = vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.listener, listens)];
+        polled.extend(self.connections.iter().map(|it| PollFd::new(&it.socket, PollFlags::IN)));
+        match poll(&mut polled, (!self.has_room).then_some(&PAUSE)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return None, // no memory for a list of descriptors: nothing can be met any more
+        }
+        let mut ready = polled.iter().map(|it| !it.revents().is_empty());
+        if ready.next() == Some(true) {
+            return None;
+        }
+        let mut ready: Vec<bool> = ready.collect();
+        ready[0] |= !self.has_room; // try again after the pause
+        Some(ready)
+    }
+}

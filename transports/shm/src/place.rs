@@ -1,0 +1,81 @@
+//! Where the processes of a host find each other: names of sockets that the kernel forgets with the process.
+//!
+//! A file that names shared memory stays behind when its process is killed. A name in the abstract namespace of Unix
+//! sockets does not: it lasts as long as the socket that is bound to it. A process takes the first free of
+//! [`PLACES`] names of its user and its group's port number, and finds the others by trying all of them.
+//!
+//! A place also is the process's unicast address: the loopback address, with the place as its port.
+
+use bourdon_port::PortError;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with, sockopt,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+
+/// The most processes of one user at one port number: twice as many as a group has members, so that observers and clients
+/// find room. Each maps the log of each other.
+pub(crate) const PLACES: u16 = 128;
+
+/// Connections that wait to be accepted while a process is stopped: more than all others have.
+const BACKLOG: i32 = 4 * PLACES as i32;
+
+fn name(port: u16, place: u16) -> SocketAddrUnix {
+    let user = rustix::process::geteuid().as_raw();
+    let name = format!("bourdon-shm/{user}/{port}/{place}");
+    SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("the name is short")
+}
+
+fn socket() -> rustix::io::Result<OwnedFd> {
+    // Messages keep their boundaries, and an end of the connection is noticed.
+    socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
+}
+
+/// Takes the first free place, and listens there until the socket is dropped.
+///
+/// # Errors
+/// If all are taken, or the kernel refuses.
+pub(crate) fn take(port: u16) -> Result<(u16, OwnedFd), PortError> {
+    let io = |error: Errno| PortError::Io { doing: "listening for the processes of this host", source: error.into() };
+    let socket = socket().map_err(io)?;
+    for place in 1..=PLACES {
+        match bind(&socket, &name(port, place)) {
+            Ok(()) => return listen(&socket, BACKLOG).map(|()| (place, socket)).map_err(io),
+            Err(Errno::ADDRINUSE) => {}
+            Err(error) => return Err(io(error)),
+        }
+    }
+    let why = format!(
+        "all {PLACES} places of this user at port {port} are taken (`ss -xl` lists them as @bourdon-shm): choose another \
+         port with group.address"
+    );
+    Err(PortError::Unavailable { mechanism: "shm", why })
+}
+
+/// Connects to the process at a place, if there is one.
+pub(crate) fn dial(port: u16, place: u16) -> Option<OwnedFd> {
+    let socket = socket().ok()?;
+    connect(&socket, &name(port, place)).ok()?;
+    is_same_user(&socket).then_some(socket)
+}
+
+/// Whether the process at the other end belongs to this process's user: only such a process is believed to belong to
+/// the group, because no one key protects its messages. The names are open to all users.
+pub(crate) fn is_same_user(socket: &OwnedFd) -> bool {
+    sockopt::socket_peercred(socket).is_ok_and(|peer| peer.uid == rustix::process::geteuid())
+}
+
+/// The unicast address of the process at a place.
+pub(crate) fn address(group: SocketAddr, place: u16) -> SocketAddr {
+    let ip = match group {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+    };
+    SocketAddr::new(ip, place)
+}
+
+/// The place of the process with this unicast address, if it can have one.
+pub(crate) fn place_of(address: SocketAddr) -> Option<u16> {
+    (address.ip().is_loopback() && (1..=PLACES).contains(&address.port())).then_some(address.port())
+}

@@ -1,0 +1,10 @@
+//! All tests of this folder, in one program: it is built and linked once.
+
+mod common;
+mod conformance;
+mod hostile;
+mod killed;
+mod peers;
+
+#[path = "../../../tools/skipped.rs"]
+mod skipped;
