@@ -107,6 +107,7 @@ pub(crate) enum Transport {
     Udp,
     Portable,
     Xdp,
+    Shm,
 }
 
 impl Transport {
@@ -116,6 +117,7 @@ impl Transport {
             Self::Udp => "udp",
             Self::Portable => "portable",
             Self::Xdp => "xdp",
+            Self::Shm => "shm",
         }
     }
 }

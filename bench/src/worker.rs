@@ -381,6 +381,7 @@ impl Spec {
             Transport::Udp => NodeTransport::Udp,
             Transport::Portable => NodeTransport::Portable,
             Transport::Xdp => NodeTransport::Xdp,
+            Transport::Shm => NodeTransport::Shm,
         };
         node.threads.idle = self.idle.into();
         // A busy host evicts no member for a pause, which would end the measurement.

@@ -125,7 +125,9 @@ impl BirthFile {
 fn file_name(settings: &Settings) -> String {
     let addresses = match settings.network.transport {
         Transport::Tcp => settings.network.peers.iter().map(|peer| format!("{peer},")).collect(),
-        Transport::Udp | Transport::Portable | Transport::Auto | Transport::Xdp => settings.group.address.to_string(),
+        Transport::Udp | Transport::Portable | Transport::Auto | Transport::Xdp | Transport::Shm => {
+            settings.group.address.to_string()
+        }
     };
     format!("{:08x}-{:08x}.birth", GroupId::of(&settings.group.name).0, GroupId::of(&addresses).0)
 }

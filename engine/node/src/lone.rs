@@ -43,14 +43,16 @@ struct Found {
 
 /// Refuses to form a group of one member beside a group of the same name that runs.
 pub(crate) fn check(settings: &Settings, config: &Config) -> Result<(), Error> {
-    let is_multicast = settings.network.transport != Transport::Tcp;
+    let has_one_place = settings.network.transport != Transport::Tcp; // where all processes are heard
     let forms_alone = settings.process.role == Role::Member && settings.group.members == 1;
-    if !is_multicast || !forms_alone || settings.detector.leans.is_some() {
+    if !has_one_place || !forms_alone || settings.detector.leans.is_some() {
         return Ok(());
     }
     // A port of its own: the node's is used by one thread only.
     let mut listener = settings.clone();
-    listener.network.transport = Transport::Portable;
+    if settings.network.transport != Transport::Shm {
+        listener.network.transport = Transport::Portable;
+    }
     let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(Rank::OBSERVER, CONTROL_CHANNEL, config.incarnation) };
     // With `auto` there may be no multicast.
     let Ok(Picked { mut port, .. }) = pick(&listener, echo) else { return Ok(()) };

@@ -7,6 +7,7 @@ use crate::config::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::faults::{Faults, Faulty};
 use bourdon_port::{Arrival, Echo, HostChange, Idle, Limits, Port, PortError, Sleep, To, Waker};
 use bourdon_protocol::Reach;
+use bourdon_shm::{ShmOptions, ShmPort};
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
 use bourdon_wire::GroupId;
@@ -27,6 +28,8 @@ pub(crate) enum AnyPort {
     Auto(AutoPort),
     /// UDP multicast past the kernel's stack.
     Xdp(XdpPort),
+    /// Shared memory.
+    Shm(ShmPort),
 }
 
 /// A node's port: the fault injector is around the transport only where faults are configured.
@@ -78,6 +81,7 @@ impl AnyPort {
             Self::Tcp(port) => port.is_cut_off(),
             Self::Auto(port) => port.is_cut_off(),
             Self::Xdp(port) => port.is_cut_off(),
+            Self::Shm(_) => false, // it has no network to lose
         }
     }
 
@@ -86,7 +90,7 @@ impl AnyPort {
         match self {
             Self::Tcp(port) => port.break_one_link(),
             Self::Auto(port) => port.mesh().break_one_link(),
-            Self::Udp(_) | Self::Xdp(_) => false,
+            Self::Udp(_) | Self::Xdp(_) | Self::Shm(_) => false,
         }
     }
 }
@@ -106,7 +110,7 @@ pub(crate) struct Picked {
 /// If no transport can be opened; the text gives what to do.
 pub(crate) fn pick(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
     let mut picked = open(settings, echo)?;
-    if settings.network.transport != Transport::Tcp
+    if !matches!(settings.network.transport, Transport::Tcp | Transport::Shm)
         && let Some(problem) = fragments(settings)
     {
         picked.fallback = Some(picked.fallback.map_or_else(|| problem.clone(), |why| format!("{why}; {problem}")));
@@ -175,6 +179,7 @@ fn open(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
             Ok(Picked { port: AnyPort::Auto(port), fallback })
         }
         Transport::Xdp => xdp(options, settings.network.xdp_zero_copy),
+        Transport::Shm => shm(options),
     }
 }
 
@@ -199,6 +204,15 @@ fn xdp(udp: UdpOptions, zero_copy: bool) -> Result<Picked, PortError> {
     let port = XdpPort::open(beneath, XdpOptions { udp, zero_copy });
     let fallback = port.refused().map(|why| format!("{why}; using udp instead")).or(fallback);
     Ok(Picked { port: AnyPort::Xdp(port), fallback })
+}
+
+/// Without a fallback: over another transport this process would not meet those of its group.
+fn shm(options: UdpOptions) -> Result<Picked, PortError> {
+    let UdpOptions { group, idle, datagram_max_bytes, receive_buffer_bytes, .. } = options;
+    // As the kernel does with a socket's buffer.
+    let ring_bytes = 2 * receive_buffer_bytes;
+    let port = ShmPort::open(&ShmOptions { idle, datagram_max_bytes, ring_bytes, ..ShmOptions::new(group) })?;
+    Ok(Picked { port: AnyPort::Shm(port), fallback: None })
 }
 
 fn tcp(options: &TcpOptions) -> Result<Picked, PortError> {
@@ -249,7 +263,8 @@ fn address_towards(peer: SocketAddr) -> Result<IpAddr, PortError> {
 
 /// The error for a transport without multicast, where no sources can be chosen.
 fn no_sources(address: IpAddr) -> PortError {
-    PortError::Source { address, why: "over tcp no sender is heard by multicast: network.peers lists the members" }
+    let why = "over tcp and shared memory no sender is heard by multicast: no source can be chosen";
+    PortError::Source { address, why }
 }
 
 impl AnyPort {
@@ -262,7 +277,7 @@ impl AnyPort {
             Self::Udp(port) => port.join_source(source),
             Self::Xdp(port) => port.join_source(source),
             Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.join_source(source)),
-            Self::Tcp(_) => Err(no_sources(source)),
+            Self::Tcp(_) | Self::Shm(_) => Err(no_sources(source)),
         }
     }
 
@@ -275,7 +290,7 @@ impl AnyPort {
             Self::Udp(port) => port.leave_source(source),
             Self::Xdp(port) => port.leave_source(source),
             Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.leave_source(source)),
-            Self::Tcp(_) => Err(no_sources(source)),
+            Self::Tcp(_) | Self::Shm(_) => Err(no_sources(source)),
         }
     }
 }
@@ -334,7 +349,7 @@ macro_rules! port_of_its_variants {
     };
 }
 
-port_of_its_variants!(AnyPort { Udp, Tcp, Auto, Xdp });
+port_of_its_variants!(AnyPort { Udp, Tcp, Auto, Xdp, Shm });
 port_of_its_variants!(NodePort { Plain, Faulty });
 
 #[cfg(test)]

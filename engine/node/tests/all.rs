@@ -18,6 +18,7 @@ mod places;
 mod requests;
 mod roles;
 mod setups;
+mod shm;
 mod snapshots;
 #[cfg(feature = "tokio")]
 mod stream;

@@ -191,7 +191,7 @@ enum TransportArg {
     Auto,
     /// Past the kernel's stack: one process of the demo; the others are on the same interface, and use udp
     Xdp,
-    #[value(hide = true)] // not built yet
+    /// Shared memory
     Shm,
 }
 
@@ -323,7 +323,7 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         TransportArg::Tcp => Transport::Tcp,
         TransportArg::Auto => Transport::Auto,
         TransportArg::Xdp => Transport::Xdp,
-        other @ TransportArg::Shm => return Err(not_yet("transport", other, "udp, portable, tcp, auto or xdp")),
+        TransportArg::Shm => Transport::Shm,
     };
     settings.network.interface.clone_from(&args.interface);
     settings.process.role = Role::Member;

@@ -125,6 +125,7 @@ impl Reporter {
         let (at, io) = (info.local_address, &info.io);
         let place = match settings.network.transport {
             Transport::Tcp => "over tcp".to_owned(),
+            Transport::Shm => format!("on {address} by shared memory"),
             Transport::Auto => format!("on {address} over {interface}, and over tcp"),
             _ => format!("on {address} over {interface}"),
         };

@@ -95,6 +95,7 @@ fn every_process_delivers_every_message_in_one_order() {
         &["--transport", "auto", "--break-links", "20"],
         &["--drop", "5", "--duplicate", "2", "--reorder", "5", "--fault-seed", "7"],
         &["--drop", "10", "--publishers", "2", "--transport", "portable"],
+        &["--transport", "shm", "--reliability", "uniform"],
     ] {
         let (output, object) = run(&[&["--messages", "20000", "--rate", "max"], more].concat());
         assert_eq!(output.status.code(), Some(0), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -243,7 +243,7 @@ fn check_mesh(settings: &Settings, index: usize) -> Result<(), SettingsError> {
     let has_mesh = match network.transport {
         Transport::Tcp => true,
         Transport::Auto => !network.peers.is_empty(),
-        Transport::Udp | Transport::Portable | Transport::Xdp => false,
+        Transport::Udp | Transport::Portable | Transport::Xdp | Transport::Shm => false,
     };
     let Some(peers) = channel.peers.as_ref().filter(|peers| !peers.is_empty()) else {
         let why = "peers is missing: over tcp each channel has connections of its own, so it lists addresses of its \

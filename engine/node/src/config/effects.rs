@@ -120,6 +120,26 @@ impl Settings {
             "network.ttl",
             network.ttl,
             "which is for multicast: remove it, or set network.transport = \"auto\"",
+        )?;
+        let is_shared = network.transport == Transport::Shm;
+        refuse(
+            is_shared && network.interface != "lo",
+            "network.interface",
+            &network.interface,
+            "and shared memory reaches the processes of this host only: remove it, or set network.transport = \"udp\" at \
+             all processes",
+        )?;
+        refuse(
+            is_shared && !network.sources.is_empty(),
+            "network.sources",
+            &network.sources,
+            "which chooses among multicasts: remove it, or set network.transport = \"udp\" at all processes",
+        )?;
+        refuse(
+            is_shared && network.ttl != 1,
+            "network.ttl",
+            network.ttl,
+            "which is for multicast: remove it, or set network.transport = \"udp\" at all processes",
         )
     }
 }

@@ -62,7 +62,8 @@ pub struct NetworkSettings {
     /// Default `true`. Each process may have its own.
     pub multicast_loop: bool,
     /// The receive buffer to request from the kernel, in bytes. The window of a sender is computed from the granted
-    /// size, which without privileges is at most `net.core.rmem_max`.
+    /// size, which without privileges is at most `net.core.rmem_max`. With [`Transport::Shm`] a process keeps twice as
+    /// much of what it sends in shared memory.
     ///
     /// Default 8 MiB. At most 1 GiB ([`TooLarge`](super::SettingsError::TooLarge)); too small a grant is refused when
     /// the node is opened ([`Buffer`](crate::Error::Buffer)). Each process may have its own.
@@ -116,6 +117,9 @@ pub enum Transport {
     /// `xdp`: UDP multicast past the kernel's stack, by `AF_XDP`, for one process an interface. It takes capabilities;
     /// where it can't be had, the node falls back to [`Udp`](Self::Udp), and reports that.
     Xdp,
+    /// `shm`: shared memory, for groups whose processes are all on one host and of one user. It sends nothing to any
+    /// network, so `network.interface` is `lo`.
+    Shm,
 }
 
 impl Default for NetworkSettings {

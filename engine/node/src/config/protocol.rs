@@ -29,9 +29,9 @@ impl Settings {
         if detector.leans.is_some() { times.leaning() } else { times }
     }
 
-    /// How many members' streams come through one receive buffer: over tcp each has its own.
+    /// How many members' streams come through one receive buffer: over tcp and shared memory each has its own.
     fn streams_a_buffer(&self) -> u16 {
-        if self.network.transport == Transport::Tcp { 1 } else { self.group.members }
+        if matches!(self.network.transport, Transport::Tcp | Transport::Shm) { 1 } else { self.group.members }
     }
 
     /// The protocol's share of it, given the receive buffer that was really granted.

@@ -443,6 +443,7 @@ impl<'a> Run<'a> {
                     let interface = &self.plan.settings.network.interface;
                     let question = match self.settings.network.transport {
                         Transport::Tcp => "may its processes connect with each other on loopback?".to_owned(),
+                        Transport::Shm => "may its processes share memory by Unix sockets?".to_owned(),
                         _ => format!("is multicast working on interface {interface}?"),
                     };
                     let (missing, seconds) = (missing.join(", "), FORMING_LIMIT.as_secs());
