@@ -140,7 +140,7 @@ impl Reporter {
             self.log.write(Level::Warning, why);
         }
         let asked_bytes = settings.network.receive_buffer_bytes;
-        if granted_bytes < asked_bytes && settings.network.transport != Transport::Tcp {
+        if granted_bytes < asked_bytes && !matches!(settings.network.transport, Transport::Tcp | Transport::Shm) {
             let text = format!(
                 "{granted_bytes} bytes of receive buffer instead of {asked_bytes}, so the window is smaller: \
                      `sysctl -w net.core.rmem_max={asked_bytes}` allows it"

@@ -131,6 +131,12 @@ pub(crate) fn unheard(settings: &Settings, seconds: u64) -> Failure {
                  and that a member runs"
         ));
     }
+    if settings.network.transport == Transport::Shm {
+        return Failure::unusable(format!(
+            "no member of group {name:?} was heard on {address} by shared memory within {seconds} s: check name and \
+                 address, and that a member runs on this host, as this user"
+        ));
+    }
     Failure::unusable(format!(
         "no member of group {name:?} was heard on {address} over {interface} within {seconds} s: check name, address \
              and interface, and that a member runs"

@@ -118,6 +118,7 @@ fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<
                 let (group, io, count) = (&settings.group, node.io(), members.count_ones());
                 let place = match settings.network.transport {
                     Transport::Tcp => "over tcp".to_owned(),
+                    Transport::Shm => format!("on {} by shared memory", group.address),
                     _ => format!("on {}", group.address),
                 };
                 note(format!("observing {count} members of {:?} {place} by {io}: {event}", group.name));

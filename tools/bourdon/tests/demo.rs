@@ -193,7 +193,7 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         (&["--group-address", "239.255.1.1:0"], "port"),
         (&["--drop", "101"], "0 to 100"),
         (&["--reliability", "durable"], "stable"),
-        (&["--transport", "shm"], "udp"),
+        (&["--transport", "shm", "--interface", "eth0"], "processes of this host only"),
         (&["--transport", "tcp", "--drop", "1"], "--break-links"),
         (&["--break-links", "3"], "--transport tcp"),
         (&["--transport", "portable", "--break-links", "3"], "--transport tcp"),
@@ -289,6 +289,8 @@ fn the_dead_are_replaced_and_what_they_were_shown_counts_where_that_is_promised(
         &["--kill", "member:2@3000", "--kill", "observer:1@2000", "--restart-after", "50", "--rate", "x4"],
         &["--kill", "member:0@3000", "--kill", "member:3@7000", "--reliability", "uniform", "--transport", "tcp"],
         &["--kill", "member:0@3000", "--restart-after", "50", "--rate", "x4", "--transport", "tcp"],
+        &["--kill", "member:0@3000", "--kill", "member:3@7000", "--reliability", "uniform", "--transport", "shm"],
+        &["--kill", "member:0@3000", "--restart-after", "50", "--rate", "x4", "--transport", "shm"],
         &["--kill", "member:3@5000", "--order", "fifo", "--publishers", "3", "--barrier-every", "1000"],
         &["--kill", "member:3@5000", "--order", "causal", "--publishers", "5", "--workload", "reply"],
     ] {

@@ -468,7 +468,8 @@ impl<'a> Run<'a> {
                 note(why);
             }
             let asked_bytes = self.plan.settings.network.receive_buffer_bytes;
-            if receive_buffer_bytes < asked_bytes && self.settings.network.transport != Transport::Tcp {
+            let has_buffer = !matches!(self.settings.network.transport, Transport::Tcp | Transport::Shm);
+            if has_buffer && receive_buffer_bytes < asked_bytes {
                 note(format!(
                     "the kernel granted a receive buffer of {receive_buffer_bytes} bytes instead of \
                      {asked_bytes}; for full speed raise net.core.rmem_max"
