@@ -4,3 +4,6 @@ mod broadcast;
 mod counters;
 mod log;
 mod spsc;
+
+#[path = "../../../tools/corpus.rs"]
+mod replay;

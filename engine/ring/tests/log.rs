@@ -1,6 +1,7 @@
 //! Logs: what a reader gets, skips, and loses; which files are refused; any words at all.
 #![cfg(not(loom))]
 
+use crate::replay::replay;
 use bourdon_ring::log::{self, Batch, Reader, Writer};
 use proptest::prelude::*;
 use std::fs::File;
@@ -167,6 +168,11 @@ fn files_that_are_no_logs_are_refused() {
     file.write_at(b"bdnlog99", 0).expect("it is written");
     let error = Reader::map(&file).expect_err("refused").to_string();
     assert!(error.contains("one release"), "{error}");
+}
+
+#[test]
+fn the_kept_scripts_of_a_hostile_writer_are_survived() {
+    replay("log", log::hostile);
 }
 
 proptest! {

@@ -5,3 +5,6 @@ mod feedback;
 mod named;
 mod regressions;
 mod smoke;
+
+#[path = "../../../tools/corpus.rs"]
+mod replay;

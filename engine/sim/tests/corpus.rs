@@ -1,22 +1,7 @@
-//! The inputs that fuzzing found worth keeping, replayed on every build, with the very functions that the fuzz targets
-//! run.
+//! The inputs that fuzzing found worth keeping, replayed on every build, and scripts at random.
 
+use crate::replay::replay;
 use bourdon_sim::hostile;
-use std::path::Path;
-
-fn replay(target: &str, body: fn(&[u8])) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
-    let mut files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    assert!(files.len() >= 10, "{} holds {} files", folder.display(), files.len());
-    for file in files {
-        let bytes = std::fs::read(&file).unwrap();
-        assert!(bytes.len() <= 8192, "{} is too long to keep", file.display());
-        if std::panic::catch_unwind(|| body(&bytes)).is_err() {
-            panic!("{}", file.display());
-        }
-    }
-}
 
 #[test]
 fn datagram() {

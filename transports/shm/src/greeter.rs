@@ -10,6 +10,10 @@
 //! connection then stays idle, and its end is how the kernel reports that the process is gone, however it ended. Two
 //! processes that start at the same time may dial each other; then the last of their two connections counts.
 
+mod hostile;
+
+pub use hostile::hostile;
+
 use crate::hello::{Hello, Received, receive};
 use crate::memory::{LogId, is_eventfd, map};
 use crate::place::{PLACES, is_same_user};

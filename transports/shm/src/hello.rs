@@ -17,7 +17,7 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-const HELLO_BYTES: usize = 32;
+pub(crate) const HELLO_BYTES: usize = 32;
 const MAGIC: [u8; 4] = *b"bshm";
 const VERSION: u16 = 1;
 const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(2));
@@ -40,7 +40,7 @@ pub(crate) enum Received {
 }
 
 impl Hello {
-    fn to_bytes(self) -> [u8; HELLO_BYTES] {
+    pub(crate) fn to_bytes(self) -> [u8; HELLO_BYTES] {
         let mut bytes = [0; HELLO_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
@@ -54,7 +54,7 @@ impl Hello {
         bytes
     }
 
-    fn parse(bytes: &[u8; HELLO_BYTES]) -> Option<Self> {
+    pub(crate) fn parse(bytes: &[u8; HELLO_BYTES]) -> Option<Self> {
         let number = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         let ip = Ipv6Addr::from(*bytes[8..].first_chunk::<16>()?).to_canonical();
         let is_known = bytes[..4] == MAGIC && number(4) == VERSION && (1..=super::place::PLACES).contains(&number(6));

@@ -19,6 +19,7 @@ mod memory;
 mod options;
 mod place;
 
+pub use greeter::hostile;
 pub use options::ShmOptions;
 
 use bourdon_port::{Arrival, Idle, Limits, Port, PortError, Sleep, To, Waker};

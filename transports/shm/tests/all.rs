@@ -4,7 +4,11 @@ mod common;
 mod conformance;
 mod hostile;
 mod killed;
+mod killed_anywhere;
 mod peers;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;
+
+#[path = "../../../tools/corpus.rs"]
+mod replay;

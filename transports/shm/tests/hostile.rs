@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // writes to its log behind the back of the ring
 
 use crate::common::{fresh_number, open, options};
+use crate::replay::replay;
 use bourdon_port::conformance::{poll_until, receive_count, send_all};
 use bourdon_port::{Port, To};
 use bourdon_shm::ShmPort;
@@ -219,5 +220,24 @@ fn anything_in_a_log_is_survived() {
             port.peers() == 1
         });
         reaches(&mut honest, &mut port);
+    }
+}
+
+#[test]
+fn the_kept_scripts_of_a_hostile_process_are_survived() {
+    replay("hello", bourdon_shm::hostile);
+}
+
+#[test]
+fn scripts_at_random_are_survived() {
+    let mut state = 1u64;
+    for _ in 0..1000 {
+        let script: Vec<u8> = (0..160)
+            .map(|_| {
+                state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                (state >> 56) as u8
+            })
+            .collect();
+        bourdon_shm::hostile(&script);
     }
 }
