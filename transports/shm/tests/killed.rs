@@ -13,12 +13,19 @@ const PART: &str = "BOURDON_TEST_SHM_PART";
 /// And the port number.
 const NUMBER: &str = "BOURDON_TEST_SHM_NUMBER";
 const DATAGRAMS: u64 = 500;
+const TEST: &str = "killed::a_killed_process_leaves_nothing_behind";
 
-fn start(part: &str, number: u16) -> Command {
+/// This program again, as a process that plays a part in one test.
+pub(crate) fn start(test: &str, part: &str, number: u16) -> Command {
     let mut command = Command::new(env::current_exe().expect("a test has a program"));
-    command.args(["--exact", "killed::a_killed_process_leaves_nothing_behind", "--nocapture"]);
+    command.args(["--exact", test, "--nocapture"]);
     command.env(PART, part).env(NUMBER, number.to_string());
     command
+}
+
+/// The part that this process plays, and its port number; none in the process that runs the tests.
+pub(crate) fn part() -> Option<(String, u16)> {
+    Some((env::var(PART).ok()?, env::var(NUMBER).ok()?.parse().ok()?))
 }
 
 /// Sends, and is killed.
@@ -34,7 +41,7 @@ fn write(number: u16) {
 }
 
 /// How many logs this process has mapped, its own included.
-fn mapped() -> usize {
+pub(crate) fn mapped() -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").expect("Linux has it");
     maps.lines().filter(|line| line.contains("/memfd:bourdon-log")).count()
 }
@@ -42,7 +49,7 @@ fn mapped() -> usize {
 /// A process without any other port.
 fn read(number: u16) {
     let mut port = open(number);
-    let mut writer = start("write", number).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut writer = start(TEST, "write", number).stdout(Stdio::piped()).spawn().expect("it starts");
     let lines = BufReader::new(writer.stdout.take().expect("it is piped")).lines();
     let sent = lines.map_while(Result::ok).find(|line| line.starts_with("sent from "));
     let place = sent.expect("it sends").rsplit(':').next().expect("a port").to_owned();
@@ -77,10 +84,9 @@ fn read(number: u16) {
 
 #[test]
 fn a_killed_process_leaves_nothing_behind() {
-    let number = env::var(NUMBER).ok().and_then(|number| number.parse().ok());
-    match (env::var(PART).as_deref(), number) {
-        (Ok("write"), Some(number)) => write(number),
-        (Ok(_), Some(number)) => read(number),
-        _ => assert!(start("read", fresh_number()).status().expect("it starts").success()),
+    match part() {
+        Some((part, number)) if part == "write" => write(number),
+        Some((_, number)) => read(number),
+        None => assert!(start(TEST, "read", fresh_number()).status().expect("it starts").success()),
     }
 }
