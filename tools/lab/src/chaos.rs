@@ -68,7 +68,7 @@ pub enum Mode {
 pub struct Plan {
     /// The `bourdon-lab` command, which runs the processes, records and replays.
     pub lab: PathBuf,
-    /// `udp`, `tcp`, `auto` or `xdp`.
+    /// `udp`, `tcp`, `auto`, `xdp` or `shm`.
     pub transport: String,
     /// How members and observers run their nodes.
     pub mode: Mode,
@@ -105,6 +105,11 @@ impl Plan {
         ["tcp", "auto"].contains(&self.transport.as_str())
     }
 
+    /// Whether all its processes are on one host, so that no network is between them.
+    fn is_on_one_host(&self) -> bool {
+        self.transport == "shm"
+    }
+
     fn rules(&self) -> Rules {
         Rules { order: Order::Total, reliability: self.reliability, allow_skips: true, running: true }
     }
@@ -133,6 +138,9 @@ pub enum ChaosError {
     /// SIGINT or SIGTERM came.
     #[error("interrupted: all processes and hosts of the campaign were removed")]
     Interrupted,
+    /// A fault of a network that is not there.
+    #[error("{0} is a fault of the network, and over shm all processes are on one host: leave it out of --faults")]
+    NoNetwork(String),
     /// Too few or too many processes.
     #[error("chaos needs 2 to 64 members, at most 63 hosts in all, twice the processes and one; not {0} processes")]
     Size(usize),
@@ -146,6 +154,9 @@ pub fn run(plan: &Plan, interrupt: &Interrupt, talk: &dyn Fn(&str)) -> Result<Re
     let processes = plan.members + plan.observers + plan.clients;
     if plan.members < 2 || 2 * processes + 1 > crate::hosts::HOSTS_MAX {
         return Err(ChaosError::Size(processes));
+    }
+    if let Some(fault) = plan.faults.iter().find(|fault| plan.is_on_one_host() && fault.needs_network()) {
+        return Err(ChaosError::NoNetwork(fault.name()));
     }
     let began = Instant::now();
     let processes = ChaosProcesses::start(plan, interrupt)?;

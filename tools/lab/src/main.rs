@@ -179,7 +179,7 @@ struct LocksArgs {
 #[derive(Debug, Args)]
 struct ChaosArgs {
     /// How members, observers and clients reach each other
-    #[arg(long, default_value = "udp", value_parser = ["udp", "tcp", "auto", "xdp"])]
+    #[arg(long, default_value = "udp", value_parser = ["udp", "tcp", "auto", "xdp", "shm"])]
     transport: String,
     /// Members and observers: inline, or with threads of their own
     #[arg(long, value_enum, default_value = "inline")]
@@ -208,7 +208,7 @@ struct ChaosArgs {
     /// The reliability that is promised
     #[arg(long, value_enum, default_value = "uniform")]
     reliability: Reliability,
-    /// The percentage of packets that are lost in the network
+    /// The percentage of packets that are lost in the network; over shm, of datagrams that each process loses
     #[arg(long, value_name = "PERCENT", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=90))]
     loss: u8,
     /// Only these kinds of fault

@@ -60,6 +60,16 @@ impl Fault {
         matches!(self, Self::RestartKilled | Self::RestartFrozen)
     }
 
+    /// Whether it is a fault of the network between hosts, or of a host's interface.
+    pub(super) fn needs_network(self) -> bool {
+        match self {
+            Self::Pause | Self::LongPause | Self::Kill | Self::KillDuringPause | Self::FreezeAll => false,
+            Self::RestartKilled | Self::RestartFrozen | Self::Suspend => false,
+            Self::Cut | Self::CutOneWay | Self::Replay => true,
+            Self::Readdress | Self::InterfaceDown | Self::InterfaceAgain => true,
+        }
+    }
+
     /// Its name in the report.
     pub(super) fn name(self) -> String {
         clap::ValueEnum::to_possible_value(&self).map_or_else(String::new, |name| name.get_name().to_owned())
@@ -80,6 +90,7 @@ impl Draw {
             Some(_) => kind.restarts_all(),
             None => plan.faults.is_empty() || plan.faults.contains(kind),
         };
+        let is_wanted = |kind: &Fault| is_wanted(kind) && !(plan.is_on_one_host() && kind.needs_network());
         let kinds = Fault::WEIGHTS.into_iter().filter(|(kind, _)| is_wanted(kind)).collect();
         let rng = fastrand::Rng::with_seed(plan.seed);
         Self { rng, kinds, members: plan.members, others: plan.observers + plan.clients }

@@ -3,7 +3,8 @@
 //! A *seat* is a place in the group: member 0, observer 1, client 0. It has two hosts. When the whole group is
 //! restarted, some processes are killed, and the next processes of their seats start on the same hosts, under the same
 //! addresses; others are frozen, and the next processes of their seats start on the other hosts. So old and new
-//! processes run side by side, and over TCP an old process still has addresses at which new processes listen.
+//! processes run side by side, and over TCP an old process still has addresses at which new processes listen. Over
+//! shared memory all run on one host, and each loses datagrams itself.
 
 use super::faults::{Draw, Fault};
 use super::{ChaosError, Generation, LOOK_EVERY, Plan};
@@ -94,7 +95,7 @@ impl<'a> ChaosProcesses<'a> {
             .chain(ranks(Role::Observer, plan.observers))
             .chain(ranks(Role::Client, plan.clients))
             .collect();
-        let hosts = 2 * seats.len() + 1;
+        let hosts = if plan.is_on_one_host() { 1 } else { 2 * seats.len() + 1 };
         let lab = Lab::new(hosts)?;
         lab.lose(plan.loss)?;
         let mut processes = Self {
@@ -126,9 +127,11 @@ impl<'a> ChaosProcesses<'a> {
     fn begin_generation(&mut self) -> Result<(), ChaosError> {
         let number = self.generations.len() as u16 + 1;
         self.generations.push(Generation::new(self.plan, number)?);
-        let mut record = self.lab.switch_command(&self.plan.lab);
-        record.args(["probe", "record"]).arg(self.recording(number)).stdin(Stdio::null()).stdout(Stdio::null());
-        self.recorder = Some(Process::start(&mut record)?);
+        if !self.plan.is_on_one_host() {
+            let mut record = self.lab.switch_command(&self.plan.lab);
+            record.args(["probe", "record"]).arg(self.recording(number)).stdin(Stdio::null()).stdout(Stdio::null());
+            self.recorder = Some(Process::start(&mut record)?);
+        }
         self.actors.clear();
         for seat in 0..self.seats.len() {
             let actor = self.begin(seat, 1)?;
@@ -147,7 +150,7 @@ impl<'a> ChaosProcesses<'a> {
     }
 
     fn host(&self, seat: usize) -> usize {
-        self.sides[seat] * self.seats.len() + seat
+        if self.plan.is_on_one_host() { 0 } else { self.sides[seat] * self.seats.len() + seat }
     }
 
     /// Starts an incarnation of a seat's process.
@@ -181,6 +184,9 @@ impl<'a> ChaosProcesses<'a> {
         }
         command.args(["--members", &plan.members.to_string(), "--transport", &plan.transport]);
         command.args(["--generation", &number.to_string()]);
+        if plan.is_on_one_host() {
+            command.args(["--interface", "lo", "--drop", &plan.loss.to_string()]);
+        }
         if plan.has_mesh() {
             let address = |member| self.lab.host(self.host(member)).address();
             let peers: Vec<_> = (0..plan.members).map(|member| format!("{}:{PORT}", address(member))).collect();
@@ -456,8 +462,11 @@ impl<'a> ChaosProcesses<'a> {
         self.sleep(draw.time(200..1_000))
     }
 
-    /// Replays the recording of the previous generation; does nothing in the first generation.
+    /// Replays the recording of the previous generation; does nothing in the first one, nor without a network.
     fn replay(&mut self) -> Result<(), ChaosError> {
+        if self.plan.is_on_one_host() {
+            return Ok(());
+        }
         let Some(before) = self.generation().number.checked_sub(1).filter(|number| *number > 0) else { return Ok(()) };
         let mut command = self.lab.host(2 * self.seats.len()).command(&self.plan.lab);
         command.args(["probe", "replay"]).arg(self.recording(before)).stdin(Stdio::null()).stdout(Stdio::null());

@@ -42,12 +42,15 @@ pub(crate) struct Args {
     /// The interface that all traffic uses
     #[arg(long, default_value = "eth0")]
     interface: String,
-    /// udp, portable, tcp or auto
+    /// udp, portable, tcp, auto, xdp or shm
     #[arg(long, default_value = "udp", value_parser = named::<Transport>)]
     transport: Transport,
     /// Over tcp or auto: the members' addresses, by rank
     #[arg(long, value_delimiter = ',')]
     peers: Vec<SocketAddr>,
+    /// The percentage of datagrams that this process loses
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    drop: f64,
     /// How many messages to publish a second
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
@@ -68,6 +71,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     settings.network.interface = args.interface;
     settings.network.transport = args.transport;
     settings.network.peers = args.peers;
+    settings.faults.drop_percent = args.drop;
     // Before the first thread, so that no signal is missed.
     let interrupt = Interrupt::watch().map_err(Failure::unusable)?;
     let begun = Instant::now();

@@ -37,12 +37,15 @@ pub(crate) struct Args {
     /// The interface that all traffic uses
     #[arg(long, default_value = "eth0")]
     interface: String,
-    /// udp, portable, tcp or auto
+    /// udp, portable, tcp, auto, xdp or shm
     #[arg(long, default_value = "udp", value_parser = named::<Transport>)]
     transport: Transport,
     /// Over tcp or auto: the members' addresses, by rank
     #[arg(long, value_delimiter = ',')]
     peers: Vec<SocketAddr>,
+    /// The percentage of datagrams that this process loses
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    drop: f64,
     /// How many messages to publish a second
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     rate: u64,
@@ -111,6 +114,7 @@ fn settings(args: &Args, role: &str, own: Publisher) -> Result<Settings, Failure
     settings.network.interface.clone_from(&args.interface);
     settings.network.transport = args.transport;
     settings.network.peers.clone_from(&args.peers);
+    settings.faults.drop_percent = args.drop;
     settings.detector.profile = args.profile;
     Ok(settings)
 }
