@@ -1,5 +1,5 @@
-//! A script of a hostile process's writes to its shared log, against a reader. The body is `bourdon_ring::log::hostile`,
-//! which an ordinary test runs over the committed corpus as well.
+//! A script of a hostile process's writes to its shared log, against a reader. The body is
+//! `bourdon_ring::log::hostile`, which an ordinary test runs over the committed corpus as well.
 
 #![no_main]
 

@@ -3,10 +3,10 @@
 //! **Problem.** What one process writes another reads in the same pages, while it is written.
 //! **Why the obvious way fails.** A `&[u8]` into pages that another process may change at any time is undefined
 //! behaviour, whatever the reader does with it.
-//! **What this does.** The memory is reached as atomic words only. What the words mean, and which thread may write them,
-//! is up to [`counters`](crate::counters) and [`log`](crate::log).
-//! **Invariants.** The words lie within the mapping, which lives as long as they do. Words that are mapped to be read are
-//! read by relaxed loads of eight bytes, the only atomic access that is allowed in read-only memory.
+//! **What this does.** The memory is reached as atomic words only. What the words mean, and which thread may write
+//! them, is up to [`counters`](crate::counters) and [`log`](crate::log).
+//! **Invariants.** The words lie within the mapping, which lives as long as they do. Words that are mapped to be read
+//! are read by relaxed loads of eight bytes, the only atomic access that is allowed in read-only memory.
 //! **Source.** The section on atomic accesses to read-only memory in `std::sync::atomic`.
 
 use crate::sync::AtomicU64;

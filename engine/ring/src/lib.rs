@@ -20,8 +20,8 @@
 //! on any path. Positions are `u64` byte counts that never wrap (58 years at 10 GB/s). No operation
 //! waits, and none allocates after construction.
 //!
-//! **Checked by** `RUSTFLAGS="--cfg loom" cargo test -p bourdon-ring --release --test loom --test loom_doorbell --test loom_log`, which
-//! explores the interleavings and the weak-memory outcomes of each structure.
+//! **Checked by** `RUSTFLAGS="--cfg loom" cargo test -p bourdon-ring --release --test loom --test loom_doorbell --test
+//! loom_log`, which explores the interleavings and the weak-memory outcomes of each structure.
 
 pub mod broadcast;
 mod buffer;

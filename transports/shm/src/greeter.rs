@@ -1,10 +1,10 @@
 //! The thread that meets the other processes of the host: it exchanges logs with those that come, and notices those
 //! that go.
 //!
-//! A port has no thread of its own, and may spin, or be left alone for long by its application. If a newcomer had to wait
-//! for it, each call of a spinning port would need a system call to look for newcomers; if it did not wait, it would miss
-//! what is sent to it next. So this thread does it, which sleeps unless a process comes or goes. When [`Greeter::start`]
-//! returns, every process that runs reads this one's log, and this one reads theirs, from then on.
+//! A port has no thread of its own, and may spin, or be left alone for long by its application. If a newcomer had to
+//! wait for it, each call of a spinning port would need a system call to look for newcomers; if it did not wait, it
+//! would miss what is sent to it next. So this thread does it, which sleeps unless a process comes or goes. When
+//! [`Greeter::start`] returns, every process that runs reads this one's log, and this one reads theirs, from then on.
 //!
 //! Both ends of a connection send one [`Hello`]. The end that was dialled maps the other's log before it answers. The
 //! connection then stays idle, and its end is how the kernel reports that the process is gone, however it ended. Two
@@ -240,7 +240,8 @@ impl Meeting {
         }
     }
 
-    /// Sleeps until there is something to do; then which of the listener and the connections are ready. None at the end.
+    /// Sleeps until there is something to do; then which of the listener and the connections are ready. None at the
+    /// end.
     fn sleep(&self) -> Option<Vec<bool>> {
         let listens = if self.has_room { PollFlags::IN } else { PollFlags::empty() };
         let mut polled = vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.listener, listens)];

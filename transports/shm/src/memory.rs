@@ -65,8 +65,8 @@ pub(crate) fn map(memory: OwnedFd) -> std::io::Result<(Reader, LogId)> {
 }
 
 /// Whether a write to what another process gave as its eventfd blocks no writer: an object of the kernel without a type
-/// of file, as an eventfd is, that does not wait. A process of the same user that makes it wait later could as well stop
-/// this one by a signal.
+/// of file, as an eventfd is, that does not wait. A process of the same user that makes it wait later could as well
+/// stop this one by a signal.
 pub(crate) fn is_eventfd(event: &OwnedFd) -> bool {
     let has_no_type = fstat(event).is_ok_and(|status| status.st_mode & 0o170_000 == 0);
     has_no_type && fcntl_getfl(event).is_ok_and(|flags| flags.contains(rustix::fs::OFlags::NONBLOCK))

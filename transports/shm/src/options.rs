@@ -13,8 +13,8 @@ pub struct ShmOptions {
     pub idle: Idle,
     /// The longest datagram.
     pub datagram_max_bytes: usize,
-    /// How much of what this process sends is kept for the others to read; rounded up to a power of two, and to eight of
-    /// the longest datagrams.
+    /// How much of what this process sends is kept for the others to read; rounded up to a power of two, and to eight
+    /// of the longest datagrams.
     pub ring_bytes: usize,
 }
 

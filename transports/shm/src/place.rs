@@ -14,8 +14,8 @@ use rustix::net::{
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-/// The most processes of one user at one port number: twice as many as a group has members, so that observers and clients
-/// find room. Each maps the log of each other.
+/// The most processes of one user at one port number: twice as many as a group has members, so that observers and
+/// clients find room. Each maps the log of each other.
 pub(crate) const PLACES: u16 = 128;
 
 /// Connections that wait to be accepted while a process is stopped: more than all others have.
@@ -47,8 +47,8 @@ pub(crate) fn take(port: u16) -> Result<(u16, OwnedFd), PortError> {
         }
     }
     let why = format!(
-        "all {PLACES} places of this user at port {port} are taken (`ss -xl` lists them as @bourdon-shm): choose another \
-         port with group.address"
+        "all {PLACES} places of this user at port {port} are taken (`ss -xl` lists them as @bourdon-shm): choose \
+         another port with group.address"
     );
     Err(PortError::Unavailable { mechanism: "shm", why })
 }

@@ -126,8 +126,8 @@ impl Settings {
             is_shared && network.interface != "lo",
             "network.interface",
             &network.interface,
-            "and shared memory reaches the processes of this host only: remove it, or set network.transport = \"udp\" at \
-             all processes",
+            "and shared memory reaches the processes of this host only: remove it, or set network.transport = \"udp\" \
+             at all processes",
         )?;
         refuse(
             is_shared && !network.sources.is_empty(),

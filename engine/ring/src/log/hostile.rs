@@ -1,7 +1,7 @@
 //! A script of a hostile process's writes against a reader, for the fuzz target and an ordinary test.
 //!
-//! Random words are refused at the first check. So the bytes are read as a script: which word is set, to any value or to
-//! one that is nearly right, and when the reader reads.
+//! Random words are refused at the first check. So the bytes are read as a script: which word is set, to any value or
+//! to one that is nearly right, and when the reader reads.
 
 use super::{Batch, FORMAT, FORMAT_1, OLDEST, PREFIX_WORDS, Reader, Shared, TAIL, max_len_bytes};
 use crate::cells::Cells;

@@ -1,25 +1,26 @@
 //! A ring of records from one process to any number of others, which map its memory and may be slow, hostile, or gone.
 //!
-//! **Problem.** Processes of one host exchange datagrams. Through the kernel each costs a system call at both ends, and a
-//! copy for each reader.
+//! **Problem.** Processes of one host exchange datagrams. Through the kernel each costs a system call at both ends,
+//! and a copy for each reader.
 //!
 //! **Why the obvious way fails.** A ring that all processes may write is lost as soon as one of them dies halfway, or
-//! errs. A ring whose writer waits for its readers stops with the slowest. And a reader that takes lengths from memory that
-//! another process may change at any time must expect that they change between the check and the use.
+//! errs. A ring whose writer waits for its readers stops with the slowest. And a reader that takes lengths from memory
+//! that another process may change at any time must expect that they change between the check and the use.
 //!
 //! **Algorithm.** Each process writes a log of its own, and the others map it to read. The writer never waits: it
-//! overwrites the oldest records, and a reader that is too slow loses them, as with a socket. Each record has a tag by which
-//! readers skip what is for another.
+//! overwrites the oldest records, and a reader that is too slow loses them, as with a socket. Each record has a tag by
+//! which readers skip what is for another.
 //!
 //! The order is that of [`broadcast`](crate::broadcast), less what needs trust. Words are copied by relaxed atomics,
-//! which race with nothing. Before it overwrites records the writer raises `oldest` past them, then a release fence, then
-//! it writes. A reader walks over records up to `tail`, copies those that it wants into memory of its own, with the header
-//! that it has checked, then an acquire fence, then it loads `oldest`: if that has not passed the first of them, no word
-//! that it has loaded was overwritten. Only then are the copies handed out. If it has passed, the copies are discarded, and
-//! the reader goes on at `oldest`. One check serves for all records of a [`Batch`].
+//! which race with nothing. Before it overwrites records the writer raises `oldest` past them, then a release fence,
+//! then it writes. A reader walks over records up to `tail`, copies those that it wants into memory of its own, with
+//! the header that it has checked, then an acquire fence, then it loads `oldest`: if that has not passed the first of
+//! them, no word that it has loaded was overwritten. Only then are the copies handed out. If it has passed, the copies
+//! are discarded, and the reader goes on at `oldest`. One check serves for all records of a [`Batch`].
 //!
-//! A reader that finds nothing may sleep. It announces that in its *own* log, looks once more, and sleeps; a writer that
-//! has published looks at the logs of its readers, and wakes those that sleep: the doorbell of [`signal`](crate::signal).
+//! A reader that finds nothing may sleep. It announces that in its *own* log, looks once more, and sleeps; a writer
+//! that has published looks at the logs of its readers, and wakes those that sleep: the doorbell of
+//! [`signal`](crate::signal).
 //!
 //! **Invariants.**
 //! - No word of a log has two writers, and no process writes to the log of another.
@@ -27,8 +28,8 @@
 //! - `oldest <= tail`, and a record's words are written before `tail` passes it.
 //! - `oldest` has passed a record before any of its words is overwritten.
 //! - A record is at most a quarter of the ring.
-//! - Whatever the words of a log are, a reader stays within its memory, hands out copies only, does work for at most one lap
-//!   of the ring in a call, and reports what no writer of this code would have written ([`Malformed`]).
+//! - Whatever the words of a log are, a reader stays within its memory, hands out copies only, does work for at most
+//!   one lap of the ring in a call, and reports what no writer of this code would have written ([`Malformed`]).
 //!
 //! **Source.** As for [`broadcast`](crate::broadcast): Boehm, "Can Seqlocks Get Along With Programming Language Memory
 //! Models?" (MSPC 2012); Aeron's `BroadcastTransmitter`.

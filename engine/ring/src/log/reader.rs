@@ -1,7 +1,7 @@
 //! The reading end of a log; algorithm and invariants are in `mod.rs`.
 //!
-//! Nothing here believes a word of the log. Positions and lengths are compared by differences that can't overflow, and a
-//! length is used as it was checked: it is loaded once.
+//! Nothing here believes a word of the log. Positions and lengths are compared by differences that can't overflow, and
+//! a length is used as it was checked: it is loaded once.
 
 use super::{OLDEST, SLEEPS, Shared, TAIL, max_len_bytes, record_bytes};
 use crate::frame::{Header, WORD_BYTES};
