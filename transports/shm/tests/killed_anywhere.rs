@@ -29,7 +29,7 @@ fn victim(number: u16) {
     for round in 0u8.. {
         step(0);
         let mut port = open(number);
-        for _ in 0..8 {
+        for _ in 0..500 {
             step(1);
             let datagrams = [1 + round % 200; 5 * LENGTH];
             port.send(To::Group, &datagrams, LENGTH).expect("a send that works");
@@ -140,7 +140,7 @@ fn survive(number: u16) {
         }
         let undisturbed = survivors.longest();
         for round in 0..kills {
-            at[kill_one(number, Duration::from_micros(round * 7_919 % 3_000))] += 1;
+            at[kill_one(number, Duration::from_micros(round * 7_919 % 12_000))] += 1;
             assert_eq!(names(number), 2, "round {round}: its name stays behind");
             let begun = Instant::now();
             let successor = open(number);
