@@ -3,7 +3,7 @@
 
 use crate::common::net::Net;
 use crate::common::{Bench, Effect, MS, To, as_incarnation, in_instance};
-use bourdon_protocol::{Config, Difference, Event, Order, Reliability, Role, SettingValue};
+use bourdon_protocol::{Config, Difference, Event, Obstacle, Order, Reliability, Role, SettingValue};
 use bourdon_wire::Rank;
 use bourdon_wire::records::heartbeat_flags;
 
@@ -52,6 +52,16 @@ fn a_group_that_runs_outvotes_a_process_that_is_configured_otherwise() {
         net.run(2_000 * MS);
         assert!(net.agree(&[0, 1, 2], 3));
     }
+}
+
+/// Its operator was led to found a second group beside the one that works.
+#[test]
+fn issue_a_process_that_is_configured_otherwise_founded_a_second_group() {
+    let mut net = wrong_in_three(true);
+    net.run(900 * MS);
+    let now = net.now;
+    let refused = net.process(2).recover(now).expect_err("the others are heard");
+    assert_eq!((refused.obstacle, refused.silent), (Some(Obstacle::Configured(Rank(0))), 0));
 }
 
 /// The wrong process starts first and waits; then the others form around it.

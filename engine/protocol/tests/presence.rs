@@ -40,6 +40,11 @@ fn issue_a_process_that_is_configured_otherwise_was_counted_as_none() {
     bench.take(&bench.heartbeat(1, |heartbeat| heartbeat.configuration = 1.into()));
     let waiting = bench.process.waiting(bench.now, MS);
     assert!(!waiting.hears_no_other && waiting.missing == 0b10, "{waiting:?}");
+    let text = waiting.to_string();
+    assert!(
+        text.ends_with("; heard, but configured otherwise: 1: give all processes the same configuration"),
+        "{text}"
+    );
 }
 
 /// A member started with the wrong configuration, stopped, and started again with the right one was refused as

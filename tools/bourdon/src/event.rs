@@ -74,6 +74,7 @@ fn add_waiting(object: &mut Value, waiting: &Waiting) {
     object["rank"] = Value::Null;
     object["missing"] = ranks(waiting.missing);
     object["in_lost_instance"] = ranks(waiting.in_lost_instance);
+    object["configured_otherwise"] = ranks(waiting.configured_otherwise);
     object["rank_in_use"] = waiting.rank_in_use.is_some().into();
     object["narrow_from"] = ranks(waiting.narrow.from);
     object["narrow_to"] = ranks(waiting.narrow.to);

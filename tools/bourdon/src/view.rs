@@ -91,6 +91,10 @@ fn advice(view: &Value, role: &str, group: &str) -> String {
         };
         let what = if role == "member" { recover } else { format!("{recover}, beside a member") };
         format!("  no majority: the group takes no message until {back}; {what}\n")
+    } else if view["standing"] == "forming" && view["configuration_differs"] == true {
+        "  no view: processes that are configured otherwise are heard, and do not count: give all the same \
+           configuration\n"
+            .to_owned()
     } else if role == "member" && view["standing"] == "forming" && !missing(view).is_empty() {
         format!("  no view: the group forms once all members are heard; {recover}\n")
     } else {
@@ -102,7 +106,8 @@ fn advice(view: &Value, role: &str, group: &str) -> String {
 fn quorum(view: &Value) -> String {
     let members = view["members"].as_array().map_or(&[][..], Vec::as_slice);
     let (count, all) = (members.iter().filter(|member| member["in_view"] == true).count(), members.len());
-    let word = if view["majority"] == false { "NO MAJORITY" } else { "quorate" };
+    let heard = members.iter().filter(|member| member["in_view"] == true && member["heard"] == true).count();
+    let word = if view["majority"] == false { format!("{heard} heard, NO MAJORITY") } else { "quorate".to_owned() };
     let since = view["installed_ns"].as_u64().map(|ns| format!(" since {}", time(ns))).unwrap_or_default();
     if count == 0 {
         "view 0".to_owned()
@@ -167,7 +172,7 @@ mod tests {
         let text = text(&row);
         for part in [
             "view 3",
-            "3 of 4 members, NO MAJORITY",
+            "3 of 4 members, 2 heard, NO MAJORITY",
             "missing members 2",
             "1  SUSPECTED, last heard 4.5 s ago",
             "2  not in the view since 2023-11-14T22:13:20Z, at 10.0.0.1:40000",

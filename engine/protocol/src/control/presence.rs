@@ -29,7 +29,8 @@ pub(crate) struct Peer {
     pub(crate) heard_at: Instant,
     /// It has announced its address, and that it is configured as we are.
     pub(crate) introduced: bool,
-    pub(crate) differs: bool,
+    /// When it last announced that it is configured otherwise, if that is the last that it announced.
+    pub(crate) differs_at: Option<Instant>,
     /// For a rank of the view: another incarnation than the view's, once reported.
     refused: Option<Incarnation>,
 }
@@ -72,10 +73,10 @@ impl Presence {
 
     /// Notes whether a process is configured otherwise. Another incarnation than the one that introduced itself keeps
     /// no process out, and a later heartbeat corrects an earlier one.
-    pub(crate) fn note_differs(&mut self, from: Member, differs: bool) {
+    pub(crate) fn note_differs(&mut self, from: Member, differs_at: Option<Instant>) {
         let Some(peer) = self.peers.get_mut(from.rank.index()) else { return };
         if peer.incarnation.is_none_or(|incarnation| incarnation == from.incarnation) {
-            peer.differs = differs;
+            peer.differs_at = differs_at;
         }
     }
 
@@ -93,7 +94,14 @@ impl Presence {
     }
 
     pub(crate) fn any_differs(&self) -> bool {
-        self.peers.iter().any(|peer| peer.differs)
+        self.peers.iter().any(|peer| peer.differs_at.is_some())
+    }
+
+    /// The ranks of processes that are configured otherwise and were heard within this time, as bits.
+    pub(crate) fn differing(&self, now: Instant, within_ns: u64) -> u64 {
+        let is_heard = |peer: &Peer| peer.differs_at.is_some_and(|at| now.since(at) < within_ns);
+        let ranks = self.peers.iter().enumerate().filter(|(_, peer)| is_heard(peer));
+        ranks.fold(0, |all, (index, _)| all | 1 << index)
     }
 
     pub(crate) fn address(&self, rank: Rank) -> Option<Address> {
@@ -120,7 +128,7 @@ impl Presence {
         let ready = |(rank, peer): (usize, &Peer)| {
             let rank = Rank(rank as u16);
             let wants = peer.flags & heartbeat_flags::READY != 0 && peer.epoch == view.epoch;
-            let fresh = peer.introduced && !peer.differs && now.since(peer.heard_at) < fresh_ns;
+            let fresh = peer.introduced && peer.differs_at.is_none() && now.since(peer.heard_at) < fresh_ns;
             let member = Member { rank, incarnation: peer.incarnation? };
             (wants && fresh && view.incarnation(rank).is_none()).then_some(member)
         };
@@ -129,7 +137,7 @@ impl Presence {
 
     /// Whether a joiner is about to come in, and has not caught up yet.
     pub(crate) fn learns(&self, now: Instant, fresh_ns: u64) -> bool {
-        let learns = |peer: &Peer| peer.flags & heartbeat_flags::LEARNER != 0 && !peer.differs;
+        let learns = |peer: &Peer| peer.flags & heartbeat_flags::LEARNER != 0 && peer.differs_at.is_none();
         self.peers.iter().any(|peer| peer.introduced && learns(peer) && now.since(peer.heard_at) < fresh_ns)
     }
 

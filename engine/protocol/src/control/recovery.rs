@@ -58,6 +58,8 @@ pub enum Obstacle {
     Ahead(Rank),
     /// Before the first view: a heard process is in a view of the group, and has its state.
     InView(Rank),
+    /// Before the first view: a heard process is configured otherwise. A group that is founded beside it is a second one.
+    Configured(Rank),
 }
 
 impl Obstacle {
@@ -73,6 +75,7 @@ impl Obstacle {
             Self::OtherView { .. } => "other_view",
             Self::Ahead(_) => "ahead",
             Self::InView(_) => "in_view",
+            Self::Configured(_) => "configured",
         }
     }
 
@@ -87,7 +90,8 @@ impl Obstacle {
             Self::HearsMajority { rank, .. }
             | Self::OtherView { rank, .. }
             | Self::Ahead(rank)
-            | Self::InView(rank) => Some(rank),
+            | Self::InView(rank)
+            | Self::Configured(rank) => Some(rank),
             _ => None,
         }
     }
@@ -126,6 +130,11 @@ impl fmt::Display for Obstacle {
                 f,
                 "member {rank} is in a view of the group and has its state: run the command there if it lacks a \
                  majority"
+            ),
+            Self::Configured(rank) => write!(
+                f,
+                "member {rank} is heard and configured otherwise: give this process the same configuration and start it \
+                 again, or stop member {rank}"
             ),
         }
     }
@@ -202,8 +211,9 @@ impl Recovery {
 
     /// Before the first view: which of the configured members are heard, and whether one of them, by its last
     /// heartbeat, is in a view.
-    pub(crate) fn judge_forming(&mut self, all: u64, heard: u64, in_view: u64) {
-        (self.survivors, self.silent) = (heard, all & !heard);
+    pub(crate) fn judge_forming(&mut self, all: u64, heard: u64, in_view: u64, differing: u64) {
+        (self.survivors, self.silent) = (heard, all & !(heard | differing));
+        self.obstacle = self.obstacle.or(ranks(differing).next().map(Obstacle::Configured));
         let in_view = ranks(in_view).next().map(Obstacle::InView);
         self.obstacle = self.obstacle.or(in_view).or((self.silent == 0).then_some(Obstacle::Forms));
     }
@@ -256,7 +266,7 @@ mod tests {
     fn before_the_first_view_no_heard_process_may_be_in_a_view_and_one_must_be_missing() {
         let forming = |heard, in_view| {
             let mut recovery = Recovery::default();
-            recovery.judge_forming(0b111, heard, in_view);
+            recovery.judge_forming(0b111, heard, in_view, 0);
             (recovery.obstacle, recovery.survivors, recovery.silent)
         };
         assert_eq!(forming(0b011, 0), (None, 0b011, 0b100));

@@ -20,6 +20,8 @@ pub struct Waiting {
     pub followed: Option<Epoch>,
     /// Bit r: the member of rank r is in a view of an earlier instance that has lost its majority.
     pub in_lost_instance: u64,
+    /// Bit r: the process of rank r is heard and configured otherwise, so that it does not count.
+    pub configured_otherwise: u64,
     /// Its own rank, if the members hear another process in their view with this rank.
     pub rank_in_use: Option<Rank>,
     /// The paths that long datagrams do not pass: over these the members let no process in.
@@ -60,13 +62,19 @@ impl Display for Waiting {
             let (word, is, it) = if is_one { ("member", "is", "it") } else { ("members", "are", "them") };
             write!(
                 f,
-                "; {word} {} {is} in an older view that has lost its majority: stop {it}, or resume the other members \
-                     of that view if they are only paused or cut off, so that the group can form again",
-                Ranks(self.in_lost_instance)
+                "; {word} {} {is} in a view that has lost its majority: resume its other members, if they are only \
+                     paused or cut off; if they are gone for good, run `bourdon recover` beside {it}, or stop {it} so \
+                     that the group forms again without what {it} {} delivered",
+                Ranks(self.in_lost_instance),
+                if is_one { "has" } else { "have" }
             )?;
+            return if self.missing == 0 { Ok(()) } else { write!(f, "; not heard: {}", Ranks(self.missing)) };
         }
-        match self.missing {
-            0 if self.in_lost_instance != 0 => Ok(()),
+        if self.configured_otherwise != 0 {
+            write!(f, "; heard, but configured otherwise: {}", Ranks(self.configured_otherwise))?;
+        }
+        match self.missing & !self.configured_otherwise {
+            0 if self.configured_otherwise != 0 => f.write_str(": give all processes the same configuration"),
             0 if self.followed.is_some() && !self.narrow.is_empty() => write!(f, ": {}", self.narrow),
             0 if self.followed.is_some() => write!(f, ": all members of that view have been heard"),
             0 => write!(f, ": all {members} configured members have been heard"),
@@ -120,8 +128,12 @@ mod tests {
                 Waiting { missing: 0b110, hears_no_other: true, ..first },
                 ["not heard yet: 1, 2 (of 3", "no other process of the group is heard"],
             ),
-            (Waiting { in_lost_instance: 1, ..first }, ["member 0 is in an older view", "stop it"]),
-            (Waiting { in_lost_instance: 3, missing: 4, ..first }, ["members 0, 1 are in an", "not heard yet: 2"]),
+            (Waiting { in_lost_instance: 1, ..first }, ["member 0 is in a view that", "its majority: resume"]),
+            (
+                Waiting { missing: 0b110, configured_otherwise: 0b100, ..first },
+                ["heard, but configured otherwise: 2; not heard yet: 1", "start them"],
+            ),
+            (Waiting { in_lost_instance: 3, missing: 4, ..first }, ["members 0, 1 are in a view that", "not heard: 2"]),
             (Waiting { followed: Some(Epoch(7)), ..outside }, ["follows view 7 and waits to be let in", "heard"]),
             (
                 Waiting { followed: Some(Epoch(7)), narrow: NarrowPaths { from: 1, to: 0b11 }, ..outside },

@@ -45,7 +45,7 @@ impl Process {
             return;
         }
         if !is_own_rank {
-            self.cx.presence.note_differs(from, true);
+            self.cx.presence.note_differs(from, Some(now));
         }
         let configuration = heartbeat.configuration.get();
         let is_formed = heartbeat.flags.get() & heartbeat_flags::FORMED != 0;
@@ -76,8 +76,9 @@ impl Process {
     fn of_own_configuration(&self) -> u32 {
         let own = self.cx.config.rank().map_or(0, bit);
         let ranks = (0..self.cx.config.members).map(Rank);
-        let alike =
-            ranks.filter(|rank| self.cx.presence.get(*rank).is_some_and(|peer| peer.introduced && !peer.differs));
+        let alike = ranks.filter(|rank| {
+            self.cx.presence.get(*rank).is_some_and(|peer| peer.introduced && peer.differs_at.is_none())
+        });
         alike.fold(own, |bits, rank| bits | bit(rank)).count_ones()
     }
 

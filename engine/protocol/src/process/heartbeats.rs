@@ -107,7 +107,7 @@ impl Process {
         let Some((heartbeat, _)) = Heartbeat::read(body) else { return };
         let (epoch, rank) = (header.epoch(), header.rank());
         let from = Member { rank, incarnation: header.incarnation() };
-        self.cx.presence.note_differs(from, false);
+        self.cx.presence.note_differs(from, None);
         if self.note_sighting(now, header, heartbeat) {
             return; // of another instance
         }

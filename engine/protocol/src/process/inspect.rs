@@ -9,6 +9,7 @@ use super::{Process, Standing};
 use crate::config::Config;
 use crate::control::detector::{Detector, Judgement};
 use crate::control::discovery::FRESH_NS;
+use crate::control::recovery::HEARD_NS;
 use crate::counters::Counters;
 use crate::data::flow::HeldBy;
 use crate::event::Waiting;
@@ -159,9 +160,10 @@ impl Process {
             outside: standing != Standing::Forming,
             followed: (standing == Standing::Following).then_some(view.epoch),
             in_lost_instance,
+            configured_otherwise: self.cx.presence.differing(now, HEARD_NS) & missing,
             rank_in_use: self.cx.config.rank().filter(|_| self.is_rank_in_use(now)),
             narrow: self.paths_without_long(now),
-            hears_no_other: self.hears_no_other(missing),
+            hears_no_other: self.hears_no_other(missing) && self.discovery.in_views(now, HEARD_NS) == 0,
             ..common
         }
     }

@@ -43,7 +43,8 @@ impl Process {
                 let is_heard = |rank: &Rank| heard_at(*rank).is_some_and(|peer| now.since(peer.heard_at) < HEARD_NS);
                 let heard = (0..self.cx.config.members).map(Rank).filter(is_heard).fold(0, |all, rank| all | bit(rank));
                 let in_view = self.discovery.in_views(now, HEARD_NS) & !bit(own);
-                recovery.judge_forming(all & !bit(own), heard & !bit(own), in_view);
+                let differing = self.cx.presence.differing(now, HEARD_NS) & !bit(own);
+                recovery.judge_forming(all & !bit(own), heard & !bit(own), in_view, differing);
             }
             _ => {}
         }
