@@ -81,7 +81,7 @@ fn feature(peer: Peer) -> &'static str {
         Peer::Crossbeam => "crossbeam",
         Peer::Rtrb => "rtrb",
         Peer::Disruptor => "disruptor",
-        Peer::Raw | Peer::Corosync => "a system that bourdon-bench measures itself",
+        Peer::Raw | Peer::RawXdp | Peer::Corosync => "a system that bourdon-bench measures itself",
     }
 }
 
