@@ -19,6 +19,10 @@ use std::time::{Duration, Instant};
 
 /// Frames for receiving: as many full datagrams as the kernel's own sockets hold by default.
 pub(crate) const RECEIVE_FRAMES: u32 = 4096;
+/// Places for frames to fill. The kernel hands a frame over before it shows that it took its place from this ring; at
+/// worst it shows nothing until it has taken all that it had seen. With twice as many places as frames, a frame that was
+/// handed over always finds one.
+const FILL_ENTRIES: u32 = 2 * RECEIVE_FRAMES;
 /// Frames for sending: a burst of the longest runs that the engine hands over at once.
 pub(crate) const SEND_FRAMES: u32 = 1024;
 /// The kernel writes a frame behind so many bytes, which programs may use.
@@ -79,7 +83,7 @@ impl XdpSocket {
             _ => refused("registering frames", &error),
         })?;
         for (ring, entries) in [
-            (libc::XDP_UMEM_FILL_RING, RECEIVE_FRAMES),
+            (libc::XDP_UMEM_FILL_RING, FILL_ENTRIES),
             (libc::XDP_RX_RING, RECEIVE_FRAMES),
             (libc::XDP_UMEM_COMPLETION_RING, SEND_FRAMES),
             (libc::XDP_TX_RING, SEND_FRAMES),
@@ -88,7 +92,7 @@ impl XdpSocket {
         }
         let offsets = ring_offsets(&socket).map_err(|error| refused("asking where the rings lie", &error))?;
         let layout = |offset: u64, parts, entries| Layout { offset, parts, entries };
-        let fill = layout(libc::XDP_UMEM_PGOFF_FILL_RING, offsets.fr, RECEIVE_FRAMES);
+        let fill = layout(libc::XDP_UMEM_PGOFF_FILL_RING, offsets.fr, FILL_ENTRIES);
         let completion = layout(libc::XDP_UMEM_PGOFF_COMPLETION_RING, offsets.cr, SEND_FRAMES);
         let mut opened = Self {
             fill: Producer::map(socket.as_fd(), fill)?,

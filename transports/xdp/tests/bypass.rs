@@ -6,6 +6,7 @@ use bourdon_port::{Idle, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
 use std::net::UdpSocket;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const GROUP: &str = "239.255.76.9:7609";
@@ -77,6 +78,43 @@ fn a_process_that_is_stopped_takes_nothing_from_others() {
         remote.follow_host().expect("a host that is followed");
         receive_into(&mut second, usize::MAX, &mut got);
         assert!(begun.elapsed() < PATIENCE, "nothing came to the second process");
+    }
+}
+
+/// The kernel hands a frame over before it shows that the frame's place among those to fill is free. A receiver on
+/// another core found no place for the frame, and panicked.
+#[test]
+fn issue_a_frame_came_before_its_place_was_free() {
+    let Some(network) = network(false) else { return };
+    network.enter(0);
+    let mut receiver = open(&options(GROUP));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            network.enter(1);
+            let mut sender = open(&options(GROUP));
+            while !stop.load(Ordering::Relaxed) {
+                send_all(&mut sender, To::Group, &pattern(1, 100), 100);
+            }
+        });
+        let _at_its_end = StopAtDrop(&stop);
+        let (begun, mut count) = (Instant::now(), 0);
+        while count < 200_000 {
+            match receiver.receive(usize::MAX, |_| {}).expect("a receive that works") {
+                0 => drop(receiver.follow_host().expect("a host that is followed")),
+                received => count += received,
+            }
+            assert!(begun.elapsed() < PATIENCE, "{count} came");
+        }
+    });
+}
+
+/// Raised where the thread panics, too: the other one would go on.
+struct StopAtDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopAtDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
