@@ -63,7 +63,7 @@ const LATENCY_AERON: Promise = Promise {
     ..LATENCY_RAW
 };
 const XDP_RAW: Promise = Promise {
-    name: "xdp-rtt-p50-raw",
+    name: "xdp-p50-raw",
     text: "past the kernel's stack, over veth: round trip p50 at most 1.15 x a raw socket's of AF_XDP",
     figure: Ratio("rtt p50 over raw-xdp, veth"),
     command: &[BENCH, "latency", "--transport", "xdp", "--also", "udp", "--peer", "raw-xdp,raw", "--over", "veth"],

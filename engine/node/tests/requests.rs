@@ -326,7 +326,8 @@ fn a_call_is_over_with_its_node_and_an_answer_may_outlive_its_own() {
     let request = next_request(&mut subscription);
     drop(asks);
     let failed = call.try_reply().expect("its node has ended").expect_err("there is no reply");
-    assert!(matches!(failed, RequestError::Unanswered { taken_by: Some(Rank(1)), .. }), "{failed:?}");
+    // Its node may have ended before it knew which process has it.
+    assert!(matches!(failed, RequestError::Unanswered { taken_by: Some(Rank(1)) | None, .. }), "{failed:?}");
     drop(node);
     assert_eq!(request.reply(b"too late"), Err(Refusal::Closed));
 }
