@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// Frames for receiving: as many full datagrams as the kernel's own sockets hold by default.
 pub(crate) const RECEIVE_FRAMES: u32 = 4096;
 /// Places for frames to fill. The kernel hands a frame over before it shows that it took its place from this ring; at
-/// worst it shows nothing until it has taken all that it had seen. With twice as many places as frames, a frame that was
-/// handed over always finds one.
+/// worst it shows nothing until it has taken all that it had seen. With twice as many places as frames, a frame that
+/// was handed over always finds one.
 const FILL_ENTRIES: u32 = 2 * RECEIVE_FRAMES;
 /// Frames for sending: a burst of the longest runs that the engine hands over at once.
 pub(crate) const SEND_FRAMES: u32 = 1024;

@@ -58,7 +58,8 @@ pub enum Obstacle {
     Ahead(Rank),
     /// Before the first view: a heard process is in a view of the group, and has its state.
     InView(Rank),
-    /// Before the first view: a heard process is configured otherwise. A group that is founded beside it is a second one.
+    /// Before the first view: a heard process is configured otherwise. A group that is founded beside it is a second
+    /// one.
     Configured(Rank),
 }
 
@@ -133,8 +134,8 @@ impl fmt::Display for Obstacle {
             ),
             Self::Configured(rank) => write!(
                 f,
-                "member {rank} is heard and configured otherwise: give this process the same configuration and start it \
-                 again, or stop member {rank}"
+                "member {rank} is heard and configured otherwise: give this process the same configuration and start \
+                 it again, or stop member {rank}"
             ),
         }
     }
