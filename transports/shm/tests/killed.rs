@@ -6,7 +6,7 @@ use bourdon_port::{Port, To};
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// In the environment of the processes that this test starts: which of them it is.
 const PART: &str = "BOURDON_TEST_SHM_PART";
@@ -36,7 +36,7 @@ fn write(number: u16) {
     }
     println!("\nsent from {}", port.local_address());
     loop {
-        std::thread::sleep(Duration::from_secs(1)); // until it is killed
+        std::thread::park(); // until it is killed
     }
 }
 

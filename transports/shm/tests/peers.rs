@@ -72,7 +72,7 @@ fn a_port_number_without_a_free_place_is_refused() {
     assert_eq!(open(number).local_address().port(), 1, "a place is free once its holder is gone");
 }
 
-/// Makes the calling thread, and those that it starts, belong to the user `nobody`.
+/// Makes the calling thread, and those that it starts, belong to another user than root.
 fn become_another_user() {
     // SAFETY: takes numbers only. By this way, unlike by libc's, it is this thread alone that changes, which ends with
     // the test.
