@@ -253,7 +253,10 @@ impl Pipeline {
                     if stream.nak_sender.repaired(now, number, &self.config.timing) {
                         counters.add(Counter::RepairsReceived, 1);
                     } else if !datagram.header.is_retransmitted() {
-                        stream.nak_sender.came(now, datagram.bytes.len());
+                        // Over a stream no sender announces a longest datagram.
+                        if !self.config.pads_heartbeats || stream.nak_sender.is_longest(datagram.bytes.len()) {
+                            stream.nak_sender.came(now);
+                        }
                     }
                     self.nak_due = self.nak_due.min(stream.nak_sender.due);
                     if !stream.window.has_gap() {

@@ -147,7 +147,7 @@ struct Trust {
     rounds: u32,
     /// When the next round begins.
     until: Instant,
-    /// The senders were out of reach; since then a request may have been answered.
+    /// No member that has what is missing can send all of it now.
     doubted: bool,
 }
 
@@ -179,10 +179,13 @@ impl Trust {
         }
     }
 
-    /// Something requested has come.
+    /// Something requested has come. A short datagram passes where long ones do not, and shows nothing about them.
     fn answered(&mut self) {
+        if self.doubted {
+            return;
+        }
         let left = (self.left + 2).clamp(UNANSWERED_DATAGRAMS, ANSWERED_DATAGRAMS);
-        *self = Self { left, doubted: self.doubted, ..Self::WHOLE };
+        *self = Self { left, ..Self::WHOLE };
     }
 }
 
@@ -190,7 +193,7 @@ impl Trust {
 #[derive(Debug)]
 pub(crate) struct NakSender {
     trust: Trust,
-    /// The longest datagrams of the stream, as its sender announced lately.
+    /// The longest datagrams of the stream, as its sender announced lately; 0 before it did.
     longest_bytes: usize,
     requested: Vec<Requested>,
     /// When to check the gaps again.
@@ -252,10 +255,15 @@ impl NakSender {
         self.longest_bytes = bytes;
     }
 
-    /// A datagram of so many bytes came that nothing requested, and others are missing. If it is as long as any, the
-    /// path carries what is missing: nothing but loss delays the repairs.
-    pub(crate) fn came(&mut self, now: Instant, bytes: usize) {
-        if bytes < self.longest_bytes || self.trust.doubted {
+    /// Whether a datagram of so many bytes shows that the path carries every datagram of the stream.
+    pub(crate) fn is_longest(&self, bytes: usize) -> bool {
+        self.longest_bytes > 0 && bytes >= self.longest_bytes
+    }
+
+    /// A datagram came that nothing requested, over a path that carries what is missing: nothing but loss delays the
+    /// repairs.
+    pub(crate) fn came(&mut self, now: Instant) {
+        if self.trust.doubted {
             return;
         }
         if self.trust.left == 0 {
@@ -277,11 +285,13 @@ impl NakSender {
         self.trust = Trust { doubted: self.trust.doubted, ..Trust::WHOLE };
     }
 
-    /// No member that has what is missing can send it now: at most one datagram is requested at a time, to find out
-    /// when that changes.
-    pub(crate) fn doubt(&mut self, now: Instant) {
-        if !self.trust.doubted {
+    /// Whether any member that has what is missing can send it now. As long as none can, one datagram is requested at a
+    /// time, to find out when that changes.
+    pub(crate) fn doubt(&mut self, now: Instant, is_far: bool) {
+        if is_far && !self.trust.doubted {
             self.trust = Trust { left: 1, rounds: ROUNDS_LOSSY, until: now, doubted: true };
+        } else if !is_far && self.trust.doubted {
+            self.trust = Trust::WHOLE;
         }
     }
 
@@ -696,6 +706,35 @@ mod tests {
         assert_eq!(handler.all.tokens, 10_000, "a quarter of what was sent since");
         handler.refill(Instant(0), all(100_500), None);
         assert_eq!(handler.all.tokens, 10_000, "the limit has ended");
+    }
+
+    /// How many datagrams are requested within a second if each request is answered after a millisecond.
+    fn requested_in_a_second(sender: &mut NakSender) -> u32 {
+        let (timing, first_ns) = (Timing::default(), 1_000_000);
+        (0..1_000).fold(0, |requested, ms| {
+            let now = Instant(ms * 1_000_000);
+            let trusted = sender.trust.left(now, &timing, first_ns);
+            (0..trusted).for_each(|_| sender.trust.spend(now, &timing, first_ns));
+            (0..trusted).for_each(|_| sender.trust.answered());
+            requested + trusted
+        })
+    }
+
+    #[test]
+    fn issue_short_repairs_let_an_observer_request_thousands_over_a_path_without_long_datagrams() {
+        let mut sender = NakSender::new(16);
+        sender.doubt(Instant(0), true);
+        assert!((1..=20).contains(&requested_in_a_second(&mut sender)), "it finds out when that changes");
+        sender.doubt(Instant(1_000_000_000), false);
+        assert!(requested_in_a_second(&mut sender) > 1_000, "the path is mended");
+    }
+
+    #[test]
+    fn issue_a_datagram_counted_as_the_longest_before_any_length_was_announced() {
+        let mut sender = NakSender::new(16);
+        assert!(!sender.is_longest(1_408));
+        sender.note_longest(1_408);
+        assert!(sender.is_longest(1_408) && !sender.is_longest(430));
     }
 
     #[test]

@@ -28,9 +28,8 @@ impl Process {
         if is_earned && !stream.nak_sender.may_ask_all(now, &stream.window) {
             return self.data.note_nak_due();
         }
-        if self.no_holder_is_near(now) {
-            self.data.streams[rank.index()].nak_sender.doubt(now);
-        }
+        let is_far = self.no_holder_is_near(now);
+        self.data.streams[rank.index()].nak_sender.doubt(now, is_far);
         let Some(attempts) = self.data.collect_missing(now, rank) else { return };
         if is_earned {
             self.data.streams[rank.index()].nak_sender.spend_request();
