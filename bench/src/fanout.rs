@@ -9,12 +9,14 @@
 
 mod sweep;
 
+use crate::hosts::{Hosts, INTERFACE};
 use crate::round::Round;
 use crate::row::{Row, show};
-use crate::systems::System;
+use crate::settings::Place;
+use crate::systems::{System, measurable};
 use crate::throughput::{self, ratios, rounds};
 use crate::worker::{Spec, WorkerKind};
-use crate::{Common, Failure, Peer, settings};
+use crate::{Common, Failure, Peer, Transport, settings};
 use bourdon::settings::Flow;
 use clap::Args;
 
@@ -38,26 +40,42 @@ pub(crate) struct Settings {
     /// Messages due a second [default: as many as the system takes]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     offered: Option<u64>,
+    /// Where the publisher and its observers are
+    #[arg(long, value_enum, value_name = "PLACE", default_value = "lo")]
+    over: Place,
+    /// Measure Bourdon over these transports as well, in the same rounds
+    #[arg(long, value_enum, value_name = "TRANSPORT", value_delimiter = ',')]
+    also: Vec<Transport>,
     /// Find the best lossless rate, then offer 0.25, 0.5, 1, 2 and 4 times as much, for a second each
-    #[arg(long, conflicts_with_all = ["offered", "count", "peer"])]
+    #[arg(long, conflicts_with_all = ["offered", "count", "peer", "over", "also"])]
     sweep: bool,
 }
 
 impl Settings {
     fn spec(&self) -> Spec {
         let spec = Spec::new(&self.common, WorkerKind::Publisher, self.count);
-        Spec { members: 1, receivers: self.observers, flow: self.flow, offered_per_s: self.offered, ..spec }
+        let interface = if self.over == Place::Veth { INTERFACE.to_owned() } else { spec.interface };
+        let (receivers, flow, offered_per_s) = (self.observers, self.flow, self.offered);
+        Spec { members: 1, receivers, flow, offered_per_s, interface, ..spec }
     }
 }
 
 /// Measures fan-out and prints the result.
 pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     let (common, spec) = (&settings.common, settings.spec());
-    let systems = common.systems(PEERS, &[])?;
+    let mut systems = common.systems(PEERS, &[], &settings.also)?;
     if settings.sweep {
         return sweep::run(settings, &systems[0]);
     }
-    let rounds = rounds(common, &systems, &spec)?;
+    let hosts = (settings.over == Place::Veth).then(|| Hosts::make(1 + settings.observers)).transpose()?;
+    systems = match &hosts {
+        Some(_) => measurable(&systems, "between hosts", |system| system.spans_hosts(common)),
+        None => measurable(&systems, "on lo", |system| system.shares_a_host(common)),
+    };
+    if systems.is_empty() {
+        return Err(Failure::Unusable("none of the systems can be measured there: choose --over veth, as root".into()));
+    }
+    let rounds = rounds(common, hosts.as_ref(), &systems, &spec)?;
     let rows: Vec<Row> =
         systems.iter().zip(&rounds).map(|(system, rounds)| row(common, system, &spec, rounds)).collect();
     show(common, &rows, &ratios(&systems, &rounds, "fanout rate"))
@@ -66,6 +84,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
 /// A row over rounds; the settings have what was offered and to how many.
 fn row(common: &Common, system: &System, spec: &Spec, rounds: &[Round]) -> Row {
     let mut row = throughput::row(common, "fanout", system, spec, rounds);
+    row.settings["over"] = if spec.interface == INTERFACE { "veth" } else { "lo" }.into();
     row.settings["observers"] = spec.receivers.into();
     row.settings["flow"] = serde_json::json!(spec.flow);
     row.settings["offered_per_s"] = spec.offered_per_s.into();

@@ -11,10 +11,11 @@ use crate::round::Round;
 use crate::row::{Latency, Ratio, Row, buckets, histogram, histogram_of, median, show};
 use crate::schedule::Schedule;
 use crate::script::now_ns;
-use crate::systems::System;
+use crate::settings::Place;
+use crate::systems::{System, measurable};
 use crate::worker::{Found, Spec, WorkerKind};
 use crate::{Common, Failure, Idle, Link, Mode, Peer, Transport, broken, round, settings};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::time::{Duration, Instant};
 
 /// A reply later than this will not come.
@@ -87,15 +88,6 @@ fn round_trip(spec: &Spec, link: &mut impl Link, message: &[u8], number: u64) ->
     }
 }
 
-/// Where the two ends are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Place {
-    /// On two hosts with a cable between them: network namespaces and a veth pair
-    Veth,
-    /// On one host
-    Lo,
-}
-
 /// What is measured and how
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Trips {
@@ -107,13 +99,6 @@ pub(crate) struct Trips {
     /// Measure Bourdon over these transports as well, in the same rounds
     #[arg(long, value_enum, value_name = "TRANSPORT", value_delimiter = ',')]
     also: Vec<Transport>,
-}
-
-/// Leaves out, and names, the systems that can't be measured at a place.
-fn measurable(systems: &[System], place: &str, can: impl Fn(&System) -> bool) -> Vec<System> {
-    let (measured, others): (Vec<_>, Vec<_>) = systems.iter().cloned().partition(can);
-    others.iter().for_each(|system| eprintln!("{} can't be measured {place}", system.name()));
-    measured
 }
 
 /// Refuses a run that takes hours: threads that spin for lack of cores keep each other from running.
@@ -131,14 +116,12 @@ fn check_cores(mode: Mode, idle: Option<Idle>, cores: usize) -> Result<(), Failu
 pub(crate) fn run(trips: &Trips) -> Result<(), Failure> {
     check_cores(trips.all.mode, trips.all.common.idle, std::thread::available_parallelism().map_or(1, usize::from))?;
     let common = &trips.all.common;
-    let mut systems = common.systems(PEERS, &[Peer::Raw])?;
-    let others: Vec<_> = trips.also.iter().map(|transport| systems[0].over(*transport)).collect();
-    systems.splice(1..1, others);
+    let systems = common.systems(PEERS, &[Peer::Raw], &trips.also)?;
     let (mut rows, mut ratios) = (Vec::new(), Vec::new());
     if trips.over.is_empty() || trips.over.contains(&Place::Veth) {
         match Hosts::make_pair() {
             Ok(hosts) => {
-                let spanning = measurable(&systems, "between two hosts", System::spans_hosts);
+                let spanning = measurable(&systems, "between two hosts", |system| system.spans_hosts(common));
                 measure(trips, &spanning, Some(&hosts), &mut rows, &mut ratios)?;
             }
             Err(Failure::Unusable(why)) if trips.over.is_empty() => eprintln!("measured on lo only: {why}"),

@@ -125,8 +125,8 @@ impl Settings {
 
     /// The systems of a run: Bourdon, then Bourdon in its storm, or its peers.
     fn systems(&self) -> Result<Vec<System>, Failure> {
-        let Some(storm) = self.storm()? else { return self.common.systems(PEERS, &[Peer::Raw]) };
-        let mut systems = self.common.systems(PEERS, &[])?;
+        let Some(storm) = self.storm()? else { return self.common.systems(PEERS, &[Peer::Raw], &[]) };
+        let mut systems = self.common.systems(PEERS, &[], &[])?;
         systems.push(systems[0].in_storm(storm));
         Ok(systems)
     }

@@ -38,7 +38,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
         return Err(Failure::Unusable(format!("a ring of {RING_BYTES} bytes takes frames up to {}", RING_BYTES / 8)));
     }
     let common = &settings.common;
-    let systems = common.systems(PEERS, &[])?;
+    let systems = common.systems(PEERS, &[], &[])?;
     let spec = Spec { receivers: 0, ..Spec::new(common, WorkerKind::Pair, count) };
     let mut rounds: Vec<Vec<Round>> = systems[1..].iter().map(|_| Vec::new()).collect();
     let (mut single, mut batched, mut broadcast) = (Figures::default(), Figures::default(), Figures::default());

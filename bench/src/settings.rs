@@ -66,6 +66,15 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
 }
 
+/// Where the processes of a measurement are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Place {
+    /// On hosts of their own: network namespaces and veth pairs, one for two hosts, more on a bridge
+    Veth,
+    /// On one host
+    Lo,
+}
+
 /// A system that is measured beside Bourdon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

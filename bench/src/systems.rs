@@ -70,8 +70,8 @@ impl System {
     /// Whether its ends can be on two hosts here. Aeron's can't: both of its sockets for a group are bound to the same
     /// port of all addresses, and on an interface that is not `lo` the kernel's early demultiplexing hands the status
     /// messages to the one for data.
-    pub(crate) fn spans_hosts(&self) -> bool {
-        matches!(self.peer, None | Some(Peer::Raw | Peer::RawXdp))
+    pub(crate) fn spans_hosts(&self, common: &Common) -> bool {
+        matches!(self.peer, None | Some(Peer::Raw | Peer::RawXdp)) && self.transport(common) != Transport::Shm.name()
     }
 
     /// Whether its ends can be on one host: an interface takes one program, and `lo` none.
@@ -101,6 +101,13 @@ impl System {
     }
 }
 
+/// Leaves out, and names, the systems that can't be measured at a place.
+pub(crate) fn measurable(systems: &[System], place: &str, can: impl Fn(&System) -> bool) -> Vec<System> {
+    let (measured, others): (Vec<_>, Vec<_>) = systems.iter().cloned().partition(can);
+    others.iter().for_each(|system| eprintln!("{} can't be measured {place}", system.name()));
+    measured
+}
+
 impl Common {
     /// The peers of a run: the named ones, or the default ones. One that the measurement does not support is refused.
     pub(crate) fn peers(&self, supported: &[Peer], default: &[Peer]) -> Result<Vec<Peer>, Failure> {
@@ -124,11 +131,17 @@ impl Common {
         Ok(peers)
     }
 
-    /// The systems of a run, Bourdon first.
-    pub(crate) fn systems(&self, supported: &[Peer], default: &[Peer]) -> Result<Vec<System>, Failure> {
+    /// The systems of a run: Bourdon first, then over these transports as well.
+    pub(crate) fn systems(
+        &self,
+        supported: &[Peer],
+        default: &[Peer],
+        also: &[Transport],
+    ) -> Result<Vec<System>, Failure> {
         let own =
             std::env::current_exe().map_err(|error| Failure::Unusable(format!("no path to this program: {error}")))?;
         let mut systems = vec![System { peer: None, program: own.clone(), transport: None, storm: None }];
+        systems.extend(also.iter().map(|transport| systems[0].over(*transport)).collect::<Vec<_>>());
         for peer in self.peers(supported, default)? {
             let is_own = matches!(peer, Peer::Raw | Peer::RawXdp);
             let program = if is_own { own.clone() } else { self.peers_program(&own)? };

@@ -3,6 +3,7 @@
 //! The raw peer sends datagrams of the same length, packed and offloaded in the same way, with no numbering, order,
 //! retransmission or flow control: what it loses is not sent again, and its rate is what arrived.
 
+use crate::hosts::Hosts;
 use crate::round::Round;
 use crate::row::{Latency, Ratio, Row, histogram_of, median, show};
 use crate::systems::System;
@@ -30,20 +31,25 @@ pub(crate) fn run(settings: &Settings) -> Result<(), Failure> {
     }
     let count = settings.count.unwrap_or(if common.no_offload { 2_000_000 } else { 20_000_000 });
     let spec = Spec::new(common, WorkerKind::Publisher, count);
-    let systems = common.systems(PEERS, &[Peer::Raw])?;
-    let rounds = rounds(common, &systems, &spec)?;
+    let systems = common.systems(PEERS, &[Peer::Raw], &[])?;
+    let rounds = rounds(common, None, &systems, &spec)?;
     let rows: Vec<Row> =
         systems.iter().zip(&rounds).map(|(system, rounds)| row(common, "throughput", system, &spec, rounds)).collect();
     show(common, &rows, &ratios(&systems, &rounds, "rate"))
 }
 
-/// Rounds of all systems, in turn: for each system, its rounds.
-pub(crate) fn rounds(common: &Common, systems: &[System], spec: &Spec) -> Result<Vec<Vec<Round>>, Failure> {
+/// Rounds of all systems, in turn, each end on a host of its own if there are hosts: for each system, its rounds.
+pub(crate) fn rounds(
+    common: &Common,
+    hosts: Option<&Hosts>,
+    systems: &[System],
+    spec: &Spec,
+) -> Result<Vec<Vec<Round>>, Failure> {
     let mut rounds: Vec<Vec<Round>> = systems.iter().map(|_| Vec::new()).collect();
     for index in 1..=common.rounds {
         for (system, rounds) in systems.iter().zip(&mut rounds) {
             round::announce(index, common.rounds, &system.name());
-            rounds.push(Round::measure(system, spec, WorkerKind::Receiver, limit(spec))?);
+            rounds.push(Round::measure_between(hosts, system, spec, WorkerKind::Receiver, limit(spec))?);
         }
     }
     Ok(rounds)

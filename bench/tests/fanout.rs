@@ -40,3 +40,26 @@ fn an_unknown_flow_is_refused_with_the_known_ones() {
 fn a_rate_of_zero_is_refused() {
     assert_eq!(bench(&["fanout", "--offered", "0"]).status.code(), Some(2));
 }
+
+/// Each end is on a host of its own, so each can bypass the stack.
+#[test]
+fn every_gate_past_the_stack_gets_every_message() {
+    let arguments = [SHORT, &["--over", "veth", "--transport", "xdp", "--also", "udp"]].concat();
+    let output = bench(&arguments);
+    let talk = String::from_utf8_lossy(&output.stderr);
+    if talk.contains("can't make a network namespace") {
+        return crate::skipped::report(talk);
+    }
+    let shown = document(&output);
+    for (system, transport) in [("bourdon", "xdp"), ("bourdon-udp", "udp")] {
+        let row = row(&shown, system);
+        assert_eq!((&row["count"], &row["lost"], &row["transport"]), (&40_000.into(), &0.into(), &transport.into()));
+        assert_eq!(row["settings"]["over"], "veth", "{row}");
+    }
+}
+
+#[test]
+fn shared_memory_is_not_measured_between_hosts() {
+    let output = bench(&["fanout", "--over", "veth", "--transport", "shm", "--count", "10"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
