@@ -2,6 +2,7 @@
 
 use crate::common::{PATIENCE, TOPIC, World, events, next_event, poll_until, read, start, until};
 use bourdon::error::NotAcknowledged;
+use bourdon::event::Ranks;
 use bourdon::settings::Reliability;
 use bourdon::{Deadline, Event, InlineNode, Node, Refusal};
 use std::time::Duration;
@@ -134,7 +135,7 @@ fn a_deadline_a_canceller_and_the_end_of_the_node_end_a_wait() {
     let world = World::new(2); // the other member never comes
     let start = || start(&world.member(0));
     let (node, mut publication, _subscription) = start();
-    let forming = Refusal::Forming { missing: 0b10 };
+    let forming = Refusal::Forming { missing: Ranks(0b10) };
     assert_eq!(publication.publish(&TOPIC, b"one", SHORT), Err(forming));
     let canceller = node.canceller();
     let waiting = std::thread::spawn(move || {

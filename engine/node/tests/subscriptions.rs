@@ -1,6 +1,7 @@
 //! Opening, subscribing and joining: what a subscription gets, how it waits, its descriptor, and wrong uses.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, events, next_event, read, start, until};
+use bourdon::event::Ranks;
 use bourdon::settings::{Flow, Start};
 use bourdon::{
     Closed, Deadline, Delivery, Error, Event, InlineNode, Node, Overrun, Refusal, Subscribe, Subscription, Topic,
@@ -86,7 +87,7 @@ fn a_node_that_is_joined_late_joins_the_group_that_runs() {
     let (first, mut publication, _own) = start(&world.member(0));
     let mut first_events = events(&first);
     until("a wait of more than a second", || matches!(next_event(&mut first_events), Some(Event::Waiting(_))));
-    assert_eq!(publication.try_publish(&TOPIC, b"x"), Err(Refusal::Forming { missing: 0b10 }));
+    assert_eq!(publication.try_publish(&TOPIC, b"x"), Err(Refusal::Forming { missing: Ranks(0b10) }));
     late.join().expect("it joins");
     let mut late_items = late.subscribe(Subscribe::all()).expect("it runs");
     publication.publish(&TOPIC, b"x", PATIENCE).expect("they form");

@@ -1,6 +1,7 @@
 //! Threaded nodes on real sockets: order, backpressure, overruns, sleeping and waking, ending.
 
 use crate::common::{PATIENCE, TOPIC, World, cell, events, next_event, read, start, until};
+use bourdon::event::Ranks;
 use bourdon::id::TopicId;
 use bourdon::settings::{Flow, IdleStrategy};
 use bourdon::{Closed, Delivery, Event, Node, Refusal, Subscribe, Topic};
@@ -261,7 +262,7 @@ fn before_the_group_is_formed_publishers_are_refused_and_no_ring_fills() {
     let world = World::new(2);
     let (node, mut publication, _subscription) = start(&world.member(0));
     let refusal = publication.try_publish(&TOPIC, &[0; 1000]).expect_err("the other member is missing");
-    assert_eq!(refusal, Refusal::Forming { missing: 0b10 });
+    assert_eq!(refusal, Refusal::Forming { missing: Ranks(0b10) });
     assert!(refusal.is_transient() && refusal.to_string().contains("still forming (not heard: member 1)"), "{refusal}");
     assert_eq!((publication.published(), publication.held_up_by()), (0, Some(refusal)));
     let report = node.close(PATIENCE).expect("it ends well");
@@ -280,7 +281,7 @@ fn without_a_majority_publishers_are_refused_at_once_and_woken_when_it_is_back()
     publication.publish(&TOPIC, b"one", PATIENCE).expect("the group forms");
     publication.wait_acknowledged(1, PATIENCE).expect("both run");
     drop(first); // it was half of the view, and the first half at that
-    let no_majority = Refusal::NoMajority { missing: 0b01 };
+    let no_majority = Refusal::NoMajority { missing: Ranks(0b01) };
     until("the loss to be noticed", || publication.try_publish(&TOPIC, b"two") == Err(no_majority));
     assert_eq!(publication.try_publish(&TOPIC, b"lost"), Err(no_majority));
     assert_eq!(publication.publish(&TOPIC, b"lost", Duration::from_millis(10)), Err(no_majority));

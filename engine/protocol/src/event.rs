@@ -5,7 +5,6 @@ mod text;
 mod waiting;
 
 pub use network::{InterfaceName, NarrowPaths, NetworkLoss};
-pub use text::Ranks;
 pub use waiting::{Reach, Waiting};
 
 use crate::config::Difference;

@@ -51,6 +51,7 @@ mod mutant;
 mod names;
 mod outbox;
 mod process;
+mod ranks;
 mod refusal;
 pub mod values;
 pub mod view;
@@ -75,10 +76,11 @@ pub use data::flow::HeldBy;
 pub use data::pack::{Claim, Outgoing};
 pub use event::{
     CallId, DirectAnswer, DirectContent, DirectFailure, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Event,
-    InterfaceName, Message, NarrowPaths, NetworkLoss, Ranks, Reach, To, Waiting,
+    InterfaceName, Message, NarrowPaths, NetworkLoss, Reach, To, Waiting,
 };
 pub use mutant::Mutant;
 pub use outbox::Destination;
 pub use process::{MemoryUse, Process, Standing, is_for_one};
+pub use ranks::Ranks;
 pub use refusal::Refusal;
 pub use view::{Beginning, Member, View};

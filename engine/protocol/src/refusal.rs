@@ -4,6 +4,7 @@
 //! to each application, and each new reason breaks those that listed the old ones. So every reason has one of three
 //! classes, and an application asks for the class.
 
+use crate::ranks::Ranks;
 use bourdon_wire::Rank;
 use core::fmt;
 
@@ -20,11 +21,13 @@ use core::fmt;
 ///
 /// ```
 /// # extern crate bourdon_protocol as bourdon;
+/// # mod event { pub use super::bourdon::Ranks; }
 /// use bourdon::Refusal;
 ///
-/// let refusal = Refusal::Forming { missing: 0b10 };
+/// let refusal = Refusal::Forming { missing: event::Ranks(0b10) };
 /// assert!(refusal.is_transient() && refusal.is_unavailable());
 /// assert_eq!(refusal.to_string(), "the group is still forming (not heard: member 1)");
+/// assert_eq!(format!("{refusal:?}"), "Forming { missing: member 1 }");
 /// assert!(!Refusal::TooLarge { limit_bytes: 1 << 20 }.is_transient());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -65,8 +68,8 @@ pub enum Refusal {
     /// The group has no view yet, or not every member of the first view is known.
     #[error("the group is still forming{}", unheard(.missing))]
     Forming {
-        /// Bit r: the member of rank r has not been heard.
-        missing: u64,
+        /// The members that have not been heard.
+        missing: Ranks,
     },
     /// This process is in no view: it joins, or was removed, or left.
     #[error("this process is in no view yet: it joins, or comes back after it was removed")]
@@ -77,8 +80,8 @@ pub enum Refusal {
              majority is gone for good, run `bourdon recover` beside a survivor", unheard(.missing)
     )]
     NoMajority {
-        /// Bit r: the member of rank r is suspected.
-        missing: u64,
+        /// The members that are suspected.
+        missing: Ranks,
     },
     /// No heartbeat of this member was received: a direct message to it has no way.
     #[error("member {0} has not been heard: it does not run, or is not reachable from here")]
@@ -160,17 +163,8 @@ fn receiver(slowest: &Option<Rank>) -> impl fmt::Display {
     })
 }
 
-/// The members whose bits are set.
-fn unheard(missing: &u64) -> impl fmt::Display {
-    let missing = *missing;
-    fmt::from_fn(move |f| {
-        let ranks = (0..u64::BITS).filter(|rank| missing >> rank & 1 == 1);
-        for (place, rank) in ranks.enumerate() {
-            f.write_str(if place == 0 { " (not heard: member " } else { ", " })?;
-            write!(f, "{rank}")?;
-        }
-        f.write_str(if missing == 0 { "" } else { ")" })
-    })
+fn unheard(missing: &Ranks) -> impl fmt::Display {
+    fmt::from_fn(move |f| if missing.is_empty() { Ok(()) } else { write!(f, " (not heard: {missing:?})") })
 }
 
 #[cfg(test)]
@@ -190,9 +184,9 @@ mod tests {
             Refusal::TooMany { limit: 64 },
         ];
         let unavailable = [
-            Refusal::Forming { missing: 0b1010 },
+            Refusal::Forming { missing: Ranks(0b1010) },
             Refusal::Outside,
-            Refusal::NoMajority { missing: 1 << 63 },
+            Refusal::NoMajority { missing: Ranks(1 << 63) },
             Refusal::Unheard(Rank(3)),
             Refusal::NoReceiver,
             Refusal::NoNetwork,
@@ -208,8 +202,8 @@ mod tests {
             }
         }
         assert!(back_pressure[0].to_string().contains("member 2") && back_pressure[1].to_string().contains("observer"));
-        assert_eq!(unavailable[0].to_string(), "the group is still forming (not heard: member 1, 3)");
-        assert_eq!(Refusal::Forming { missing: 0 }.to_string(), "the group is still forming");
+        assert_eq!(unavailable[0].to_string(), "the group is still forming (not heard: members 1, 3)");
+        assert_eq!(Refusal::Forming { missing: Ranks(0) }.to_string(), "the group is still forming");
         assert!(unavailable[2].to_string().contains("(not heard: member 63): restore"));
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::common::net::{Net, Output};
 use crate::common::{self, Bench, Effect, MS, MTU, data, deliver, marker, message, row_at, sends};
-use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role, Start};
+use bourdon_protocol::{Counter, Event, Order, Outgoing, Ranks, Refusal, Role, Start};
 use bourdon_wire::Rank;
 
 fn synced(phase: u64, asked: bool) -> Effect {
@@ -113,7 +113,7 @@ fn a_request_that_cannot_be_met_is_refused_with_its_reason() {
     let mut config = Bench::config(Order::Fifo, 2, Role::Member(Rank(0)));
     config.view = None;
     let mut forming = Bench::with(config);
-    assert_eq!(forming.process.sync(forming.now, None), Err(Refusal::Forming { missing: 0b10 }));
+    assert_eq!(forming.process.sync(forming.now, None), Err(Refusal::Forming { missing: Ranks(0b10) }));
 }
 
 /// An observer that came after two barriers waited at the third for ever: it took it for a barrier of a later phase.

@@ -1,7 +1,7 @@
 //! Flow control, case by case.
 
 use crate::common::{Bench, Effect, MTU, data, message, row, sends};
-use bourdon_protocol::{Counter, Destination, HeldBy, Order, Outgoing, Refusal};
+use bourdon_protocol::{Counter, Destination, HeldBy, Order, Outgoing, Ranks, Refusal};
 use bourdon_wire::{CONTROL_CHANNEL, DatagramHeader, DatagramNumber, Rank};
 
 /// Publishes whole datagrams until refused; returns how many were taken.
@@ -45,7 +45,7 @@ fn nothing_is_opened_before_every_window_is_known() {
     let mut bench = Bench::member(Order::Fifo, 3, 0);
     bench.take(&bench.heartbeat(1, |_| {}));
     let refusal = bench.process.try_publish(bench.now, &Outgoing::default(), b"x");
-    assert_eq!(refusal, Err(Refusal::Forming { missing: 0b100 }));
+    assert_eq!(refusal, Err(Refusal::Forming { missing: Ranks(0b100) }));
     assert_eq!(bench.process.window().unwrap().1, DatagramNumber(0));
     bench.take(&bench.heartbeat(2, |heartbeat| heartbeat.window_bytes = (20 * MTU as u32).into()));
     bench.settle();

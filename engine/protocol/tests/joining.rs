@@ -2,7 +2,7 @@
 
 use crate::common::net::{Net, address, ballot_step};
 use crate::common::{Bench, Effect, MS, altered, as_incarnation};
-use bourdon_protocol::{Counter, Event, Order, Refusal, Reliability, Role, Standing};
+use bourdon_protocol::{Counter, Event, Order, Ranks, Refusal, Reliability, Role, Standing};
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE, PROPOSE};
 use bourdon_wire::{Epoch, Incarnation, Rank};
 use std::cell::Cell;
@@ -105,7 +105,7 @@ fn a_process_configured_otherwise_never_joins_and_all_know_why() {
     net.run(1000 * MS);
     assert_eq!(net.process(2).standing(), Standing::Forming);
     assert!(hears_difference(&net, 0, 2) && hears_difference(&net, 2, 0));
-    assert_eq!(net.publish(2, b"x"), Err(Refusal::Forming { missing: 0b11 }));
+    assert_eq!(net.publish(2, b"x"), Err(Refusal::Forming { missing: Ranks(0b11) }));
     assert!(net.agree(&[0, 1], 2));
     net.configure = |_| {};
     net.start(2, 3);
@@ -184,7 +184,7 @@ fn a_majority_lost_for_good_is_reported_and_nothing_is_decided_without_it() {
     net.kill(2);
     net.run(1000 * MS);
     assert!(net.heard(0, Event::NoMajority), "{:?}", net.processes[0].events);
-    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority { missing: 0b110 }));
+    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority { missing: Ranks(0b110) }));
     assert_eq!(net.views(0), [(1, 0b111)]);
     // They come back as other members, which can't decide for their earlier incarnations: the group waits for one of
     // the incarnations that it knows.
@@ -192,7 +192,7 @@ fn a_majority_lost_for_good_is_reported_and_nothing_is_decided_without_it() {
     net.start(2, 2);
     net.run(1000 * MS);
     assert_eq!(net.views(0), [(1, 0b111)]);
-    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority { missing: 0b110 }));
+    assert_eq!(net.publish(0, b"x"), Err(Refusal::NoMajority { missing: Ranks(0b110) }));
     // A restart of the remaining members as well forms another group.
     net.start(0, 2);
     net.run(3000 * MS);

@@ -2,7 +2,7 @@
 
 use crate::common::{self, Bench, Effect, MS, as_incarnation, data, message};
 use bourdon_protocol::control::detector::Why;
-use bourdon_protocol::{Counter, Difference, Event, Order, Outgoing, Refusal, Role};
+use bourdon_protocol::{Counter, Difference, Event, Order, Outgoing, Ranks, Refusal, Role};
 use bourdon_wire::records::heartbeat_flags;
 use bourdon_wire::{Incarnation, Rank};
 
@@ -25,7 +25,7 @@ fn a_member_counts_once_it_has_announced_the_same_configuration() {
     assert_eq!(bench.process.missing().collect::<Vec<_>>(), [Rank(2)]);
     assert_eq!(
         bench.process.try_publish(bench.now, &Outgoing::default(), b"x"),
-        Err(Refusal::Forming { missing: 0b100 })
+        Err(Refusal::Forming { missing: Ranks(0b100) })
     );
     bench.take(&bench.heartbeat(2, |_| {}));
     assert!(bench.process.is_formed());
@@ -39,7 +39,7 @@ fn issue_a_process_that_is_configured_otherwise_was_counted_as_none() {
     assert!(bench.process.waiting(bench.now, MS).hears_no_other);
     bench.take(&bench.heartbeat(1, |heartbeat| heartbeat.configuration = 1.into()));
     let waiting = bench.process.waiting(bench.now, MS);
-    assert!(!waiting.hears_no_other && waiting.missing == 0b10, "{waiting:?}");
+    assert!(!waiting.hears_no_other && waiting.missing == Ranks(0b10), "{waiting:?}");
     let text = waiting.to_string();
     assert!(
         text.ends_with("; heard, but configured otherwise: 1: give all processes the same configuration"),

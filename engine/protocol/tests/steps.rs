@@ -1,6 +1,6 @@
 //! The step contract from outside: what goes in, and exactly what comes out.
 
-use bourdon_protocol::{Config, Counter, Destination, Event, HeldBy, Order, Outgoing, Process, Refusal, Role};
+use bourdon_protocol::{Config, Counter, Destination, Event, HeldBy, Order, Outgoing, Process, Ranks, Refusal, Role};
 use bourdon_wire::{Address, Epoch, GroupId, Incarnation, Instant, Rank, TopicId};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -162,7 +162,7 @@ fn every_order_delivers_everything_once_through_loss() {
 #[test]
 fn a_silent_member_is_suspected_and_left_out() {
     let mut net = Net::new(3, 0, Order::Total);
-    assert_eq!(net.publish(0, b"early"), Err(Refusal::Forming { missing: 0b110 }));
+    assert_eq!(net.publish(0, b"early"), Err(Refusal::Forming { missing: Ranks(0b110) }));
     net.run(100_000_000);
     net.publish(0, b"now").unwrap();
     net.run(1_000_000);
@@ -178,7 +178,7 @@ fn a_silent_member_is_suspected_and_left_out() {
         );
     }
     assert!(reported.contains(&Event::NoMajority), "{reported:?}");
-    assert_eq!(net.publish(0, b"late"), Err(Refusal::NoMajority { missing: 0b110 }));
+    assert_eq!(net.publish(0, b"late"), Err(Refusal::NoMajority { missing: Ranks(0b110) }));
     let view = Event::View { epoch: Epoch(2), members: 0b110, sequencer: Rank(1) };
     for rank in [1, 2] {
         let reported = std::mem::take(&mut net.events[rank]);

@@ -4,7 +4,7 @@ use crate::common::{
     Bench, Effect, MS, Step, To, Value, altered, as_incarnation, data, deliver, in_epoch, message, ordered, port, row,
     run, sends, sends_control,
 };
-use bourdon_protocol::{Counter, Event, Order, Outgoing, Refusal, Role};
+use bourdon_protocol::{Counter, Event, Order, Outgoing, Ranks, Refusal, Role};
 use bourdon_wire::records::ballot_steps::{ACCEPT, DECIDE, PREPARE, PROPOSE, REFUSE};
 use bourdon_wire::{Epoch, Incarnation, Rank};
 
@@ -293,5 +293,5 @@ fn issue_a_member_whose_ballot_lost_its_quorum_waited_in_silence() {
     let news = bench.news();
     assert!(news.contains(&Effect::Event(Event::NoMajority)), "{news:?}");
     let refused = bench.process.try_publish(bench.now, &Outgoing::default(), b"x");
-    assert_eq!(refused, Err(Refusal::NoMajority { missing: 0b101 }));
+    assert_eq!(refused, Err(Refusal::NoMajority { missing: Ranks(0b101) }));
 }

@@ -2,7 +2,7 @@
 
 use crate::common::net::{Net, Output, ballot_step};
 use crate::common::{GROUP, MS};
-use bourdon_protocol::{Config, Event, Order, Refusal, Reliability, Standing};
+use bourdon_protocol::{Config, Event, Order, Ranks, Refusal, Reliability, Standing};
 use bourdon_wire::records::{Heartbeat, heartbeat_flags};
 use bourdon_wire::{Datagram, Epoch, Kind};
 
@@ -328,7 +328,12 @@ fn a_minority_stops_and_reports_it_and_comes_back() {
     net.run(100 * MS);
     net.lose = Box::new(|from, to| (from < 2) != (to < 2));
     net.run(500 * MS);
-    assert_eq!(net.publish(0, b"lost"), Err(Refusal::NoMajority { missing: 0b11100 }), "{:?}", net.processes[0].events);
+    assert_eq!(
+        net.publish(0, b"lost"),
+        Err(Refusal::NoMajority { missing: Ranks(0b11100) }),
+        "{:?}",
+        net.processes[0].events
+    );
     assert_eq!(net.views(2).last(), Some(&(2, 0b11100)));
     net.publish(3, b"on").unwrap();
     net.run(20 * MS);

@@ -72,12 +72,12 @@ fn text_of(address: Address) -> Value {
 
 fn add_waiting(object: &mut Value, waiting: &Waiting) {
     object["rank"] = Value::Null;
-    object["missing"] = ranks(waiting.missing);
-    object["in_lost_instance"] = ranks(waiting.in_lost_instance);
-    object["configured_otherwise"] = ranks(waiting.configured_otherwise);
+    object["missing"] = ranks(waiting.missing.0);
+    object["in_lost_instance"] = ranks(waiting.in_lost_instance.0);
+    object["configured_otherwise"] = ranks(waiting.configured_otherwise.0);
     object["rank_in_use"] = waiting.rank_in_use.is_some().into();
-    object["narrow_from"] = ranks(waiting.narrow.from);
-    object["narrow_to"] = ranks(waiting.narrow.to);
+    object["narrow_from"] = ranks(waiting.narrow.from.0);
+    object["narrow_to"] = ranks(waiting.narrow.to.0);
     object["hears_no_other"] = waiting.hears_no_other.into();
     object["majority"] = (!waiting.lacks_majority).into();
     object["waited_ns"] = waiting.waited_ns.into();

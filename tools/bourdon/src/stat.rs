@@ -107,7 +107,7 @@ fn health_at(values: &Sample, configured: u16, age_ns: u64) -> String {
     let (epoch, members) = (values.get("epoch"), values.get("view_members"));
     let seconds = |ns: u64| format!("{:.1} s", ns as f64 / 1e9);
     let waited_ns = values.get("waited_ns");
-    let narrow = NarrowPaths { from: values.get("narrow_from"), to: values.get("narrow_to") };
+    let narrow = NarrowPaths { from: Ranks(values.get("narrow_from")), to: Ranks(values.get("narrow_to")) };
     if u128::from(age_ns) > STALE.as_nanos() {
         return format!("HANGS: it has not worked for {}; it may be stopped", seconds(age_ns));
     }

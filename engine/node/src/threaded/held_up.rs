@@ -5,7 +5,7 @@
 //!
 //! A publisher reads the first cell with each message: the agent writes it only when it changes.
 
-use bourdon_protocol::Refusal;
+use bourdon_protocol::{Ranks, Refusal};
 use bourdon_ring::counters::{Reader, Writer, in_memory};
 use bourdon_wire::Rank;
 
@@ -24,9 +24,9 @@ fn code(reason: Refusal) -> (u64, u64) {
         Refusal::Paced => (3, 0),
         Refusal::ViewChange => (4, 0),
         Refusal::Barrier => (5, 0),
-        Refusal::Forming { missing } => (6, missing),
+        Refusal::Forming { missing } => (6, missing.0),
         Refusal::Outside => (7, 0),
-        Refusal::NoMajority { missing } => (8, missing),
+        Refusal::NoMajority { missing } => (8, missing.0),
         Refusal::Closed => (9, 0),
         Refusal::NoReceiver => (10, 0),
         Refusal::TooMany { limit } => (11, limit as u64),
@@ -45,9 +45,9 @@ fn reason(code: u64, detail: u64) -> Option<Refusal> {
         3 => Refusal::Paced,
         4 => Refusal::ViewChange,
         5 => Refusal::Barrier,
-        6 => Refusal::Forming { missing: detail },
+        6 => Refusal::Forming { missing: Ranks(detail) },
         7 => Refusal::Outside,
-        8 => Refusal::NoMajority { missing: detail },
+        8 => Refusal::NoMajority { missing: Ranks(detail) },
         9 => Refusal::Closed,
         10 => Refusal::NoReceiver,
         11 => Refusal::TooMany { limit: detail as usize },
@@ -119,9 +119,9 @@ mod tests {
             assert_eq!((read(&reader), refusal(&reader)), (Some(reason), None));
         }
         let refuses = [
-            Refusal::Forming { missing: 1 << 63 },
+            Refusal::Forming { missing: Ranks(1 << 63) },
             Refusal::Outside,
-            Refusal::NoMajority { missing: 5 },
+            Refusal::NoMajority { missing: Ranks(5) },
             Refusal::NoReceiver,
             Refusal::NoNetwork,
             Refusal::Closed,

@@ -27,6 +27,7 @@
 use super::roster::is_formed;
 use super::{ClientEvent, GroupState};
 use crate::control::clients::{CLIENTS_MAX, QUIET_NS, UNDER_WAY_MAX};
+use crate::ranks::Ranks;
 use crate::refusal::Refusal;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -203,8 +204,8 @@ impl Publisher {
         self.trouble.or(match self.state {
             _ if is_formed => None,
             GroupState::Unheard => Some(Refusal::NoReceiver),
-            GroupState::Forming => Some(Refusal::Forming { missing: 0 }),
-            GroupState::NoMajority => Some(Refusal::NoMajority { missing: 0 }),
+            GroupState::Forming => Some(Refusal::Forming { missing: Ranks::default() }),
+            GroupState::NoMajority => Some(Refusal::NoMajority { missing: Ranks::default() }),
             GroupState::Formed => None, // its members are silent for a moment
         })
     }

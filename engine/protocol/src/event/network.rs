@@ -1,6 +1,6 @@
 //! What a node reports of the interface that its group's traffic uses.
 
-use super::Ranks;
+use crate::ranks::Ranks;
 use core::fmt::{Display, Formatter, Result};
 
 /// The longest name that an interface can have, in bytes.
@@ -56,33 +56,32 @@ pub enum NetworkLoss {
 /// The paths between a process and others that carry its short datagrams only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NarrowPaths {
-    /// Bit r: no long datagrams come from the member of rank r.
-    pub from: u64,
-    /// Bit r: none that this process sends reach the member of rank r.
-    pub to: u64,
+    /// The members from which no long datagrams come.
+    pub from: Ranks,
+    /// The members that none that this process sends reach.
+    pub to: Ranks,
 }
 
 impl NarrowPaths {
     /// Whether long datagrams pass on all paths, as far as is known.
     pub fn is_empty(&self) -> bool {
-        self.from | self.to == 0
+        self.from.is_empty() && self.to.is_empty()
     }
 }
 
 impl Display for NarrowPaths {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let word = |ranks: u64| if ranks.count_ones() == 1 { "member" } else { "members" };
         let (from, to) = (self.from, self.to);
-        if from != 0 {
-            write!(f, "no long datagrams come from {} {}", word(from), Ranks(from))?;
+        if !from.is_empty() {
+            write!(f, "no long datagrams come from {from:?}")?;
         }
-        f.write_str(match (from, to) {
-            (_, 0) => "",
-            (0, _) => "no long datagrams of this process reach ",
+        f.write_str(match (from.is_empty(), to.is_empty()) {
+            (_, true) => "",
+            (true, _) => "no long datagrams of this process reach ",
             _ => ", and none of this process reach ",
         })?;
-        if to != 0 {
-            write!(f, "{} {}", word(to), Ranks(to))?;
+        if !to.is_empty() {
+            write!(f, "{to:?}")?;
         }
         f.write_str(": lower limits.mtu_bytes at all processes, or mend the path")
     }

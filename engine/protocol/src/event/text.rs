@@ -7,31 +7,10 @@
 use super::Event;
 use super::network::write_lost;
 use crate::control::detector::Why;
+use crate::ranks::Ranks;
 use bourdon_wire::{Epoch, InstanceId, Rank, Sequence};
 use core::fmt::{Display, Formatter, Result};
 use core::net::SocketAddr;
-
-/// The ranks whose bits are set, as a list.
-#[derive(Clone, Copy, Debug)]
-pub struct Ranks(pub u64);
-
-impl Ranks {
-    /// The ranks, the lowest first.
-    pub fn iter(self) -> impl Iterator<Item = u16> {
-        (0..64).filter(move |rank| self.0 >> rank & 1 == 1)
-    }
-}
-
-impl Display for Ranks {
-    fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let mut separator = "";
-        for rank in (0..64).filter(|rank| self.0 >> rank & 1 == 1) {
-            write!(f, "{separator}{rank}")?;
-            separator = ", ";
-        }
-        Ok(())
-    }
-}
 
 impl Event {
     /// Its name for machines: the same in every version.
@@ -400,7 +379,7 @@ mod tests {
             Event::OtherInstance { own: InstanceId(5), other: InstanceId(6), address: Address::default() },
             Event::GateEnded(rank),
             Event::GateDropped(Address::default()),
-            Event::Waiting(Waiting { missing: 0b110, members: 3, waited_ns: 1 << 40, ..Waiting::default() }),
+            Event::Waiting(Waiting { missing: Ranks(0b110), members: 3, waited_ns: 1 << 40, ..Waiting::default() }),
             Event::Reached(Reach { by_multicast: 3, by_mesh: 4 }),
             Event::Dropped { publication: 0, first: 3, last: 4, refusal: Some(Refusal::Role) },
             Event::SyncRefused(Refusal::ViewChange),

@@ -1,6 +1,7 @@
 //! What a process waits for, and how it reaches its peers: parts of events that the node adds to its process's own.
 
-use super::{NarrowPaths, Ranks};
+use super::NarrowPaths;
+use crate::ranks::Ranks;
 use bourdon_wire::{Epoch, Rank};
 use core::fmt::{Display, Formatter, Result};
 
@@ -8,8 +9,8 @@ use core::fmt::{Display, Formatter, Result};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// Bit r: the member of rank r has not been heard; to an observer that hears no majority, not lately.
-    pub missing: u64,
+    /// The members that have not been heard; to an observer that hears no majority, not lately.
+    pub missing: Ranks,
     /// How many members are configured; to an observer that hears no majority, how many its view has.
     pub members: u16,
     /// Whether it is an observer that hears no majority of the view that it follows.
@@ -18,10 +19,10 @@ pub struct Waiting {
     pub outside: bool,
     /// The view that it follows until the members let it in.
     pub followed: Option<Epoch>,
-    /// Bit r: the member of rank r is in a view of an earlier instance that has lost its majority.
-    pub in_lost_instance: u64,
-    /// Bit r: the process of rank r is heard and configured otherwise, so that it does not count.
-    pub configured_otherwise: u64,
+    /// The members that are in a view of an earlier instance that has lost its majority.
+    pub in_lost_instance: Ranks,
+    /// The ranks of processes that are heard and configured otherwise, so that they do not count.
+    pub configured_otherwise: Ranks,
     /// Its own rank, if the members hear another process in their view with this rank.
     pub rank_in_use: Option<Rank>,
     /// The paths that long datagrams do not pass: over these the members let no process in.
@@ -37,7 +38,7 @@ impl Display for Waiting {
         let members = self.members;
         match (self.followed, self.outside) {
             (Some(epoch), _) if self.lacks_majority => {
-                let (count, silent) = (u32::from(members) - self.missing.count_ones(), Ranks(self.missing));
+                let (count, silent) = (u32::from(members) - self.missing.len(), self.missing);
                 return write!(
                     f,
                     "{count} of {members} members of view {epoch} are heard, no majority; not heard now: {silent}: no \
@@ -57,24 +58,24 @@ impl Display for Waiting {
                      over tcp its own place in network.peers)"
             );
         }
-        if self.in_lost_instance != 0 {
-            let is_one = self.in_lost_instance.count_ones() == 1;
-            let (word, is, it) = if is_one { ("member", "is", "it") } else { ("members", "are", "them") };
+        if !self.in_lost_instance.is_empty() {
+            let is_one = self.in_lost_instance.len() == 1;
+            let (is, it) = if is_one { ("is", "it") } else { ("are", "them") };
             write!(
                 f,
-                "; {word} {} {is} in a view that has lost its majority: resume its other members, if they are only \
+                "; {:?} {is} in a view that has lost its majority: resume its other members, if they are only \
                      paused or cut off; if they are gone for good, run `bourdon recover` beside {it}, or stop {it} so \
                      that the group forms again without what {it} {} delivered",
-                Ranks(self.in_lost_instance),
+                self.in_lost_instance,
                 if is_one { "has" } else { "have" }
             )?;
-            return if self.missing == 0 { Ok(()) } else { write!(f, "; not heard: {}", Ranks(self.missing)) };
+            return if self.missing.is_empty() { Ok(()) } else { write!(f, "; not heard: {}", self.missing) };
         }
-        if self.configured_otherwise != 0 {
-            write!(f, "; heard, but configured otherwise: {}", Ranks(self.configured_otherwise))?;
+        if !self.configured_otherwise.is_empty() {
+            write!(f, "; heard, but configured otherwise: {}", self.configured_otherwise)?;
         }
-        match self.missing & !self.configured_otherwise {
-            0 if self.configured_otherwise != 0 => f.write_str(": give all processes the same configuration"),
+        match self.missing.0 & !self.configured_otherwise.0 {
+            0 if !self.configured_otherwise.is_empty() => f.write_str(": give all processes the same configuration"),
             0 if self.followed.is_some() && !self.narrow.is_empty() => write!(f, ": {}", self.narrow),
             0 if self.followed.is_some() => write!(f, ": all members of that view have been heard"),
             0 => write!(f, ": all {members} configured members have been heard"),
@@ -123,27 +124,34 @@ mod tests {
         let outside = Waiting { outside: true, ..first };
         for (waiting, parts) in [
             (first, ["for the first view", "all 3 configured members have been heard"]),
-            (Waiting { missing: 0b110, ..first }, ["not heard yet: 1, 2 (of 3", "start them"]),
+            (Waiting { missing: Ranks(0b110), ..first }, ["not heard yet: 1, 2 (of 3", "start them"]),
             (
-                Waiting { missing: 0b110, hears_no_other: true, ..first },
+                Waiting { missing: Ranks(0b110), hears_no_other: true, ..first },
                 ["not heard yet: 1, 2 (of 3", "no other process of the group is heard"],
             ),
-            (Waiting { in_lost_instance: 1, ..first }, ["member 0 is in a view that", "its majority: resume"]),
+            (Waiting { in_lost_instance: Ranks(1), ..first }, ["member 0 is in a view that", "its majority: resume"]),
             (
-                Waiting { missing: 0b110, configured_otherwise: 0b100, ..first },
+                Waiting { missing: Ranks(0b110), configured_otherwise: Ranks(0b100), ..first },
                 ["heard, but configured otherwise: 2; not heard yet: 1", "start them"],
             ),
-            (Waiting { in_lost_instance: 3, missing: 4, ..first }, ["members 0, 1 are in a view that", "not heard: 2"]),
+            (
+                Waiting { in_lost_instance: Ranks(3), missing: Ranks(4), ..first },
+                ["members 0, 1 are in a view that", "not heard: 2"],
+            ),
             (Waiting { followed: Some(Epoch(7)), ..outside }, ["follows view 7 and waits to be let in", "heard"]),
             (
-                Waiting { followed: Some(Epoch(7)), narrow: NarrowPaths { from: 1, to: 0b11 }, ..outside },
+                Waiting {
+                    followed: Some(Epoch(7)),
+                    narrow: NarrowPaths { from: Ranks(1), to: Ranks(0b11) },
+                    ..outside
+                },
                 [
                     "let in: no long datagrams come from member 0, and none",
                     "reach members 0, 1: lower limits.mtu_bytes",
                 ],
             ),
             (
-                Waiting { followed: Some(Epoch(7)), lacks_majority: true, missing: 0b110, ..first },
+                Waiting { followed: Some(Epoch(7)), lacks_majority: true, missing: Ranks(0b110), ..first },
                 ["1 of 3 members of view 7 are heard, no majority", "not heard now: 1, 2"],
             ),
             (Waiting { rank_in_use: Some(Rank(2)), ..outside }, ["to join", "with this rank, 2: if"]),
@@ -151,6 +159,15 @@ mod tests {
             let text = waiting.to_string();
             assert!(parts.iter().all(|part| text.contains(part)), "{text}");
         }
-        assert!(!Waiting { in_lost_instance: 1, ..first }.to_string().contains("not heard"));
+        assert!(!Waiting { in_lost_instance: Ranks(1), ..first }.to_string().contains("not heard"));
+    }
+
+    #[test]
+    fn issue_debug_showed_the_members_waited_for_as_a_number() {
+        let waiting =
+            Waiting { missing: Ranks(0b10), in_lost_instance: Ranks(0b101), members: 3, ..Waiting::default() };
+        let text = alloc::format!("{waiting:?}");
+        assert!(text.contains("missing: member 1,") && text.contains("in_lost_instance: members 0, 2,"), "{text}");
+        assert!(text.contains("configured_otherwise: no member,"), "{text}");
     }
 }

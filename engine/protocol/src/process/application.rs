@@ -11,8 +11,8 @@ use crate::counters::Counter;
 use crate::data::barrier::ASKED_MAX;
 use crate::data::flow::HeldBy;
 use crate::data::pack::{Claim, Outgoing};
+use crate::ranks::Ranks;
 use crate::refusal::Refusal;
-use crate::view::bit;
 use bourdon_wire::records::{self};
 use bourdon_wire::{Epoch, Incarnation, Instant, Rank, Sequence, TopicId};
 
@@ -120,14 +120,16 @@ impl Process {
         match self.standing() {
             _ if matches!(self.cx.config.role, Role::Observer) => Refusal::Role,
             Standing::Forming => self.forming(),
-            Standing::Member => Refusal::NoMajority { missing: self.data.view.bits() & self.detector.suspects() },
+            Standing::Member => {
+                Refusal::NoMajority { missing: Ranks(self.data.view.bits() & self.detector.suspects()) }
+            }
             Standing::Gone => Refusal::Closed,
             Standing::Outside | Standing::Following => Refusal::Outside,
         }
     }
 
     fn forming(&self) -> Refusal {
-        Refusal::Forming { missing: self.missing().fold(0, |missing, rank| missing | bit(rank)) }
+        Refusal::Forming { missing: self.missing().collect() }
     }
 
     #[cold]

@@ -13,6 +13,7 @@ use crate::control::recovery::HEARD_NS;
 use crate::counters::Counters;
 use crate::data::flow::HeldBy;
 use crate::event::Waiting;
+use crate::ranks::Ranks;
 use crate::view::{Member, View, bit};
 use bourdon_wire::{Address, DatagramNumber, Incarnation, Instant, OrderNumber, Rank, Sequence};
 
@@ -141,12 +142,12 @@ impl Process {
     /// What this process waits for, since so long.
     #[cold]
     pub fn waiting(&self, now: Instant, waited_ns: u64) -> Waiting {
-        let missing = self.missing().fold(0, |missing, rank| missing | bit(rank));
+        let Ranks(missing) = self.missing().collect();
         let (standing, view) = (self.standing(), self.view());
         let common = Waiting { waited_ns, ..Waiting::default() };
         if self.observes_no_majority(now) {
             return Waiting {
-                missing: view.bits() & !self.heard_lately(now),
+                missing: Ranks(view.bits() & !self.heard_lately(now)),
                 members: view.members.len() as u16,
                 lacks_majority: true,
                 followed: Some(view.epoch),
@@ -155,12 +156,12 @@ impl Process {
         }
         let in_lost_instance = self.in_lost_instance(now);
         Waiting {
-            missing: missing & !in_lost_instance,
+            missing: Ranks(missing & !in_lost_instance),
             members: self.cx.config.members,
             outside: standing != Standing::Forming,
             followed: (standing == Standing::Following).then_some(view.epoch),
-            in_lost_instance,
-            configured_otherwise: self.cx.presence.differing(now, HEARD_NS) & missing,
+            in_lost_instance: Ranks(in_lost_instance),
+            configured_otherwise: Ranks(self.cx.presence.differing(now, HEARD_NS) & missing),
             rank_in_use: self.cx.config.rank().filter(|_| self.is_rank_in_use(now)),
             narrow: self.paths_without_long(now),
             hears_no_other: self.hears_no_other(missing) && self.discovery.in_views(now, HEARD_NS) == 0,

@@ -8,6 +8,7 @@ use crate::control::path_mtu::{PathChange, PathNews};
 use crate::counters::Counter;
 use crate::event::{Event, NarrowPaths};
 use crate::mutant::Mutant;
+use crate::ranks::Ranks;
 use crate::view::{Member, bit};
 use bourdon_wire::records::{Heartbeat, PathReport};
 use bourdon_wire::{Instant, Rank};
@@ -33,8 +34,8 @@ impl Process {
     pub fn paths_without_long(&self, now: Instant) -> NarrowPaths {
         let own = self.cx.config.rank().map_or(0, bit);
         let lacks = |rank: &u16| self.path_mtu.missing_at(now, Rank(*rank)) & own != 0;
-        let to = (0..self.cx.config.members).filter(lacks).fold(0, |to, rank| to | bit(Rank(rank)));
-        NarrowPaths { from: self.narrow_paths(now), to }
+        let to = (0..self.cx.config.members).filter(lacks).map(Rank).collect();
+        NarrowPaths { from: Ranks(self.narrow_paths(now)), to }
     }
 
     /// Whether the long datagrams of a member of the view do not come; those of others say nothing about the view.
