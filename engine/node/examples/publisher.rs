@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{last} messages are acknowledged: each member of the view has them");
 
     let report = node.close(Duration::from_secs(5))?;
-    println!("closed: {} messages were not acknowledged", report.unacknowledged_count());
+    println!("closed: {report}");
     let refusal = publish(&mut quotes, &es, 1).expect_err("its node has ended");
     println!("one more is refused: {refusal}");
     Ok(())

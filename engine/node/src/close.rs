@@ -15,6 +15,7 @@ use bourdon_engine::DELIVER_LIMIT;
 use bourdon_port::PortError;
 use bourdon_protocol::{Process, Standing};
 use bourdon_wire::{Incarnation, Instant};
+use std::fmt::{self, Display, Formatter};
 use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ const DROPPED_MAX: usize = 1024;
 /// # fn show(node: Node) -> Result<(), Error> {
 /// let report = node.close(Duration::from_secs(5))?;
 /// if !report.is_clean() {
-///     eprintln!("{} messages are not acknowledged", report.unacknowledged_count());
+///     eprintln!("{report}"); // messages 17 to 20 of publication 0: not acknowledged
 /// }
 /// # Ok(())
 /// # }
@@ -40,10 +41,9 @@ const DROPPED_MAX: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// The messages that were accepted and are not acknowledged; they may be delivered all the same. Of a threaded
-    /// node, an entry for each of its publications in their order, with the numbers of the messages; of an inline node,
-    /// one entry with their sequences. Empty ranges where nothing is missing.
-    pub unacknowledged: Vec<Range<u64>>,
+    /// The messages that were accepted and are not acknowledged; they may be delivered all the same. The place of the
+    /// publication, and the numbers of the messages; of an inline node, place 0 and their sequences.
+    pub unacknowledged: Vec<(usize, RangeInclusive<u64>)>,
     /// Of a node with threads: all messages that were dropped, each reported by an event
     /// [`Event::Dropped`](crate::Event::Dropped) before. The place of the publication, and the numbers of the messages.
     /// They may be among those that are not acknowledged as well. Whether they may be published again stands at
@@ -63,8 +63,37 @@ impl CloseReport {
 
     /// How many messages are not acknowledged.
     pub fn unacknowledged_count(&self) -> u64 {
-        self.unacknowledged.iter().map(|numbers| numbers.end.saturating_sub(numbers.start)).sum()
+        count(&self.unacknowledged)
     }
+}
+
+/// A sentence for a log or a terminal.
+impl Display for CloseReport {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.unacknowledged.is_empty() && self.dropped.is_empty() {
+            f.write_str("nothing is lost: every message is acknowledged")?;
+        }
+        let mut separator = "";
+        for (runs, what) in [(&self.unacknowledged, "not acknowledged"), (&self.dropped, "dropped")] {
+            for (publication, numbers) in runs {
+                let (first, last) = (numbers.start(), numbers.end());
+                write!(f, "{separator}messages {first} to {last} of publication {publication}: {what}")?;
+                separator = "; ";
+            }
+        }
+        if self.has_left { Ok(()) } else { f.write_str("; the others suspect this process, and then go on without it") }
+    }
+}
+
+/// How many messages these are.
+fn count(runs: &[(usize, RangeInclusive<u64>)]) -> u64 {
+    runs.iter().map(|(_, numbers)| (numbers.end() + 1).saturating_sub(*numbers.start())).sum()
+}
+
+/// Those publications that lack an acknowledgement: each with its place, and the numbers of its messages.
+pub(crate) fn lacking(ends: impl Iterator<Item = (usize, Range<u64>)>) -> Vec<(usize, RangeInclusive<u64>)> {
+    let lacking = ends.filter(|(_, numbers)| !numbers.is_empty());
+    lacking.map(|(place, numbers)| (place, numbers.start..=numbers.end - 1)).collect()
 }
 
 /// The time of a deadline by a node's clock.
@@ -96,7 +125,7 @@ pub(crate) fn note_dropped(
 #[cold]
 pub(crate) fn warn(group: &str, report: &CloseReport) {
     let unacknowledged = report.unacknowledged_count();
-    let dropped: u64 = report.dropped.iter().map(|(_, numbers)| numbers.end() - numbers.start() + 1).sum();
+    let dropped = count(&report.dropped);
     if unacknowledged > 0 || dropped > 0 {
         tracing::warn!(
             group,
@@ -120,7 +149,7 @@ impl InlineNode {
         self.drop_timeout_ns = 0;
         let incarnation = self.engine.process().incarnation();
         self.settle(until)?;
-        let unacknowledged = vec![self.unacknowledged(incarnation)];
+        let unacknowledged = self.unacknowledged(incarnation);
         if !has_left(self.engine.process()) && self.engine.process().may_leave() {
             self.leave();
             self.poll_until(until, |node| !has_left(node.engine.process()) && node.engine.process().may_leave())?;
@@ -146,18 +175,18 @@ impl InlineNode {
 
     /// The sequences that are not acknowledged. Of a process that is no member, or no more in this incarnation: those
     /// that were not when it last ceased to be a member.
-    fn unacknowledged(&mut self, incarnation: Incarnation) -> Range<u64> {
+    fn unacknowledged(&mut self, incarnation: Incarnation) -> Vec<(usize, RangeInclusive<u64>)> {
         let acknowledged =
             self.engine.own_acknowledged().filter(|_| self.engine.process().incarnation() == incarnation);
         let next = self.engine.process().own_next();
         let behind = || self.engine.process().own_left_behind().map(|(_, behind)| behind).unwrap_or_default();
         let range = acknowledged.map_or_else(behind, |acknowledged| acknowledged.min(next)..next);
-        range.start.0..range.end.0
+        lacking(std::iter::once((0, range.start.0..range.end.0)))
     }
 
     /// Warns of what is not acknowledged.
     fn warn_of_end(&mut self, incarnation: Incarnation) {
-        let unacknowledged = vec![self.unacknowledged(incarnation)];
+        let unacknowledged = self.unacknowledged(incarnation);
         warn(&self.group, &CloseReport { unacknowledged, ..CloseReport::default() });
     }
 
@@ -181,5 +210,28 @@ impl Drop for InlineNode {
             tracing::warn!(group = &*self.group, %error, "a node that ended could not send what it had accepted");
         }
         self.warn_of_end(incarnation);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn issue_a_report_without_a_loss_showed_an_empty_range() {
+        let ends = [(0, 1001..1001), (2, 5..5)];
+        let clean = CloseReport { unacknowledged: lacking(ends.into_iter()), has_left: true, ..CloseReport::default() };
+        assert!(clean.is_clean() && !format!("{clean:?}").contains("1001"), "{clean:?}");
+        assert_eq!(clean.to_string(), "nothing is lost: every message is acknowledged");
+    }
+
+    #[test]
+    fn a_report_names_the_publications_that_lack_messages() {
+        let unacknowledged = lacking([(0, 3..3), (1, 5..8)].into_iter());
+        let report = CloseReport { unacknowledged, dropped: vec![(0, 2..=2)], has_left: false };
+        assert_eq!((report.unacknowledged_count(), report.is_clean()), (3, false));
+        let text = report.to_string();
+        assert!(text.starts_with("messages 5 to 7 of publication 1: not acknowledged; messages 2 to 2"), "{text}");
+        assert!(text.contains("0: dropped; the others suspect this process"), "{text}");
     }
 }

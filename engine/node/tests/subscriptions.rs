@@ -55,7 +55,7 @@ fn a_subscription_before_the_join_misses_nothing_and_a_later_one_begins_with_the
     drop(first);
     let third = node.publication().expect("it runs");
     let report = node.close(PATIENCE).expect("it ends well");
-    assert_eq!((report.unacknowledged.len(), report.is_clean()), (3, true), "a number is given once: {report:?}");
+    assert!(report.is_clean() && report.unacknowledged.is_empty(), "{report:?}");
     drop(third);
 }
 

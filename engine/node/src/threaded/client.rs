@@ -45,8 +45,6 @@ pub(crate) struct ClientSeat {
     group: Box<str>,
     /// In the order of their numbers.
     publications: Vec<Intake>,
-    /// How many publications there were.
-    publications_made: usize,
     ends: ClientEnds,
     /// What was dropped, by publication.
     dropped: Vec<(usize, RangeInclusive<u64>)>,
@@ -63,7 +61,6 @@ impl ClientSeat {
             node,
             group: settings.group.name.as_str().into(),
             publications: Vec::new(),
-            publications_made: 0,
             ends,
             dropped: Vec::new(),
             closing: Closing::new(stop, settings.threads.drop_timeout_ns),
@@ -76,7 +73,6 @@ impl ClientSeat {
     pub(crate) fn add_intake(&mut self, mut intake: Intake) {
         intake.announce_room(); // its publisher may sleep for a reason that has passed since
         self.publications.retain_mut(|intake| !intake.is_done());
-        self.publications_made = intake.number + 1;
         self.publications.push(intake);
     }
 
@@ -181,8 +177,8 @@ impl ClientSeat {
             Ok(()) => Closed::Ended,
             Err(error) => Closed::PortFailed { why: error.to_string().into() },
         });
-        let mut unacknowledged = vec![0..0; self.publications_made];
-        self.publications.iter_mut().for_each(|intake| unacknowledged[intake.number] = intake.end());
+        let ends = self.publications.iter_mut().map(|intake| (intake.number, intake.end()));
+        let unacknowledged = close::lacking(ends);
         let report = CloseReport { unacknowledged, dropped: std::mem::take(&mut self.dropped), has_left: true };
         if !self.closing.is_reported() {
             close::warn(&self.group, &report);

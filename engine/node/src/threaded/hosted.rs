@@ -66,8 +66,6 @@ pub(crate) struct Hosted {
     /// In the order of their numbers.
     publications: Vec<Intake>,
     outlets: Vec<Outlet>,
-    /// How many publications there were.
-    publications_made: usize,
     /// Messages that subscriptions have skipped which are gone.
     overruns_before: u64,
     /// Messages were delivered: the state that begins now lacks them.
@@ -134,7 +132,6 @@ impl Hosted {
             node,
             publications: Vec::new(),
             outlets: Vec::new(),
-            publications_made: 0,
             overruns_before: 0,
             has_delivered: false,
             awaits_taker,
@@ -186,7 +183,6 @@ impl Hosted {
     pub(crate) fn add_intake(&mut self, mut intake: Intake) {
         intake.announce_room(); // its publisher may sleep for a reason that has passed since
         self.publications.retain_mut(|intake| !intake.is_done());
-        self.publications_made = intake.number + 1;
         self.publications.push(intake);
     }
 
@@ -354,7 +350,7 @@ impl Hosted {
         let config = self.node.engine.process().config();
         let (own, is_lossy) = (config.rank(), config.reliability.is_lossy());
         let (incarnation, lost) = match *event {
-            Event::Settled { incarnation, delivered } => (incarnation, delivered..Sequence(u64::MAX)),
+            Event::Settled { incarnation, delivered, .. } => (incarnation, delivered..Sequence(u64::MAX)),
             // This process may have been removed since. At the other levels a gap is what was not received here, only.
             Event::Gap { sender, from, to } if is_lossy && Some(sender) == own => (self.published_as, from..to),
             Event::Left(_) => return self.end_acknowledgement(),
@@ -599,8 +595,8 @@ impl Hosted {
 
     /// What is not acknowledged at the end.
     fn report_of_close(&mut self) -> CloseReport {
-        let mut unacknowledged = vec![0..0; self.publications_made];
-        self.publications.iter_mut().for_each(|intake| unacknowledged[intake.number] = intake.end());
+        let ends = self.publications.iter_mut().map(|intake| (intake.number, intake.end()));
+        let unacknowledged = close::lacking(ends);
         let mut dropped = std::mem::take(&mut self.dropped);
         dropped.sort_by_key(|(publication, numbers)| (*publication, *numbers.start()));
         CloseReport { unacknowledged, dropped, has_left: close::has_left(self.node.engine.process()) }
