@@ -91,7 +91,7 @@ impl InlineLink {
         for event in self.events.drain(..) {
             let fell_apart = match event {
                 Event::Removed(_) => true,
-                Event::View { members, .. } => members.count_ones() < self.members.into(),
+                Event::View { members, .. } => members.len() < self.members.into(),
                 _ => false,
             };
             if fell_apart {

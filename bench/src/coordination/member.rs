@@ -198,7 +198,7 @@ impl Member {
         for event in events {
             match event {
                 Event::View { epoch, members, .. } if self.node.standing() == Standing::Member => {
-                    report(&MemberReport::View { epoch: epoch.0, members });
+                    report(&MemberReport::View { epoch: epoch.0, members: members.0 });
                 }
                 Event::Removed(_) => {
                     self.node = join(&self.settings)?;

@@ -71,7 +71,7 @@ impl Member {
             let Some(event) = delivery.event() else { continue };
             match event {
                 Event::View { epoch, members, .. } => {
-                    report(&MemberReport::View { epoch: epoch.0, members });
+                    report(&MemberReport::View { epoch: epoch.0, members: members.0 });
                 }
                 event @ (Event::ConfigurationDiffers(..) | Event::IdentityConflict { .. }) => {
                     return Err(broken(event));

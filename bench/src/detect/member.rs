@@ -195,10 +195,10 @@ impl Member {
         for event in events {
             let at_ns = self.node.clock().now().0;
             match event {
-                Event::View { epoch, members, sequencer }
+                Event::View { epoch, members, sequencer, .. }
                     if self.node.standing() == Standing::Member && self.node.view().epoch == epoch =>
                 {
-                    let (epoch, sequencer) = (epoch.0, sequencer.0);
+                    let (epoch, members, sequencer) = (epoch.0, members.0, sequencer.0);
                     report(&MemberReport::View(Installed { epoch, members, sequencer, at_ns }));
                     (self.entered, self.deliveries.since_view) = (Some(epoch), 0);
                 }

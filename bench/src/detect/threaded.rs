@@ -9,7 +9,7 @@ use super::member::{
 use crate::Failure;
 use crate::script::{self, broken, now_ns, report};
 use bourdon::counters::Directory;
-use bourdon::id::TopicId;
+use bourdon::id::{Rank, TopicId};
 use bourdon::time::Idler;
 use bourdon::{Event, Node, Publication, Subscribe, Subscription, Topic};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -144,8 +144,8 @@ impl Member {
             let (at_ns, rank) = (now_ns(), self.task.settings.process.rank);
             count += 1;
             match event {
-                Event::View { epoch, members, sequencer } if members >> rank & 1 == 1 => {
-                    let (epoch, sequencer) = (epoch.0, sequencer.0);
+                Event::View { epoch, members, sequencer, .. } if members.contains(Rank(rank)) => {
+                    let (epoch, members, sequencer) = (epoch.0, members.0, sequencer.0);
                     report(&MemberReport::View(Installed { epoch, members, sequencer, at_ns }));
                     self.entered = Some(epoch);
                 }
@@ -169,7 +169,7 @@ impl Member {
             while let Some(delivery) = events.try_next().map_err(broken)? {
                 count += 1;
                 if let Some(Event::View { members, .. }) = delivery.event() {
-                    report(&MemberReport::ChannelView { channel, members, at_ns: now_ns() });
+                    report(&MemberReport::ChannelView { channel, members: members.0, at_ns: now_ns() });
                 }
             }
         }

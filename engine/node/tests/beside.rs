@@ -52,7 +52,7 @@ impl Host {
     /// Whether every group has had a view of so many members.
     fn has_views_of(&mut self, count: u32) -> bool {
         self.take_events();
-        let is_it = |event: &Event| matches!(event, Event::View { members, .. } if members.count_ones() == count);
+        let is_it = |event: &Event| matches!(event, Event::View { members, .. } if members.len() == count);
         self.events.iter().all(|(_, events)| events.iter().any(is_it))
     }
 }

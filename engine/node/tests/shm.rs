@@ -72,7 +72,7 @@ fn threaded_members_deliver_in_one_order_though_a_member_dies() {
     let mut nodes: Vec<_> = (0..3).map(|rank| start(&uniform(world.member(rank), IdleStrategy::Park))).collect();
     let mut watched = events(&nodes[0].0);
     let mut view = |count: u32| {
-        let is_it = |event: &Event| matches!(event, Event::View { members, .. } if members.count_ones() == count);
+        let is_it = |event: &Event| matches!(event, Event::View { members, .. } if members.len() == count);
         until("a view", || next_event(&mut watched).as_ref().is_some_and(is_it));
     };
     view(3);

@@ -9,6 +9,7 @@ pub use waiting::{Reach, Waiting};
 
 use crate::config::Difference;
 use crate::control::detector::Why;
+use crate::ranks::Ranks;
 use crate::refusal::Refusal;
 use crate::view::Member;
 use alloc::vec::Vec;
@@ -110,7 +111,7 @@ impl<'a> Message<'a> {
 ///
 /// fn print(event: Event) {
 ///     match event {
-///         Event::View { members, .. } => println!("{} members", members.count_ones()),
+///         Event::View { members, .. } => println!("{} members", members.len()),
 ///         event if event.is_ordered() => println!("at this place among the messages: {event}"),
 ///         event => println!("{event}"),
 ///     }
@@ -123,14 +124,19 @@ pub enum Event {
     /// A view was installed. Everything of the view before has been delivered, and nothing of this view yet.
     ///
     /// It may be without this process: an observer is in none, and a member that was removed follows the group until
-    /// it joins. A member of rank r is in it if `members >> r & 1` is 1.
+    /// it joins.
     View {
         /// Its id.
         epoch: Epoch,
-        /// Bit r: the process of rank r is a member.
-        members: u64,
+        /// Its members.
+        members: Ranks,
         /// The sequencer.
         sequencer: Rank,
+        /// Members of the view before that asked to leave, as far as this process has heard.
+        left: Ranks,
+        /// The other members of the view before that are not in this one: the group went on without them, because they
+        /// crashed, were restarted, or were not heard.
+        failed: Ranks,
     },
     /// A member is suspected: it may be gone, or slow, or cut off.
     Suspected(Rank, Why),
@@ -172,14 +178,16 @@ pub enum Event {
     Removed(Epoch),
     /// This process left, as its application requested. The view with this id is without it; 0 if it has heard of none.
     Left(Epoch),
-    /// Of the messages that this process sent before it was removed, all below were delivered and no others ever will
-    /// be. It does not come at levels that lose messages, nor after [`Event::Superseded`] or
-    /// [`Event::Recovered`]: then no process knows.
+    /// Of the messages that this process published before it was removed, all below `delivered` were delivered and no
+    /// others ever will be: nothing is lost if that is `published`. It does not come at levels that lose messages, nor
+    /// after [`Event::Superseded`] or [`Event::Recovered`]: then no process knows.
     Settled {
         /// Its incarnation before.
         incarnation: Incarnation,
         /// The first sequence not delivered.
         delivered: Sequence,
+        /// The first sequence that it had not published.
+        published: Sequence,
     },
     /// Datagrams of a stream were no longer retained anywhere, or were given up at a level that allows it; their
     /// messages are lost to this process. Messages are counted where the numbers on both sides of the gap show how many
@@ -297,8 +305,8 @@ pub enum Event {
         address: Address,
         /// The view that this process is in, or follows.
         epoch: Epoch,
-        /// Bit r: the process of rank r is a member of it. The move changes no view.
-        members: u64,
+        /// Its members. The move changes no view.
+        members: Ranks,
     },
     /// A process on the address uses another version.
     OtherVersion(u8),

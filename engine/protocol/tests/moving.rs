@@ -2,7 +2,7 @@
 
 use crate::common::net::{Net, address as first_address};
 use crate::common::{Bench, MS, address, control};
-use bourdon_protocol::{Counter, Destination, Event, Order, Process, Standing, To};
+use bourdon_protocol::{Counter, Destination, Event, Order, Process, Ranks, Standing, To};
 use bourdon_wire::records::Ping;
 use bourdon_wire::{Address, Datagram, Epoch, Kind, Rank};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ fn elsewhere(index: usize) -> Address {
 
 /// In the first view.
 fn moved(rank: u16, address: Address, members: u64) -> Event {
-    Event::Moved { rank: Rank(rank), address, epoch: Epoch(1), members }
+    Event::Moved { rank: Rank(rank), address, epoch: Epoch(1), members: Ranks(members) }
 }
 
 fn was_removed_or_suspected(net: &Net, index: usize) -> bool {

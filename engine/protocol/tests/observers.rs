@@ -4,7 +4,7 @@ use crate::common::{
     Bench, Effect, MTU, Step, To, Value, control, data, deliver, in_epoch, message, ordered, port, run, sends_control,
     unavailable,
 };
-use bourdon_protocol::{Event, Order, Role, Start};
+use bourdon_protocol::{Event, Order, Ranks, Role, Start};
 use bourdon_wire::records::{ViewEntry, ViewInfo, ballot_steps};
 use bourdon_wire::{DatagramNumber, Epoch, Kind, Rank, Sequence};
 use zerocopy::IntoBytes;
@@ -16,7 +16,8 @@ fn observer(order: Order, members: u16, start: Start) -> Bench {
 }
 
 fn view(members: u64) -> Event {
-    Event::View { epoch: Epoch(1), members, sequencer: Rank(0) }
+    let [members, none] = [members, 0].map(Ranks);
+    Event::View { epoch: Epoch(1), members, sequencer: Rank(0), left: none, failed: none }
 }
 
 fn beat(bench: &mut Bench, rank: u16, oldest: u64, next: u64, sequence: u64) {
@@ -152,6 +153,7 @@ fn what_ran_ahead_of_a_cut_with_gaps_is_retracted() {
     };
     assert_eq!(news.iter().filter(|effect| matches!(effect, Effect::Deliver(..))).count(), 0, "{news:?}");
     let events: Vec<_> = news.into_iter().filter(|effect| matches!(effect, Effect::Event(_))).collect();
-    let next = Event::View { epoch: Epoch(2), members: 0b101, sequencer: Rank(0) };
+    let [members, left, failed] = [0b101, 0, 0b10].map(Ranks);
+    let next = Event::View { epoch: Epoch(2), members, sequencer: Rank(0), left, failed };
     assert_eq!(events, [retracted(1, 3), retracted(4, 5), Effect::Event(next)]);
 }

@@ -106,7 +106,7 @@ fn total_order_is_the_same_everywhere_through_loss() {
     let mut net = Net::new(3, 2, Order::Total);
     net.run(100_000_000);
     for events in &net.events {
-        assert_eq!(events[0], Event::View { epoch: Epoch(1), members: 0b111, sequencer: Rank(0) });
+        assert_eq!(events[0].to_string(), "view 1: members 0, 1, 2, sequencer 0");
     }
     let mut count = 0u32;
     net.lose = Box::new(move |_, _| {
@@ -179,7 +179,8 @@ fn a_silent_member_is_suspected_and_left_out() {
     }
     assert!(reported.contains(&Event::NoMajority), "{reported:?}");
     assert_eq!(net.publish(0, b"late"), Err(Refusal::NoMajority { missing: Ranks(0b110) }));
-    let view = Event::View { epoch: Epoch(2), members: 0b110, sequencer: Rank(1) };
+    let (members, failed) = (Ranks(0b110), Ranks(1));
+    let view = Event::View { epoch: Epoch(2), members, sequencer: Rank(1), left: Ranks::default(), failed };
     for rank in [1, 2] {
         let reported = std::mem::take(&mut net.events[rank]);
         assert_eq!(reported.last(), Some(&view), "{reported:?}");

@@ -15,7 +15,9 @@ fn x(rank: u16, number: u64) -> Vec<u8> {
 }
 
 fn view(epoch: u64, members: u64, sequencer: u16) -> Effect {
-    Effect::Event(Event::View { epoch: Epoch(epoch), members, sequencer: Rank(sequencer) })
+    let failed = Ranks(if epoch == 1 { 0 } else { 0b111 & !members });
+    let (epoch, members, sequencer) = (Epoch(epoch), Ranks(members), Rank(sequencer));
+    Effect::Event(Event::View { epoch, members, sequencer, left: Ranks::default(), failed })
 }
 
 /// Rank 1's bench, which suspects rank 0 for good and has begun a ballot.

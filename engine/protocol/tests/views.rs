@@ -189,6 +189,8 @@ fn no_member_misses_a_leaver() {
     net.run(50 * MS);
     assert_eq!(net.process(0).standing(), Standing::Gone, "{:?}", net.processes[0].events);
     assert_eq!(net.views(1), [(1, 0b111), (2, 0b110)]);
+    let last = net.processes[1].events.last().map(ToString::to_string).unwrap_or_default();
+    assert!(last.ends_with("members 1, 2, sequencer 1; member 0 left"), "{last}");
     assert_eq!(net.messages(2), [(0, 0)]);
     net.publish(2, b"on").unwrap();
     net.run(20 * MS);

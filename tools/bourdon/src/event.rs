@@ -1,7 +1,7 @@
 //! Events of the group as objects: what `bourdon node --json`, `subscribe --json` and scripts read.
 
 use bourdon::Event;
-use bourdon::event::Waiting;
+use bourdon::event::{Ranks, Waiting};
 use bourdon::id::Address;
 use serde_json::{Value, json};
 
@@ -13,9 +13,11 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
         "left_out": left_out,
     });
     match event {
-        Event::View { epoch, members, sequencer } => {
+        Event::View { epoch, members, sequencer, left, failed } => {
             object["epoch"] = epoch.0.into();
             object["members"] = ranks(members);
+            object["left"] = ranks(left);
+            object["failed"] = ranks(failed);
             object["sequencer"] = sequencer.0.into();
         }
         Event::Gap { sender, from, to } | Event::Retracted { sender, from, to } => {
@@ -60,6 +62,10 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["instance"] = format!("{:016x}", instance.0).into();
         }
         Event::Removed(epoch) | Event::Left(epoch) => object["epoch"] = epoch.0.into(),
+        Event::Settled { delivered, published, .. } => {
+            object["delivered"] = delivered.0.into();
+            object["published"] = published.0.into();
+        }
         Event::Synced { phase, .. } => object["phase"] = phase.into(),
         _ => {}
     }
@@ -72,12 +78,12 @@ fn text_of(address: Address) -> Value {
 
 fn add_waiting(object: &mut Value, waiting: &Waiting) {
     object["rank"] = Value::Null;
-    object["missing"] = ranks(waiting.missing.0);
-    object["in_lost_instance"] = ranks(waiting.in_lost_instance.0);
-    object["configured_otherwise"] = ranks(waiting.configured_otherwise.0);
+    object["missing"] = ranks(waiting.missing);
+    object["in_lost_instance"] = ranks(waiting.in_lost_instance);
+    object["configured_otherwise"] = ranks(waiting.configured_otherwise);
     object["rank_in_use"] = waiting.rank_in_use.is_some().into();
-    object["narrow_from"] = ranks(waiting.narrow.from.0);
-    object["narrow_to"] = ranks(waiting.narrow.to.0);
+    object["narrow_from"] = ranks(waiting.narrow.from);
+    object["narrow_to"] = ranks(waiting.narrow.to);
     object["hears_no_other"] = waiting.hears_no_other.into();
     object["majority"] = (!waiting.lacks_majority).into();
     object["waited_ns"] = waiting.waited_ns.into();
@@ -97,13 +103,15 @@ pub(crate) fn text(event: Event, left_out: u64) -> String {
 
 /// Whether an operator should look at it.
 pub(crate) fn is_warning(event: &Event) -> bool {
+    if let Event::Settled { delivered, published, .. } = event {
+        return delivered < published;
+    }
     !matches!(
         event,
         Event::View { .. }
             | Event::Trusted(_)
             | Event::Majority
             | Event::Left(_)
-            | Event::Settled { .. }
             | Event::Synced { .. }
             | Event::NewInstance { .. }
             | Event::Restarted { .. }
@@ -116,7 +124,7 @@ pub(crate) fn is_warning(event: &Event) -> bool {
     )
 }
 
-/// The ranks whose bits are set.
-pub(crate) fn ranks(bits: u64) -> Value {
-    (0..64).filter(|rank| bits >> rank & 1 == 1).collect::<Vec<u16>>().into()
+/// As a list of numbers.
+fn ranks(ranks: Ranks) -> Value {
+    ranks.iter().collect::<Vec<u16>>().into()
 }

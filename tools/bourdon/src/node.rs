@@ -16,6 +16,7 @@ use crate::event;
 use crate::exit::Failure;
 use crate::send::{received, received_object};
 use bourdon::event::Ranks;
+use bourdon::id::Rank;
 use bourdon::settings::{GroupSettings, Role, Transport};
 use bourdon::{DirectMessage, Event, Node, Settings, View};
 use log::{Level, Log};
@@ -173,7 +174,7 @@ impl Reporter {
         let now = format!("set network.interface ({}) to", self.interface);
         let mut text = event::text(event, left_out).replace("set network.interface to", &now);
         if let (Event::View { members, .. }, Some(rank)) = (&event, self.rank)
-            && members >> rank & 1 == 0
+            && !members.contains(Rank(rank))
         {
             text += "; this process is not in it";
         }

@@ -115,7 +115,7 @@ fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<
         match event {
             Event::Outvoted(..) => return Err(Failure::unusable(event)),
             Event::View { members, .. } => {
-                let (group, io, count) = (&settings.group, node.io(), members.count_ones());
+                let (group, io, count) = (&settings.group, node.io(), members.len());
                 let place = match settings.network.transport {
                     Transport::Tcp => "over tcp".to_owned(),
                     Transport::Shm => format!("on {} by shared memory", group.address),

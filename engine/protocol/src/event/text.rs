@@ -7,7 +7,6 @@
 use super::Event;
 use super::network::write_lost;
 use crate::control::detector::Why;
-use crate::ranks::Ranks;
 use bourdon_wire::{Epoch, InstanceId, Rank, Sequence};
 use core::fmt::{Display, Formatter, Result};
 use core::net::SocketAddr;
@@ -225,10 +224,7 @@ fn write_network(f: &mut Formatter<'_>, event: &Event) -> Result {
     match event {
         Event::Moved { rank, address, epoch, members } => {
             write!(f, "member {rank} is at {} now", SocketAddr::from(*address))?;
-            match members {
-                0 => Ok(()),
-                _ => write!(f, "; view {epoch} stays: members {}", Ranks(*members)),
-            }
+            if members.is_empty() { Ok(()) } else { write!(f, "; view {epoch} stays: members {members}") }
         }
         Event::NetworkLost { interface, why } => write_lost(f, *interface, *why),
         Event::NetworkBack { interface, address, before } => {
@@ -271,8 +267,16 @@ fn write_hindrance(f: &mut Formatter<'_>, event: &Event) -> Result {
 impl Display for Event {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         match self {
-            Event::View { epoch, members, sequencer, .. } => {
-                write!(f, "view {epoch}: members {}, sequencer {sequencer}", Ranks(*members))
+            Event::View { epoch, members, sequencer, left, failed } => {
+                write!(f, "view {epoch}: members {members}, sequencer {sequencer}")?;
+                if !left.is_empty() {
+                    write!(f, "; {left:?} left")?;
+                }
+                if failed.is_empty() {
+                    Ok(())
+                } else {
+                    write!(f, "; {failed:?} failed: crashed, restarted or not heard")
+                }
             }
             Event::Suspected(rank, Why::Evidence) => write!(f, "the process of member {rank} is gone"),
             Event::Suspected(rank, why) => write!(f, "member {rank} is suspected, by {why}"),
@@ -291,14 +295,14 @@ impl Display for Event {
             ),
             Event::Left(Epoch(0)) => f.write_str("this process left; it has heard of no view"),
             Event::Left(epoch) => write!(f, "this process left; view {epoch} is without it"),
-            Event::Settled { delivered: Sequence(0), .. } => f.write_str(
-                "no message that this process had published before the removal was delivered, and none will be; if it \
-                     had published none, none is lost",
-            ),
-            Event::Settled { delivered, .. } => write!(
+            Event::Settled { delivered, published, .. } if delivered == published => {
+                f.write_str("nothing that this process had published before the removal is lost")
+            }
+            Event::Settled { delivered, published, .. } => write!(
                 f,
-                "of what this process had published before the removal, messages below {delivered} were delivered; \
-                     later ones, if there were any, never will be"
+                "{} messages that this process had published before the removal, from {delivered} on, were not \
+                     delivered and never will be",
+                published.since(*delivered)
             ),
             Event::Gap { sender, from, to } => write_gap(f, *sender, to.since(*from), *from),
             Event::Retracted { sender, from, to } => {
@@ -329,16 +333,32 @@ mod tests {
     use super::*;
     use crate::config::Difference;
     use crate::event::{InterfaceName, NetworkLoss, Reach, Waiting};
+    use crate::ranks::Ranks;
     use crate::refusal::Refusal;
     use alloc::string::ToString;
     use bourdon_wire::{Address, Incarnation};
 
     #[test]
-    fn a_removed_member_without_messages_reads_of_no_number() {
-        let settled = |delivered| Event::Settled { incarnation: Incarnation(7), delivered };
-        let text = settled(Sequence(0)).to_string();
-        assert!(text.starts_with("no message that this process had published") && !text.contains("below"), "{text}");
-        assert!(settled(Sequence(5)).to_string().contains("messages below 5 were delivered"));
+    fn issue_a_removed_member_that_had_published_nothing_was_alarmed() {
+        let settled = |delivered, published| {
+            let (delivered, published) = (Sequence(delivered), Sequence(published));
+            Event::Settled { incarnation: Incarnation(7), delivered, published }.to_string()
+        };
+        for count in [0, 5] {
+            assert!(settled(count, count).starts_with("nothing that this process had published"));
+        }
+        assert!(settled(0, 2).starts_with("2 messages") && settled(5, 8).contains("from 5 on, were not delivered"));
+    }
+
+    #[test]
+    fn issue_a_view_did_not_tell_a_leave_from_a_failure() {
+        let view = |left, failed| {
+            let (members, left, failed) = (Ranks(0b101), Ranks(left), Ranks(failed));
+            Event::View { epoch: Epoch(4), members, sequencer: Rank(0), left, failed }.to_string()
+        };
+        assert_eq!(view(0, 0), "view 4: members 0, 2, sequencer 0");
+        assert!(view(0b10, 0).ends_with("sequencer 0; member 1 left"));
+        assert!(view(0b10, 0b11000).contains("; member 1 left; members 3, 4 failed"));
     }
 
     #[test]
@@ -353,10 +373,12 @@ mod tests {
     fn every_event_has_a_text_and_a_name_of_its_own() {
         let rank = Rank(5);
         let (from, to) = (Sequence(3), Sequence(9));
+        let (members, left) = (Ranks(0b101), Ranks(0b10));
+        let view = Event::View { epoch: Epoch(4), members, sequencer: rank, left, failed: Ranks::default() };
         let named = [Event::Trusted, Event::RankClaimed].map(|event| event(rank));
         let difference = Difference { own: 0, other: 1 };
         let others = [
-            Event::View { epoch: Epoch(4), members: 0b101, sequencer: rank },
+            view,
             Event::IdentityConflict { rank, address: Address::default(), instance: InstanceId(7) },
             Event::ConfigurationDiffers(rank, difference),
             Event::Outvoted(rank, difference),
@@ -364,7 +386,7 @@ mod tests {
             Event::Majority,
             Event::Removed(Epoch(9)),
             Event::Left(Epoch(9)),
-            Event::Settled { incarnation: Incarnation(7), delivered: to },
+            Event::Settled { incarnation: Incarnation(7), delivered: from, published: to },
             Event::Gap { sender: rank, from, to },
             Event::Retracted { sender: rank, from, to },
             Event::Synced { phase: 3, asked: true },
@@ -386,7 +408,7 @@ mod tests {
             Event::BirthNotStored("can't keep it"),
             Event::Halted,
             Event::Resumed,
-            Event::Moved { rank, address: Address::default(), epoch: Epoch(4), members: 0b101 },
+            Event::Moved { rank, address: Address::default(), epoch: Epoch(4), members: Ranks(0b101) },
             Event::NetworkLost { interface: InterfaceName::new("eth0"), why: NetworkLoss::Down },
             Event::NetworkBack {
                 interface: InterfaceName::new("an-interface-with-a-long-name"),

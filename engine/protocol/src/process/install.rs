@@ -20,6 +20,7 @@ use crate::data::pipeline::Pipeline;
 use crate::event::{Event, Message};
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
+use crate::ranks::Ranks;
 use crate::view::{Beginning, Member, View, bit};
 use alloc::boxed::Box;
 use bourdon_wire::records::heartbeat_flags;
@@ -188,7 +189,8 @@ impl Process {
         self.look_due = now;
         self.cx.outbox.enter(self.cx.header(view.instance, view.epoch));
         self.trust.enter(now, &earlier, &view);
-        let leavers = self.cx.presence.leavers(&earlier);
+        let decided = self.past.value_of(earlier.epoch).map_or(0, |value| value.leavers);
+        let leavers = self.cx.presence.leavers(&earlier) | decided;
         for rank in (0..self.cx.config.members).map(Rank) {
             let (was, is) = (earlier.incarnation(rank), view.incarnation(rank));
             match (was, is) {
@@ -217,7 +219,16 @@ impl Process {
         self.heartbeat.due = now;
         self.entry.is_awaited = false;
         self.cx.count(Counter::Views);
-        self.cx.event(Event::View { epoch: view.epoch, members: view.bits(), sequencer: view.sequencer });
+        self.report_view(&earlier, &view, leavers);
+    }
+
+    /// Reports a view, and what became of the members that it lacks.
+    fn report_view(&mut self, earlier: &View, view: &View, leavers: u64) {
+        let is_gone = |member: &&Member| earlier.instance == view.instance && !view.contains(**member);
+        let gone = earlier.members.iter().filter(is_gone).fold(0, |gone, member| gone | bit(member.rank));
+        let (epoch, members, sequencer) = (view.epoch, Ranks(view.bits()), view.sequencer);
+        let [left, failed] = [gone & leavers, gone & !leavers].map(Ranks);
+        self.cx.event(Event::View { epoch, members, sequencer, left, failed });
     }
 
     /// A member takes part in the end of this view.

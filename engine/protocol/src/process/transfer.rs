@@ -1,5 +1,6 @@
 //! Moves state from a member to a process that comes late; `control/state_transfer.rs` has the parts.
 
+use super::instances::Doubt;
 use super::retransmit::is_outdated;
 use super::{Process, Standing};
 use crate::config::{Role, Start};
@@ -474,14 +475,15 @@ impl Process {
     /// before it, which does not give that.
     pub(super) fn settle_doubt(&mut self) {
         let view = &self.data.view;
-        let is_over = |doubt: &super::instances::Doubt| doubt.instance != view.instance || doubt.epoch <= view.epoch;
+        let is_over = |doubt: &Doubt| doubt.instance != view.instance || doubt.epoch <= view.epoch;
         let Some(doubt) = self.identity.doubt.take_if(|doubt| is_over(doubt)) else { return };
         // Processes do not agree on what another instance delivered, or an instance that loses messages.
         let is_agreed = doubt.instance == view.instance && !self.cx.config.reliability.is_lossy();
         if let Some(own) = self.cx.config.rank().filter(|_| is_agreed) {
-            let delivered = self.data.beginning.first_of(own).min(doubt.published);
-            self.settle_own(doubt.incarnation, delivered);
-            self.cx.event(Event::Settled { incarnation: doubt.incarnation, delivered });
+            let Doubt { incarnation, published, .. } = doubt;
+            let delivered = self.data.beginning.first_of(own).min(published);
+            self.settle_own(incarnation, delivered);
+            self.cx.event(Event::Settled { incarnation, delivered, published });
         }
     }
 

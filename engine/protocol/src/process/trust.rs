@@ -10,6 +10,7 @@ use crate::control::view_change::{Ballot, Step};
 use crate::counters::Counter;
 use crate::event::Event;
 use crate::outbox::Destination;
+use crate::ranks::Ranks;
 use crate::values::cut::Cut;
 use crate::view::{Member, View, ranks};
 use bourdon_wire::records::{self, Challenge};
@@ -147,7 +148,7 @@ impl Process {
                 self.direct.relocate(before, address);
             }
             let (epoch, members) = (self.data.view.epoch, self.data.view.bits());
-            self.cx.event(Event::Moved { rank, address, epoch, members });
+            self.cx.event(Event::Moved { rank, address, epoch, members: Ranks(members) });
         }
         true
     }

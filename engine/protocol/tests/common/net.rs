@@ -166,7 +166,7 @@ impl Net {
                 });
                 while let Some(event) = process.poll_event() {
                     match event {
-                        Event::View { epoch, members, .. } => one.shown.push(Output::View(epoch.0, members)),
+                        Event::View { epoch, members, .. } => one.shown.push(Output::View(epoch.0, members.0)),
                         Event::Synced { phase, .. } => one.shown.push(Output::Synced(phase)),
                         _ => {}
                     }

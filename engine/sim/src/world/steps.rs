@@ -236,7 +236,7 @@ impl World<'_> {
                 let member = Member { rank: Rank(index as u16), incarnation: process.incarnation() };
                 self.checkers.views.closed(member, epoch);
             }
-            Event::Settled { incarnation, delivered } => {
+            Event::Settled { incarnation, delivered, .. } => {
                 let (rank, incarnation, delivered) = (index as u16, incarnation.0, delivered.0);
                 self.history.settled.push(Settled { rank, incarnation, delivered });
             }

@@ -243,7 +243,7 @@ impl DemoProcess {
     fn hear_events(&mut self, events: impl IntoIterator<Item = Event>) -> Result<(), String> {
         for event in events {
             match event {
-                Event::View { epoch, members, .. } => self.enter(epoch.0, members),
+                Event::View { epoch, members, .. } => self.enter(epoch.0, members.0),
                 Event::Synced { phase, .. } => self.on_history(|history| history.barrier(phase)),
                 Event::Gap { sender, from, to } => self.on_history(|h| h.gap(sender.0, from.0, to.0)),
                 Event::Retracted { sender, from, to } => {

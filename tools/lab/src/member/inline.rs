@@ -122,7 +122,7 @@ impl Member {
         for event in events {
             self.print(format_args!("{event}"));
             match event {
-                Event::View { epoch, members, .. } => self.enter(epoch.0, members),
+                Event::View { epoch, members, .. } => self.enter(epoch.0, members.0),
                 Event::Removed(_) | Event::Left(_) => return Ok(false),
                 Event::SnapshotTooLarge { .. } | Event::IdentityConflict { .. } | Event::Outvoted(..) => {
                     return Err(Failure::broken(event));

@@ -219,7 +219,7 @@ impl Member {
                 return Err(Failure::broken(event));
             }
             Event::View { .. } if self.is_ending => return Ok(false), // its node can't be asked any more
-            Event::View { epoch, members, .. } => self.enter(epoch.0, members)?,
+            Event::View { epoch, members, .. } => self.enter(epoch.0, members.0)?,
             // The next instance's views do not follow from those of the instance before.
             Event::NewInstance { .. } | Event::Superseded { .. } | Event::Recovered { .. } => {
                 self.entered.clear();
