@@ -1,10 +1,10 @@
 //! Joining, leaving and coming back, with everything that can go wrong: each case has a named outcome.
 
 use crate::common::net::{Net, address, ballot_step};
-use crate::common::{Bench, Effect, MS, altered, as_incarnation};
+use crate::common::{Bench, Effect, GROUP, MS, altered, as_incarnation};
 use bourdon_protocol::{Counter, Event, Order, Ranks, Refusal, Reliability, Role, Standing};
 use bourdon_wire::records::ballot_steps::{DECIDE, PREPARE, PROPOSE};
-use bourdon_wire::{Epoch, Incarnation, Rank};
+use bourdon_wire::{Datagram, Epoch, Incarnation, Kind, Rank};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -154,6 +154,35 @@ fn a_process_that_restarts_before_it_was_missed_joins_as_another_incarnation() {
         let restarted = Event::Restarted { rank: Rank(victim as u16), incarnation: Incarnation(2) };
         assert!(net.heard((victim + 1) % 3, restarted));
         assert_eq!(net.publish(victim, b"on").unwrap(), 20, "its messages continue the numbering");
+    }
+}
+
+/// A member was paused and removed, and came back in another incarnation while a process that lost the decision was
+/// still in the view before: that process took it for one that was restarted.
+#[test]
+fn issue_a_member_that_came_back_after_a_pause_was_reported_as_restarted() {
+    for behind in [2, 3] {
+        let mut net = Net::new(3, 1, |_| {});
+        net.run(100 * MS);
+        let is_paused = Rc::new(Cell::new(true));
+        let pause = is_paused.clone();
+        net.lose = Box::new(move |from, to| pause.get() && (from == 1) != (to == 1));
+        // The process that is behind accepts the next view, and learns nothing of its decision.
+        net.alter = Box::new(move |_, to, datagram| {
+            let decides = ballot_step(datagram).is_some_and(|(step, _)| step == DECIDE);
+            let is_view = Datagram::parse(datagram, GROUP)
+                .is_ok_and(|datagram| datagram.frames().any(|frame| frame.kind() == Some(Kind::View)));
+            usize::from(to != behind || !decides && !is_view)
+        });
+        net.run(500 * MS);
+        is_paused.set(false);
+        net.run(500 * MS);
+        assert!(net.processes[1].events.iter().any(|event| matches!(event, Event::Removed(_))), "{behind}");
+        let events = &net.processes[behind].events;
+        assert!(!events.iter().any(|event| matches!(event, Event::Restarted { .. })), "{behind}: {events:?}");
+        net.alter = Box::new(|_, _, _| 1);
+        net.run(1500 * MS);
+        assert!(net.agree(&[0, 1, 2], 3), "{behind}: {:?}", net.processes[1].events);
     }
 }
 

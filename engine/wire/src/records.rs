@@ -140,6 +140,9 @@ pub mod heartbeat_flags {
     /// The sender has reached a barrier that is not complete, and repeats its marker: the stream that it announces ends
     /// before that marker, in the phase before the reached one.
     pub const BEFORE_MARKER: u16 = 128;
+    /// The sender is in no view and was in one, or followed one, in an earlier incarnation: its process was not
+    /// restarted.
+    pub const RETURNS: u16 = 256;
 }
 
 record!(

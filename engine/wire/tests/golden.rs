@@ -220,8 +220,8 @@ fn heartbeat() {
             "0a09000000000000 0c0b000000000000 0d 0e"
         ),
     );
-    use heartbeat_flags::{BARRIER, FORMED, LEARNER, LEAVING, READY, SOLICIT, WEDGED};
-    assert_eq!([SOLICIT, FORMED, READY, LEAVING, WEDGED, LEARNER, BARRIER], [1, 2, 4, 8, 16, 32, 64]);
+    use heartbeat_flags::{BARRIER, FORMED, LEARNER, LEAVING, READY, RETURNS, SOLICIT, WEDGED};
+    assert_eq!([SOLICIT, FORMED, READY, LEAVING, WEDGED, LEARNER, BARRIER, RETURNS], [1, 2, 4, 8, 16, 32, 64, 256]);
 }
 
 #[test]

@@ -130,8 +130,10 @@ impl Process {
         }
         if known.is_some_and(|incarnation| incarnation != from.incarnation) {
             // Another incarnation of a member: it waits until the incarnation in the view is out of it. A formed
-            // incarnation is an earlier one whose heartbeat is late.
-            if !formed && self.cx.presence.refuse(from) {
+            // incarnation is an earlier one whose heartbeat is late. A process that comes back knows already that its
+            // earlier incarnation was removed, and this process will.
+            let returns = heartbeat.flags.get() & heartbeat_flags::RETURNS != 0;
+            if !formed && !returns && self.cx.presence.refuse(from) {
                 self.cx.event(Event::Restarted { rank, incarnation: from.incarnation });
             }
             if self.standing() == Standing::Member {

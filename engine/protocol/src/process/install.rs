@@ -295,6 +295,7 @@ impl Process {
             | flag(heartbeat_flags::WEDGED, !self.data.end.is_open())
             | flag(heartbeat_flags::LEAVING, self.wishes.leave.is_some())
             | flag(heartbeat_flags::LEARNER, learner)
+            | flag(heartbeat_flags::RETURNS, learner && self.identity.returns())
             // Over a path that carries no long datagrams it would soon be removed again.
             | flag(heartbeat_flags::READY, learner && self.is_caught_up() && !self.is_narrow_to_view(now))
     }

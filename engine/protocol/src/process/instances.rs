@@ -84,6 +84,11 @@ impl Identity {
             doubt: None,
         }
     }
+
+    /// Whether this process had another incarnation before.
+    pub(super) fn returns(&self) -> bool {
+        !self.earlier.is_empty()
+    }
 }
 
 impl Process {
