@@ -488,3 +488,30 @@ fn a_process_that_was_in_a_later_instance_waits_for_it_beside_an_older_one() {
         }
     }
 }
+
+/// The process joined the older instance after a wait, and waited again after each removal from it.
+#[test]
+fn issue_a_process_waited_for_a_later_instance_at_each_removal_from_the_older_one() {
+    let mut world = World::new(None);
+    let older = world.start(0, 0);
+    world.run(SECOND);
+    world.processes[older[2]].is_paused = true;
+    world.run(SECOND);
+    let mut config = world.config(Some(2), 7);
+    config.birth_floor = 2_000_000_000_000;
+    let joiner = world.add(config, 7);
+    world.run(12 * SECOND);
+    let members = [older[0], older[1], joiner];
+    assert!(world.are_members(&members), "the later instance stayed silent");
+    for removals in 1..=2 {
+        world.processes[joiner].is_cut_off = true;
+        world.run(SECOND);
+        world.processes[joiner].is_cut_off = false;
+        world.run(2 * SECOND);
+        let events = &world.processes[joiner].events;
+        let count = |is_it: fn(&Event) -> bool| events.iter().filter(|event| is_it(event)).count();
+        assert_eq!(count(|event| matches!(event, Event::Removed(_))), removals, "{events:?}");
+        assert_eq!(count(|event| matches!(event, Event::OlderInstance { .. })), 1, "{events:?}");
+        assert!(world.are_members(&members), "{events:?}");
+    }
+}

@@ -45,6 +45,11 @@ impl Entry {
     pub(super) fn new(sequencer: Rank) -> Self {
         Self { view: View::none(Epoch(0), sequencer), is_awaited: false, is_unannounced: false }
     }
+
+    /// The instance of the view that this process entered last.
+    pub(super) fn instance(&self) -> InstanceId {
+        self.view.instance
+    }
 }
 
 impl Process {

@@ -247,8 +247,9 @@ impl Process {
 
     /// Whether this process waits for a later instance that it was in, beside an older one: a majority of the older one
     /// may have been frozen and resumed, and may be heard first where processes hear only the addresses that they know.
+    /// The older instance that it has entered since is its group's: it has waited before.
     fn awaits_later(&mut self, now: Instant, older: &Announcement) -> bool {
-        if older.birth >= self.cx.config.birth_floor {
+        if older.birth >= self.cx.config.birth_floor || older.instance == self.entry.instance() {
             self.search.older_since = Instant(0);
             return false;
         }
