@@ -6,10 +6,12 @@
 use crate::exit::Failure;
 use bourdon::counters::Directory;
 use bourdon::counters::{Found, list};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Which node to ask.
@@ -41,6 +43,20 @@ pub(crate) fn find(which: &Which) -> Result<Vec<Found>, Failure> {
     Ok(found)
 }
 
+/// Sends a line to an admin socket and receives one: at most about the limit for each step. A node that is stopped
+/// accepts no connection, so once its queue of connections is full that takes time as well.
+fn exchange(path: &Path, request: &Value, limit: Duration) -> std::io::Result<String> {
+    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(limit))?;
+    connect(&socket, &SocketAddrUnix::new(path)?)?;
+    let mut stream = UnixStream::from(socket);
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line)
+}
+
 /// Sends a node a request; returns the answer's value under `key`.
 pub(crate) fn ask(node: &Found, request: &str, key: &str, limit: Duration) -> Result<Value, Failure> {
     ask_with(node, &json!({ "request": request }), key, limit)
@@ -51,23 +67,35 @@ pub(crate) fn ask_with(node: &Found, request: &Value, key: &str, limit: Duration
     let path = node.directory.join(format!("{}.sock", node.stem));
     let name = || format!("process {} of group {:?}", node.pid, node.description.group);
     let broken = |error: std::io::Error| Failure::broken(format!("{} at {}: {error}", name(), path.display()));
-    let mut stream = UnixStream::connect(&path).map_err(broken)?;
-    stream.set_read_timeout(Some(limit)).map_err(broken)?;
-    stream.write_all(format!("{request}\n").as_bytes()).map_err(broken)?;
-    let mut line = String::new();
-    if let Err(error) = BufReader::new(stream).read_line(&mut line) {
-        let late = matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut);
-        let seconds = limit.as_secs();
-        return Err(if late {
-            Failure::broken(format!("{} did not answer within {seconds} s", name()))
-        } else {
-            broken(error)
-        });
-    }
+    let line = exchange(&path, request, limit).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+            Failure::broken(format!("{} did not answer within {} s", name(), limit.as_secs_f64()))
+        }
+        _ => broken(error),
+    })?;
     let mut answer: Value = serde_json::from_str(&line)
         .map_err(|error| Failure::broken(format!("{} answered {line:?}: {error}", name())))?;
     if let Some(error) = answer["error"].as_str() {
         return Err(Failure::broken(format!("{}: {error}", name())));
     }
     Ok(answer[key].take())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{bind, listen};
+
+    #[test]
+    fn a_node_that_accepts_no_connection_is_waited_for_no_longer() {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let path = directory.path().join("node.sock");
+        let node = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).expect("a socket");
+        bind(&node, &SocketAddrUnix::new(&path).expect("a short path")).expect("a free path");
+        listen(&node, 0).expect("it is bound");
+        for _ in 0..3 {
+            let error = exchange(&path, &json!({}), Duration::from_millis(10)).expect_err("it does not answer");
+            assert_eq!(error.kind(), ErrorKind::WouldBlock); // the later ones: there is no room for a connection
+        }
+    }
 }

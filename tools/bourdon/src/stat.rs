@@ -97,15 +97,36 @@ impl Sample {
 /// What a node does, in one line: whether it can do its work, and if not, why. `now` is what this process's clocks
 /// read. Wall clocks are set, and a container may count its monotonic time from elsewhere: a node hangs by both.
 fn health(values: &Sample, configured: u16, now: &Clock) -> String {
+    health_at(values, configured, age_ns(values, now))
+}
+
+/// How long ago a node worked last.
+fn age_ns(values: &Sample, now: &Clock) -> u64 {
     let age_ns = |now_ns: u64, label| now_ns.saturating_sub(values.get(label));
-    let by_monotonic_ns = age_ns(now.now().0, "updated_monotonic_ns");
-    health_at(values, configured, age_ns(now.wall_ns(), "updated_ns").min(by_monotonic_ns))
+    age_ns(now.wall_ns(), "updated_ns").min(age_ns(now.now().0, "updated_monotonic_ns"))
+}
+
+/// What the counters show of a node that does not answer.
+pub(crate) fn last_seen(node: &Found) -> String {
+    let values = Sample::of(node);
+    let age = seconds(age_ns(&values, &Clock::start()));
+    format!("it worked {age} ago, in {}; it may be stopped", view(&values, node.description.members))
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{:.1} s", ns as f64 / 1e9)
+}
+
+/// The view that a node was in last.
+fn view(values: &Sample, configured: u16) -> String {
+    let (epoch, members) = (values.get("epoch"), values.get("view_members"));
+    let missing = Ranks(u64::MAX >> (64 - u32::from(configured.clamp(1, 64))) & !members);
+    let view = format!("view {epoch}, {} of {configured} members", members.count_ones());
+    if missing.is_empty() { view } else { format!("{view}, missing {missing}") }
 }
 
 /// The same, of a node that has not worked for so long.
 fn health_at(values: &Sample, configured: u16, age_ns: u64) -> String {
-    let (epoch, members) = (values.get("epoch"), values.get("view_members"));
-    let seconds = |ns: u64| format!("{:.1} s", ns as f64 / 1e9);
     let waited_ns = values.get("waited_ns");
     let narrow = NarrowPaths { from: Ranks(values.get("narrow_from")), to: Ranks(values.get("narrow_to")) };
     if u128::from(age_ns) > STALE.as_nanos() {
@@ -114,12 +135,8 @@ fn health_at(values: &Sample, configured: u16, age_ns: u64) -> String {
     if values.get("network_lost") != 0 {
         return "NO NETWORK: its interface is gone, down, or without its address".to_owned();
     }
-    let missing = u64::MAX >> (64 - u32::from(configured.clamp(1, 64))) & !members;
-    let mut view = format!("view {epoch}, {} of {configured} members", members.count_ones());
-    if missing != 0 {
-        view += &format!(", missing {}", Ranks(missing));
-    }
-    let state = match (values.get("lacks_majority") != 0, epoch, values.get("suspected")) {
+    let view = view(values, configured);
+    let state = match (values.get("lacks_majority") != 0, values.get("epoch"), values.get("suspected")) {
         (true, ..) => format!("NO MAJORITY: {view}, silent: {}", Ranks(values.get("suspected"))),
         (_, 0, _) => format!("forming for {}", seconds(waited_ns)),
         _ if waited_ns > 0 => {

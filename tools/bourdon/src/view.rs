@@ -5,11 +5,12 @@
 
 use crate::admin::{Which, ask, find};
 use crate::exit::{Failure, print};
+use crate::stat::last_seen;
 use serde_json::{Value, json};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// A node answers between two rounds of its work.
-const ANSWER_MAX: Duration = Duration::from_secs(5);
+/// A node answers between two rounds of its work; no wait is explained later than after 2 s.
+const ANSWER_MAX: Duration = Duration::from_millis(1_500);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,16 +32,17 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     });
     for (node, answer) in nodes.iter().zip(answers) {
         let about = &node.description;
-        let view = match answer {
-            Ok(view) => view,
+        let (view, last_seen) = match answer {
+            Ok(view) => (view, None),
             Err(failure) => {
                 failures.push(failure.into_why());
-                Value::Null
+                (Value::Null, Some(last_seen(node)))
             }
         };
-        rows.push(
-            json!({ "group": about.group, "role": about.role, "rank": about.rank, "pid": node.pid, "view": view }),
-        );
+        rows.push(json!({
+            "group": about.group, "role": about.role, "rank": about.rank, "pid": node.pid, "view": view,
+            "last_seen": last_seen,
+        }));
     }
     let shown = if args.json { format!("{}\n", json!({ "nodes": rows })) } else { rows.iter().map(text).collect() };
     print(&shown)?;
@@ -52,7 +54,8 @@ fn text(row: &Value) -> String {
     let (group, role, pid) = (row["group"].as_str().unwrap_or(""), row["role"].as_str().unwrap_or(""), &row["pid"]);
     let view = &row["view"];
     if view.is_null() {
-        return format!("{group}: {role}{rank}, process {pid}: no answer\n");
+        let last_seen = row["last_seen"].as_str().unwrap_or("");
+        return format!("{group}: {role}{rank}, process {pid}: NO ANSWER: {last_seen}\n");
     }
     let word = |key: &str, is: bool, word: &str| if view[key] == is { format!(", {word}") } else { String::new() };
     let mut out = format!(

@@ -57,6 +57,20 @@ fn a_publisher_reports_what_it_waits_for_and_gives_up_when_it_was_asked_to() {
 }
 
 #[test]
+fn issue_a_view_of_a_stopped_node_took_five_seconds_and_showed_nothing_of_it() {
+    let world = World::new();
+    let (node, mut events, _) = world.node(&world.configure("0.toml", 1, 0, ""));
+    while next(&mut events)["event"] != "view" {}
+    signal(&node.0, "STOP");
+    let at = ["view", "--directory", &world.runtime()];
+    let output = run(&at, b"");
+    let (text, why) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("NO ANSWER: it worked") && text.contains("ago, in view 1, 1 of 1 members"), "{text}");
+    assert!(why.contains("did not answer within 1.5 s"), "{why}");
+    signal(&node.0, "CONT");
+}
+
+#[test]
 fn a_subscriber_reports_that_its_group_is_gone() {
     let world = World::new();
     let config = world.configure("0.toml", 1, 0, "");
