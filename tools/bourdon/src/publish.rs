@@ -11,6 +11,7 @@ use bourdon::error::NotAcknowledged;
 use bourdon::id::TopicName;
 use bourdon::{Node, Publication, Refusal, Settings, Topic};
 use serde_json::{Value, json};
+use std::fmt;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -53,11 +54,12 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let mut publisher = Publisher::new(publication, args.place.frames, Some(search), &mut report);
     let input = read_stdin(args.place.frames, settings.limits.max_message_bytes);
     let (outcome, bytes) = publisher.run(&topic, &input);
+    let read = publisher.read;
     let mut publication = publisher.publication;
     if args.json {
         let (group, topic, messages) = (&args.place.at.group, args.topic.as_str(), publication.published());
         let report = json!({
-            "group": group, "topic": topic, "messages": messages, "bytes": bytes, "io": node.info().io,
+            "group": group, "topic": topic, "read": read, "messages": messages, "bytes": bytes, "io": node.info().io,
             "acknowledged": publication.acknowledged(), "waits": waits,
         });
         print(&format!("{report}\n"))?;
@@ -78,6 +80,8 @@ pub(crate) struct Publisher<'a> {
     publication: Publication,
     /// Of a client: what it knows of the group's members. A node goes on whatever becomes of them.
     search: Option<Search<'a>>,
+    /// How many messages were taken from stdin.
+    read: u64,
     /// All messages up to this number are known to be taken.
     checked: u64,
     wait: Wait,
@@ -99,12 +103,11 @@ pub(crate) struct Search<'a> {
 
 impl Search<'_> {
     /// Gives up where no member is heard, or none any more.
-    fn check(&mut self, refusal: Option<Refusal>, published: u64) -> Result<(), Failure> {
+    fn check(&mut self, refusal: Option<Refusal>, counts: Counts) -> Result<(), Failure> {
         let is_unheard = refusal == Some(Refusal::NoReceiver);
         match refusal {
             Some(Refusal::NoReceiver) if self.is_heard => {
-                let text = format!("the member no longer answers; of {published} messages sent, not all were taken");
-                return Err(Failure::broken(text));
+                return Err(Failure::broken(format!("the member no longer answers; {counts}")));
             }
             Some(Refusal::NoNetwork) => {} // no news of members
             _ => self.is_heard |= !is_unheard,
@@ -113,6 +116,27 @@ impl Search<'_> {
             return Err(unheard(self.settings, LOOK_S));
         }
         Ok(())
+    }
+}
+
+/// How far a publisher has come.
+#[derive(Clone, Copy)]
+struct Counts {
+    /// What a message of stdin is.
+    what: &'static str,
+    read: u64,
+    accepted: u64,
+    acknowledged: u64,
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { what, read, accepted, acknowledged } = self;
+        let s = if *read == 1 { "" } else { "s" };
+        write!(
+            f,
+            "of {read} {what}{s} read, {accepted} were accepted here and {acknowledged} acknowledged by the group"
+        )
     }
 }
 
@@ -125,7 +149,7 @@ impl<'a> Publisher<'a> {
         report: &'a mut dyn FnMut(String, Value),
     ) -> Self {
         let what = if frames { "frame" } else { "line" };
-        Self { what, publication, search, checked: 0, wait: Wait::default(), stalled_since: None, report }
+        Self { what, publication, search, read: 0, checked: 0, wait: Wait::default(), stalled_since: None, report }
     }
 
     /// Publishes all of the input. Returns how many bytes that were.
@@ -138,6 +162,7 @@ impl<'a> Publisher<'a> {
         let mut read = || loop {
             match input.recv_timeout(SLEEP) {
                 Ok(Ok(payload)) => {
+                    self.read += 1;
                     self.publish(topic, &payload)?;
                     bytes += payload.len() as u64;
                 }
@@ -147,6 +172,11 @@ impl<'a> Publisher<'a> {
             }
         };
         (read().and(failed.map_or(Ok(()), Err)), bytes)
+    }
+
+    fn counts(&mut self) -> Counts {
+        let (what, read, publication) = (self.what, self.read, &mut self.publication);
+        Counts { what, read, accepted: publication.published(), acknowledged: publication.acknowledged() }
     }
 
     /// How many messages were published.
@@ -198,12 +228,12 @@ impl<'a> Publisher<'a> {
                 )));
             } // a node reports that as an event
         }
-        let (refusal, published) = (self.publication.held_up_by(), self.publication.published());
+        let (refusal, counts) = (self.publication.held_up_by(), self.counts());
         if let Some(search) = &mut self.search {
-            search.check(refusal, published)?;
+            search.check(refusal, counts)?;
         }
         let is_held_up = refusal.is_some() && (has_next || self.search.is_some());
-        let waits = self.checked == before && (published > self.checked || is_held_up);
+        let waits = self.checked == before && (counts.accepted > self.checked || is_held_up);
         let now = Instant::now();
         if let Some(waited) = self.wait.report(now, waits) {
             let why = match (&self.search, refusal) {
@@ -219,10 +249,9 @@ impl<'a> Publisher<'a> {
         let timeout = self.search.as_ref().and_then(|search| search.timeout);
         match (timeout, self.stalled_since) {
             (Some(timeout), Some(since)) if now - since >= timeout => Err(Failure::Late(format!(
-                "gave up: no message has been taken for {} s: {}; of {published} messages sent, {} were taken",
+                "gave up: no message has been taken for {} s: {}; {counts}",
                 timeout.as_secs_f64(),
                 why(refusal),
-                self.publication.acknowledged()
             ))),
             _ => Ok(()),
         }

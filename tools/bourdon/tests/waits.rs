@@ -14,7 +14,7 @@ fn waits(output: &Output) -> Vec<Value> {
     report["waits"].as_array().expect("a list").clone()
 }
 
-/// What a publisher reports that can't publish: its exit code, and the first wait in its report.
+/// What a publisher of one line reports that can't publish: its exit code, and the first wait in its report.
 fn blocked(arguments: &[&str], class: &str) -> Option<i32> {
     let output = run(&[&["publish", "prices", "es", "--json"], arguments].concat(), b"one\n");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -22,6 +22,10 @@ fn blocked(arguments: &[&str], class: &str) -> Option<i32> {
     assert_eq!(waits.first().map(|wait| &wait["class"]), Some(&class.into()), "{stderr}");
     assert!(waits[0]["waited_ns"].as_u64().is_some_and(|ns| ns < REPORTED_WITHIN_NS), "{waits:?}");
     assert!(stderr.contains("no message has been taken for 1.5 s"), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one object");
+    assert_eq!((&report["read"], &report["acknowledged"]), (&1.into(), &0.into()), "{report}");
+    let gave_up = stderr.contains("gave up");
+    assert_eq!(gave_up, stderr.contains("of 1 line read, 0 were accepted here and 0 acknowledged"), "{stderr}");
     output.status.code()
 }
 
