@@ -10,6 +10,7 @@ use crate::node::signals;
 use crate::place::{Place, Where, unheard, write_message};
 use crate::send::received;
 use crate::wait;
+use bourdon::event::Ranks;
 use bourdon::id::TopicId;
 use bourdon::settings::{Role, Transport};
 use bourdon::topics::{Filter, Pattern, Verdict};
@@ -58,20 +59,26 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         note(why);
     }
     let filter = Filter::new(&args.patterns, &settings.group.topics);
-    let mut doubts = Doubts::default();
+    let (mut doubts, mut beginning) = (Doubts::default(), Beginning::default());
     let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
     while !output.is_complete() && !is_over(&signals) {
         let mut events = Vec::new();
         let polled = node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Event(event) => {
+                beginning.note_event(&event);
                 output.write_event(event);
                 events.push(event);
             }
-            Delivery::Message(message) => match filter.judge(&message) {
-                Verdict::Wanted => output.write(&message, filter.name(&message)),
-                Verdict::Unwanted => {}
-                doubtful => doubts.warn(doubtful, &message),
-            },
+            Delivery::Message(message) => {
+                if beginning.is_late(&message) {
+                    output.write_beginning(&message);
+                }
+                match filter.judge(&message) {
+                    Verdict::Wanted => output.write(&message, filter.name(&message)),
+                    Verdict::Unwanted => {}
+                    doubtful => doubts.warn(doubtful, &message),
+                }
+            }
             _ => {} // an observer without more subscriptions gets no other
         });
         let work_count = polled.map_err(Failure::of_node)?;
@@ -161,6 +168,35 @@ impl Doubts {
     }
 }
 
+/// Where this observer began. What was published before is no loss, so no event reports it; the first message of each
+/// member shows how many there were.
+#[derive(Default)]
+struct Beginning {
+    has_view: bool,
+    /// The members of its first view of which no message has come yet.
+    awaited: Ranks,
+}
+
+impl Beginning {
+    fn note_event(&mut self, event: &Event) {
+        match event {
+            Event::View { members, .. } if !self.has_view => (self.has_view, self.awaited) = (true, *members),
+            Event::View { left, failed, .. } => self.awaited.0 &= !(left.0 | failed.0),
+            Event::NewInstance { .. } => self.has_view = false,
+            _ => {}
+        }
+    }
+
+    /// Whether it is the first message of its sender here, and not the first that it published.
+    fn is_late(&mut self, message: &Message<'_>) -> bool {
+        if !self.awaited.contains(message.sender) || message.barrier.is_some() {
+            return false;
+        }
+        self.awaited.0 &= !(1 << message.sender.0);
+        message.sequence.0 > 0
+    }
+}
+
 struct Output<'a> {
     out: BufWriter<std::io::StdoutLock<'a>>,
     args: &'a Args,
@@ -193,6 +229,23 @@ impl Output<'_> {
             object["group"] = self.args.place.at.group.as_str().into();
             self.failed = writeln!(self.out, "{object}").err();
         }
+    }
+
+    /// People and programs learn what they did not get from the start.
+    fn write_beginning(&mut self, message: &Message<'_>) {
+        let (sender, sequence) = (message.sender, message.sequence);
+        let text = format!(
+            "begins with message {sequence} of member {sender}: those before were published before this observer \
+                 followed the group, or are no longer retained"
+        );
+        if self.args.json && !self.is_complete() {
+            let (group, sender, sequence) = (self.args.place.at.group.as_str(), sender.0, sequence.0);
+            let object = json!({
+                "event": "begins", "group": group, "sender": sender, "sequence": sequence, "text": text,
+            });
+            self.failed = writeln!(self.out, "{object}").err();
+        }
+        note(text);
     }
 
     fn flush(&mut self) {

@@ -103,6 +103,26 @@ fn a_message_without_a_name_goes_by_its_id_and_patterns_report_what_they_cannot_
 
 /// One node with a stale file, or one forged heartbeat, ended every subscriber of the group.
 #[test]
+fn issue_a_subscriber_that_came_late_did_not_report_where_it_began() {
+    let world = World::new();
+    let config = world.configure("0.toml", 1, 0, "");
+    let (_node, mut events, _) = world.node(&config);
+    while next(&mut events)["event"] != "view" {}
+    let publish = |lines: &[u8]| run(&["publish", "prices", "md.es", "--config", &config], lines);
+    assert!(publish(b"one\ntwo\n").status.success());
+    let (mut subscriber, mut talk) = subscribe(&["prices", "md.es", "--config", &config, "--count", "1", "--json"]);
+    assert!(publish(b"three\n").status.success());
+    let mut text = String::new();
+    while !text.contains("begins with message 2 of member 0") {
+        assert_ne!(talk.read_line(&mut text).expect("readable"), 0, "it ended early: {text}");
+    }
+    let lines = String::from_utf8(output(&mut subscriber)).expect("text");
+    let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!((&lines[0]["event"], &lines[0]["sequence"]), (&"begins".into(), &2.into()), "{lines:?}");
+    assert_eq!(lines[1]["payload"], "three");
+}
+
+#[test]
 fn a_process_configured_otherwise_ends_no_subscriber() {
     let world = World::new();
     let config = world.configure("node.toml", 1, 0, "");
