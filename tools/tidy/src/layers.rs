@@ -19,7 +19,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-udp", &["bourdon-port"]),
     ("bourdon-tcp", &["bourdon-port", "bourdon-udp"]), // multicast beside the mesh, and its options
     ("bourdon-xdp", &["bourdon-port", "bourdon-udp"]), // the port beneath the bypass
-    ("bourdon-shm", &["bourdon-port", "bourdon-ring"]),
+    ("bourdon-shm", &["bourdon-port", "bourdon-ring", "bourdon-udp"]), // udp in its tests
     ("bourdon-engine", &["bourdon-port", "bourdon-protocol", "bourdon-wire"]),
     (
         "bourdon",

@@ -79,6 +79,15 @@ impl Echo {
     }
 }
 
+/// Where a process's datagrams come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Its unicast address: [`Port::local_address`].
+    pub address: SocketAddr,
+    /// The source of what it sends to the group: [`Port::group_source`].
+    pub group_source: Option<SocketAddr>,
+}
+
 /// How the receiving thread spends the time in which nothing comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -194,6 +203,18 @@ pub trait Port {
 
     /// The unicast address others reach this process at.
     fn local_address(&self) -> SocketAddr;
+
+    /// The source address of what this port multicasts to the group; none where it multicasts nothing.
+    fn group_source(&self) -> Option<SocketAddr> {
+        None
+    }
+
+    /// Leaves these processes of this host out of what is for the group, in both directions: the caller reaches and
+    /// hears them in another way. `others` replaces those of the call before. A port may do so in part only: the caller
+    /// then hears some datagrams twice.
+    fn bypass(&mut self, others: &[Origin]) {
+        let _ = others;
+    }
 
     /// What moves the bytes: `io_uring`, `socket-spin`, `epoll`, `af_xdp`, `shm`, `memory`, joined by `+`.
     fn io(&self) -> &str;

@@ -6,6 +6,9 @@
 //! would miss what is sent to it next. So this thread does it, which sleeps unless a process comes or goes. When
 //! [`Greeter::start`] returns, every process that runs reads this one's log, and this one reads theirs, from then on.
 //!
+//! The port may order it to end its connections with one process, or to end all and introduce itself again, with
+//! another origin.
+//!
 //! Both ends of a connection send one [`Hello`]. The end that was dialled maps the other's log before it answers. The
 //! connection then stays idle, and its end is how the kernel reports that the process is gone, however it ended. Two
 //! processes that start at the same time may dial each other; then the last of their two connections counts.
@@ -16,8 +19,8 @@ pub use hostile::hostile;
 
 use crate::hello::{Hello, Received, receive};
 use crate::memory::{LogId, is_eventfd, map};
-use crate::place::{PLACES, is_same_user};
-use bourdon_port::{PortError, Waker};
+use crate::place::{PLACES, dial, is_same_user};
+use bourdon_port::{Origin, PortError, Waker};
 use bourdon_ring::log::Reader;
 use bourdon_ring::signal::{WatermarkReader, WatermarkWriter, watermark};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -56,6 +59,16 @@ pub(crate) enum Change {
     Gone(LogId),
 }
 
+/// What the port orders the thread to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// End the connections with this process.
+    Leave(LogId),
+    /// End all connections, and meet the others again from this origin.
+    Move(Origin),
+    Stop,
+}
+
 /// What this process gives to the others.
 #[derive(Debug)]
 pub(crate) struct Own {
@@ -68,7 +81,9 @@ pub(crate) struct Own {
 #[derive(Debug)]
 pub(crate) struct Greeter {
     thread: Option<JoinHandle<()>>,
-    stop: Waker,
+    orders: Arc<Mutex<Vec<Order>>>,
+    /// Wakes the thread for its orders.
+    ordered: Waker,
     reports: Reports,
     seen: u64,
 }
@@ -86,21 +101,23 @@ impl std::fmt::Debug for Reports {
 }
 
 impl Greeter {
-    /// Starts the thread, and waits until it has met the processes that were dialled.
+    /// Dials the other processes, starts the thread, and waits until it has met them.
     ///
     /// # Errors
     /// If the kernel refuses a thread or an eventfd.
-    pub(crate) fn start(own: Own, listener: OwnedFd, dialled: Vec<OwnedFd>) -> Result<Self, PortError> {
+    pub(crate) fn start(own: Own, listener: OwnedFd) -> Result<Self, PortError> {
         let io = |source| PortError::Io { doing: "starting the thread that meets other processes", source };
         let (count, read_count) = watermark(0);
         let changes = Arc::new(Mutex::new(Vec::new()));
         let reports = Reports { changes: Arc::clone(&changes), count: read_count };
-        let stop = Waker::new().map_err(io)?;
+        let (orders, ordered) = (Arc::new(Mutex::new(Vec::new())), Waker::new().map_err(io)?);
         let (greeting, greeted): (Sender<()>, Receiver<()>) = channel();
+        let dialled = dial_others(&own.hello);
         let mut meeting = Meeting {
             own,
             listener,
-            stop: stop.clone(),
+            orders: Arc::clone(&orders),
+            ordered: ordered.clone(),
             connections: Vec::new(),
             met: Vec::new(),
             changes,
@@ -110,7 +127,7 @@ impl Greeter {
         };
         dialled.into_iter().for_each(|socket| meeting.dial(socket));
         let thread = std::thread::Builder::new().name("bourdon-shm".to_owned()).spawn(move || meeting.run());
-        let greeter = Self { thread: Some(thread.map_err(io)?), stop, reports, seen: 0 };
+        let greeter = Self { thread: Some(thread.map_err(io)?), orders, ordered, reports, seen: 0 };
         // The other end is dropped when all have answered; nothing is ever sent.
         let _ = greeted.recv_timeout(GREETING_MAX);
         Ok(greeter)
@@ -124,13 +141,19 @@ impl Greeter {
             return None;
         }
         self.seen = count;
-        Some(std::mem::take(&mut *self.reports.changes.lock().unwrap_or_else(PoisonError::into_inner)))
+        Some(take(&self.reports.changes))
+    }
+
+    /// Has the thread do this.
+    pub(crate) fn order(&self, order: Order) {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.ordered.wake();
     }
 }
 
 impl Drop for Greeter {
     fn drop(&mut self) {
-        self.stop.wake();
+        self.order(Order::Stop);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // a panic there was reported there
         }
@@ -148,7 +171,8 @@ struct Connection {
 struct Meeting {
     own: Own,
     listener: OwnedFd,
-    stop: Waker,
+    orders: Arc<Mutex<Vec<Order>>>,
+    ordered: Waker,
     connections: Vec<Connection>,
     /// The process at the other end of each connection that has one.
     met: Vec<LogId>,
@@ -177,14 +201,45 @@ impl Meeting {
                 self.greeting = None;
             }
             let Some(ready) = self.sleep() else { return };
-            let mut connections = std::mem::take(&mut self.connections);
-            let mut is_ready = ready[1..].iter();
-            connections.retain_mut(|it| !is_ready.next().expect("one for each") || self.take_in(it));
-            self.connections = connections;
-            if ready[0] {
+            let mut is_ready = ready[2..].iter();
+            self.keep(|this, it| !is_ready.next().expect("one for each") || this.take_in(it));
+            if ready[1] {
                 self.accept();
             }
+            if ready[0] && !self.obey() {
+                return;
+            }
         }
+    }
+
+    /// Ends the connections that are not to be kept.
+    fn keep(&mut self, mut is_kept: impl FnMut(&mut Self, &mut Connection) -> bool) {
+        let mut connections = std::mem::take(&mut self.connections);
+        connections.retain_mut(|it| {
+            let is_kept = is_kept(self, it);
+            if !is_kept {
+                self.part(it);
+            }
+            is_kept
+        });
+        self.connections = connections;
+    }
+
+    /// Does what the port ordered. Returns whether the thread goes on.
+    fn obey(&mut self) -> bool {
+        self.ordered.clear();
+        for order in take(&self.orders) {
+            match order {
+                Order::Leave(id) => self.keep(|_, it| it.peer != Some(id)),
+                Order::Move(origin) => {
+                    self.keep(|_, _| false);
+                    self.own.hello.origin = origin;
+                    dial_others(&self.own.hello).into_iter().for_each(|socket| self.dial(socket));
+                }
+                Order::Stop => return false,
+            }
+        }
+        true
     }
 
     /// Takes in what came on a connection. Returns whether it goes on.
@@ -199,14 +254,17 @@ impl Meeting {
             }
             Received::Hello(..) | Received::End => {}
         }
-        if let Some(id) = connection.peer {
-            let place = self.met.iter().position(|it| *it == id).expect("one for each connection");
-            self.met.swap_remove(place);
-            if !self.met.contains(&id) {
-                self.report(Change::Gone(id));
-            }
-        }
         false
+    }
+
+    /// A connection ends here.
+    fn part(&mut self, connection: &Connection) {
+        let Some(id) = connection.peer else { return };
+        let place = self.met.iter().position(|it| *it == id).expect("one for each connection");
+        self.met.swap_remove(place);
+        if !self.met.contains(&id) {
+            self.report(Change::Gone(id));
+        }
     }
 
     /// Maps the log of a process that has introduced itself. None if what it gave can't be used.
@@ -240,22 +298,28 @@ impl Meeting {
         }
     }
 
-    /// Sleeps until there is something to do; then which of the listener and the connections are ready. None at the
-    /// end.
+    /// Sleeps until there is something to do; then whether there are orders, and which of the listener and the
+    /// connections are ready. None if the kernel can't tell.
     fn sleep(&self) -> Option<Vec<bool>> {
         let listens = if self.has_room { PollFlags::IN } else { PollFlags::empty() };
-        let mut polled = vec![PollFd::new(&self.stop, PollFlags::IN), PollFd::new(&self.listener, listens)];
+        let mut polled = vec![PollFd::new(&self.ordered, PollFlags::IN), PollFd::new(&self.listener, listens)];
         polled.extend(self.connections.iter().map(|it| PollFd::new(&it.socket, PollFlags::IN)));
         match poll(&mut polled, (!self.has_room).then_some(&PAUSE)) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return None, // no memory for a list of descriptors: nothing can be met any more
         }
-        let mut ready = polled.iter().map(|it| !it.revents().is_empty());
-        if ready.next() == Some(true) {
-            return None;
-        }
-        let mut ready: Vec<bool> = ready.collect();
-        ready[0] |= !self.has_room; // try again after the pause
+        let mut ready: Vec<bool> = polled.iter().map(|it| !it.revents().is_empty()).collect();
+        ready[1] |= !self.has_room; // try again after the pause
         Some(ready)
     }
+}
+
+/// Connects to all other processes of this user at the port number.
+fn dial_others(own: &Hello) -> Vec<OwnedFd> {
+    let others = (1..=PLACES).filter(|place| *place != own.place);
+    others.filter_map(|place| dial(own.group.port(), place)).collect()
+}
+
+fn take<T>(shared: &Mutex<Vec<T>>) -> Vec<T> {
+    std::mem::take(&mut *shared.lock().unwrap_or_else(PoisonError::into_inner))
 }

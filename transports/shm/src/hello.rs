@@ -1,12 +1,14 @@
 //! What two processes exchange on their connection: one message each way, with two descriptors.
 //!
 //! ```text
-//! hello, 32 bytes:  "bshm"  version u16  place u16  address 16 bytes (IPv4 as ::ffff:a.b.c.d)  port u16  0 × 6
+//! hello, 64 bytes:  "bshm"  version u16  place u16  group  unicast address  source of its multicasts  0 × 2
+//! each of the three: address 16 bytes (IPv4 as ::ffff:a.b.c.d)  port u16; without multicasts the last one is 0
 //! descriptors:      the sender's log, the eventfd that wakes it
 //! ```
 //!
 //! Integers are little-endian. A message of another length, or with other descriptors, ends the connection.
 
+use bourdon_port::Origin;
 use rustix::io::Errno;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -17,9 +19,10 @@ use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-pub(crate) const HELLO_BYTES: usize = 32;
+pub(crate) const HELLO_BYTES: usize = 64;
+const ADDRESS_BYTES: usize = 18;
 const MAGIC: [u8; 4] = *b"bshm";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(2));
 
 /// A process, as it introduces itself.
@@ -27,6 +30,7 @@ const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(2));
 pub(crate) struct Hello {
     pub(crate) place: u16,
     pub(crate) group: SocketAddr,
+    pub(crate) origin: Origin,
 }
 
 /// What a connection brought.
@@ -45,20 +49,30 @@ impl Hello {
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[4..6].copy_from_slice(&VERSION.to_le_bytes());
         bytes[6..8].copy_from_slice(&self.place.to_le_bytes());
-        let ip = match self.group.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        bytes[8..24].copy_from_slice(&ip.octets());
-        bytes[24..26].copy_from_slice(&self.group.port().to_le_bytes());
+        let nowhere = SocketAddr::from(([0; 16], 0));
+        let addresses = [self.group, self.origin.address, self.origin.group_source.unwrap_or(nowhere)];
+        for (place, address) in bytes[8..].chunks_exact_mut(ADDRESS_BYTES).zip(addresses) {
+            let ip = match address.ip() {
+                IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+                IpAddr::V6(ip) => ip,
+            };
+            place[..16].copy_from_slice(&ip.octets());
+            place[16..].copy_from_slice(&address.port().to_le_bytes());
+        }
         bytes
     }
 
     pub(crate) fn parse(bytes: &[u8; HELLO_BYTES]) -> Option<Self> {
         let number = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let ip = Ipv6Addr::from(*bytes[8..].first_chunk::<16>()?).to_canonical();
+        let address = |place: usize| {
+            let at = 8 + place * ADDRESS_BYTES;
+            let ip: [u8; 16] = std::array::from_fn(|byte| bytes[at + byte]);
+            SocketAddr::new(Ipv6Addr::from(ip).to_canonical(), number(at + 16))
+        };
         let is_known = bytes[..4] == MAGIC && number(4) == VERSION && (1..=super::place::PLACES).contains(&number(6));
-        is_known.then(|| Self { place: number(6), group: SocketAddr::new(ip, number(24)) })
+        let group_source = Some(address(2)).filter(|source| source.port() != 0);
+        let origin = Origin { address: address(1), group_source };
+        is_known.then(|| Self { place: number(6), group: address(0), origin })
     }
 
     /// Sends this with the two descriptors. The kernel takes it whole or not at all.
@@ -104,11 +118,15 @@ mod tests {
 
     #[test]
     fn hellos_survive_the_way() {
-        for group in ["239.1.2.3:7400", "[ff15::1]:65535"] {
-            let hello = Hello { place: 128, group: group.parse().expect("an address") };
+        for (group, ip) in [("239.1.2.3:7400", "10.1.2.3"), ("[ff15::1]:65535", "fd00::1")] {
+            let at = |port| SocketAddr::new(ip.parse().expect("an address"), port);
+            let origin = Origin { address: at(7), group_source: Some(at(8)) };
+            let hello = Hello { place: 128, group: group.parse().expect("an address"), origin };
+            let silent = Hello { origin: Origin { group_source: None, ..origin }, ..hello };
+            assert_eq!(Hello::parse(&silent.to_bytes()), Some(silent));
             let bytes = hello.to_bytes();
             assert_eq!(Hello::parse(&bytes), Some(hello));
-            for (at, value) in [(0, b'x'), (4, 2), (6, 0), (7, 1)] {
+            for (at, value) in [(0, b'x'), (4, 1), (6, 0), (7, 1)] {
                 let mut bytes = bytes;
                 bytes[at] = value;
                 let mut place_0 = bytes;

@@ -16,15 +16,17 @@
 mod greeter;
 mod hello;
 mod memory;
+mod mixed;
 mod options;
 mod place;
 
 pub use greeter::hostile;
+pub use mixed::MixedPort;
 pub use options::ShmOptions;
 
-use bourdon_port::{Arrival, Idle, Limits, Port, PortError, Sleep, To, Waker};
+use bourdon_port::{Arrival, Idle, Limits, Origin, Port, PortError, Sleep, To, Waker};
 use bourdon_ring::log::{self, Batch, HEADER_BYTES, Writer};
-use greeter::{Change, Greeter, Own, Peer};
+use greeter::{Change, Greeter, Order, Own, Peer};
 use hello::Hello;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -47,6 +49,7 @@ const LONGEST_MIN: usize = 8;
 pub struct ShmPort {
     options: ShmOptions,
     place: u16,
+    address: SocketAddr,
     greeter: Greeter,
     log: Writer,
     peers: Vec<Other>,
@@ -56,6 +59,8 @@ pub struct ShmPort {
     has_ended: bool,
     batch: Batch,
     waker: Waker,
+    /// Another process has come or gone since [`ShmPort::take_news`] was asked.
+    has_news: bool,
     /// Senders wake this port since the last `sleeper`: the next `wait` takes that back.
     is_lying: bool,
 }
@@ -90,19 +95,21 @@ impl ShmPort {
         let waker = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
         let port = options.group.port();
         let (place, listener) = place::take(port)?;
-        // This process listens: of two that start at the same time, one at least finds the other.
-        let others = (1..=place::PLACES).filter(|other| *other != place);
-        let dialled = others.filter_map(|other| place::dial(port, other)).collect();
-        let own = Own { hello: Hello { place, group: options.group }, log: memory, waker: waker.clone() };
+        let address = place::address(options.group, place);
+        let origin = options.origin.unwrap_or(Origin { address, group_source: None });
+        let own = Own { hello: Hello { place, group: options.group, origin }, log: memory, waker: waker.clone() };
         let mut port = Self {
             batch: Batch::new(BATCH_BYTES, options.datagram_max_bytes),
-            greeter: Greeter::start(own, listener, dialled)?,
+            // This process listens: of two that start at the same time, one at least finds the other.
+            greeter: Greeter::start(own, listener)?,
             options,
             place,
+            address: origin.address,
             log,
             peers: Vec::new(),
             first: 0,
             has_ended: false,
+            has_news: true,
             waker,
             is_lying: false,
         };
@@ -121,6 +128,41 @@ impl ShmPort {
         self.peers.iter().map(|other| other.peer.log.lost_bytes()).sum()
     }
 
+    /// How many processes of this one's group read what it sends.
+    pub(crate) fn reached(&self) -> u16 {
+        let is_reached = |it: &&Other| it.state == State::Runs && it.peer.hello.group == self.options.group;
+        self.peers.iter().filter(is_reached).count() as u16
+    }
+
+    /// Whether a process with this unicast address reads what this one sends.
+    pub(crate) fn reaches(&self, address: SocketAddr) -> bool {
+        self.place_of(address).is_some()
+    }
+
+    /// The processes that this one reads.
+    pub(crate) fn others(&self) -> impl Iterator<Item = Origin> {
+        self.peers.iter().map(|other| other.peer.hello.origin)
+    }
+
+    /// Whether these may be others than at the last call.
+    pub(crate) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.has_news)
+    }
+
+    /// This process's datagrams come from elsewhere from now on: meets the others again, of which each reads the other
+    /// on where it was.
+    pub(crate) fn move_to(&mut self, origin: Origin) {
+        self.address = origin.address;
+        self.greeter.order(Order::Move(origin));
+    }
+
+    /// Ends the sharing with one process. Returns whether there was one.
+    pub(crate) fn break_one(&mut self) -> bool {
+        self.follow_changes();
+        let other = self.peers.iter().find(|other| other.state == State::Runs);
+        other.inspect(|other| self.greeter.order(Order::Leave(other.peer.id))).is_some()
+    }
+
     #[inline]
     fn follow_changes(&mut self) {
         if let Some(changes) = self.greeter.changes() {
@@ -132,7 +174,7 @@ impl ShmPort {
     fn follow(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change {
-                Change::Came(peer) => self.peers.push(Other { peer, state: State::Runs }),
+                Change::Came(peer) => self.meet(peer),
                 Change::Gone(id) => {
                     self.peers.iter_mut().filter(|it| it.peer.id == id).for_each(|it| it.state = State::Gone);
                     self.has_ended = true;
@@ -140,17 +182,34 @@ impl ShmPort {
             }
         }
         self.forget_ended();
+        self.has_news = true;
+    }
+
+    /// One that moved is read on from where it was.
+    fn meet(&mut self, peer: Peer) {
+        match self.peers.iter_mut().find(|it| it.peer.id == peer.id && it.state != State::Malformed) {
+            Some(other) => (other.peer.hello, other.peer.waker, other.state) = (peer.hello, peer.waker, State::Runs),
+            None => self.peers.push(Other { peer, state: State::Runs }),
+        }
     }
 
     /// Unmaps the logs from which no more is to come: those of the processes that are gone, once they are read to their
     /// ends, and malformed ones.
     fn forget_ended(&mut self) {
+        let before = self.peers.len();
         self.peers.retain(|Other { peer, state }| match state {
             State::Runs => true,
             State::Gone => peer.log.has_more(),
             State::Malformed => false,
         });
+        self.has_news |= self.peers.len() != before;
         self.has_ended = self.peers.iter().any(|other| other.state != State::Runs);
+    }
+
+    /// The process with this unicast address. The last of them: a process that died lately may have had it.
+    fn place_of(&self, address: SocketAddr) -> Option<u16> {
+        let is_it = |it: &&Other| it.state == State::Runs && is_same(it.peer.hello.origin.address, address);
+        self.peers.iter().rfind(is_it).map(|it| it.peer.hello.place)
     }
 
     fn is_anything_there(&mut self) -> bool {
@@ -167,17 +226,17 @@ impl Port for ShmPort {
             "segments of {segment_bytes} bytes; 1 to {} fit",
             self.options.datagram_max_bytes
         );
-        if bytes.is_empty() {
-            return Ok(0);
-        }
         self.follow_changes();
         let segments = bytes.len().div_ceil(segment_bytes);
+        if bytes.is_empty() || self.peers.is_empty() {
+            return Ok(segments);
+        }
         let tag = match to {
             To::Group => TO_GROUP,
             To::Broadcast => TO_ALL,
-            To::Peer(address) => match place::place_of(address) {
+            To::Peer(address) => match self.place_of(address) {
                 Some(place) => u32::from(place),
-                None => return Ok(segments), // no process has this address
+                None => return Ok(segments), // no process has it
             },
         };
         for segment in bytes.chunks(segment_bytes) {
@@ -213,6 +272,7 @@ impl Port for ShmPort {
             if read.is_err() {
                 // Not unmapped before the end of this loop, whose indices it would move.
                 (self.peers[turn].state, self.has_ended) = (State::Malformed, true);
+                self.greeter.order(Order::Leave(self.peers[turn].peer.id));
             }
             if count >= limit {
                 self.first = turn + 1;
@@ -227,6 +287,9 @@ impl Port for ShmPort {
 
     fn wait(&mut self, timeout: Duration) -> Result<(), PortError> {
         if !self.is_lying {
+            if timeout.is_zero() {
+                return Ok(()); // the waker keeps a wake for the next sleep
+            }
             match self.sleeper(timeout)? {
                 Some(sleep) => Sleep::all(&[sleep])?,
                 None => return Ok(()),
@@ -269,12 +332,17 @@ impl Port for ShmPort {
     }
 
     fn local_address(&self) -> SocketAddr {
-        place::address(self.options.group, self.place)
+        self.address
     }
 
     fn io(&self) -> &str {
         "shm"
     }
+}
+
+/// Whether both are one address: what identifies an interface of the host besides does not travel.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip(), one.port()) == (other.ip(), other.port())
 }
 
 /// Whether a record with this tag is for the process at `place`, which may be in the sender's group.

@@ -35,7 +35,7 @@ impl LogId {
 pub(crate) fn create(ring_bytes: usize) -> Result<(Writer, File), PortError> {
     let unavailable = |call: &str, error: std::io::Error| PortError::Unavailable {
         mechanism: "shm",
-        why: format!("{call}: {error}; set network.transport = \"udp\" at all processes"),
+        why: format!("{call}: {error}"),
     };
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = match memfd_create("bourdon-log", flags | MemfdFlags::NOEXEC_SEAL) {

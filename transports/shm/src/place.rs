@@ -4,7 +4,8 @@
 //! sockets does not: it lasts as long as the socket that is bound to it. A process takes the first free of
 //! [`PLACES`] names of its user and its group's port number, and finds the others by trying all of them.
 //!
-//! A place also is the process's unicast address: the loopback address, with the place as its port.
+//! Without a port on the network, a place also is the process's unicast address: the loopback address, with the place
+//! as its port.
 
 use bourdon_port::PortError;
 use rustix::io::Errno;
@@ -73,9 +74,4 @@ pub(crate) fn address(group: SocketAddr, place: u16) -> SocketAddr {
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
     };
     SocketAddr::new(ip, place)
-}
-
-/// The place of the process with this unicast address, if it can have one.
-pub(crate) fn place_of(address: SocketAddr) -> Option<u16> {
-    (address.ip().is_loopback() && (1..=PLACES).contains(&address.port())).then_some(address.port())
 }

@@ -5,7 +5,11 @@ mod conformance;
 mod hostile;
 mod killed;
 mod killed_anywhere;
+mod mixed;
 mod peers;
+
+#[path = "../../udp/tests/common/mod.rs"]
+mod udp;
 
 #[path = "../../../tools/skipped.rs"]
 mod skipped;

@@ -45,17 +45,18 @@ pub(crate) fn listen(name: &str) -> OwnedFd {
 
 /// The length of the answer, or 0 at the end of the connection.
 pub(crate) fn answer(socket: &OwnedFd) -> usize {
-    recv(socket, &mut [0; 64], RecvFlags::empty()).map_or(0, |(length, _)| length)
+    recv(socket, &mut [0; 128], RecvFlags::empty()).map_or(0, |(length, _)| length)
 }
 
-fn hello(number: u16, place: u16) -> [u8; 32] {
-    let mut bytes = [0; 32];
+fn hello(number: u16, place: u16) -> [u8; 64] {
+    let mut bytes = [0; 64];
     bytes[..4].copy_from_slice(b"bshm");
-    bytes[4] = 1;
+    bytes[4] = 2;
     bytes[6..8].copy_from_slice(&place.to_le_bytes());
     let std::net::IpAddr::V4(ip) = options(number).group.ip() else { panic!("IPv4") };
     bytes[8..24].copy_from_slice(&ip.to_ipv6_mapped().octets());
     bytes[24..26].copy_from_slice(&number.to_le_bytes());
+    bytes[42..44].copy_from_slice(&place.to_le_bytes());
     bytes
 }
 
@@ -152,7 +153,7 @@ fn what_is_no_log_is_refused() {
         ("three descriptors", &hello, vec![log, wakes, wakes]),
         ("eight descriptors", &hello, vec![wakes; 8]),
         ("swapped", &hello, vec![wakes, log]),
-        ("short", &hello[..31], vec![log, wakes]),
+        ("short", &hello[..63], vec![log, wakes]),
         ("long", &long, vec![log, wakes]),
         ("unsealed", &hello, vec![unsealed.memory.as_fd(), wakes]),
         ("no power of two", &hello, vec![short.memory.as_fd(), wakes]),
@@ -173,7 +174,7 @@ fn what_is_no_log_is_refused() {
     }
     let socket = connect(&name).expect("it listens");
     send(&socket, &hello, &[log, wakes]);
-    assert_eq!(answer(&socket), 32, "the same, well formed, is answered");
+    assert_eq!(answer(&socket), 64, "the same, well formed, is answered");
     assert_eq!(port.peers(), 2);
     send(&socket, &hello, &[log, wakes]);
     assert_eq!(answer(&socket), 0, "a second hello ends the connection");
@@ -194,7 +195,7 @@ fn anything_in_a_log_is_survived() {
         let log = Log::new(PREFIX_BYTES + RING_BYTES, sealed());
         let socket = connect(&name).expect("it listens");
         send(&socket, &hello(number, 3), &[log.memory.as_fd(), event().as_fd()]);
-        assert_eq!(answer(&socket), 32);
+        assert_eq!(answer(&socket), 64);
         assert_eq!(port.peers(), 2, "round {round}");
         let tail = match round % 4 {
             0 => next() | 1,           // within no record
@@ -240,4 +241,18 @@ fn scripts_at_random_are_survived() {
             .collect();
         bourdon_shm::hostile(&script);
     }
+}
+
+#[test]
+fn a_process_whose_log_is_malformed_is_left() {
+    let number = fresh_number();
+    let mut port = open(number);
+    let name = format!("bourdon-shm/{}/{number}/1", rustix::process::geteuid().as_raw());
+    let (log, socket) = (Log::new(PREFIX_BYTES + RING_BYTES, sealed()), connect(&name).expect("it listens"));
+    send(&socket, &hello(number, 3), &[log.memory.as_fd(), event().as_fd()]);
+    assert_eq!((answer(&socket), port.peers()), (64, 1));
+    log.word(TAIL).store(1, Ordering::Release);
+    assert_eq!(port.receive(1, |_| {}).expect("a receive that works"), 0);
+    assert_eq!(port.peers(), 0);
+    assert_eq!(answer(&socket), 0, "it notices, and can reach this one in another way");
 }

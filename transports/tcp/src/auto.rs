@@ -24,6 +24,9 @@
 //! opens is taken up within [`FORGET_AFTER`] and one [`PROBE_EVERY`]; until then NAKs and repairs, which are for one
 //! peer, pass; probes never reach the caller.
 //!
+//! Processes that the caller reaches in another way ([`Port::bypass`]) are left out: the multicast side drops what they
+//! multicast, probes included, and the mesh brings them nothing that is for the group.
+//!
 //! Unlike any other port this one may hand a datagram out twice; protocols over multicast expect that. A thread that
 //! sleeps here does so on an `epoll` that watches the `epoll` of each side.
 
@@ -31,7 +34,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use bourdon_port::{Arrival, HostChange, Limits, Port, PortError, Sleep, To, Waker, watch};
+use bourdon_port::{Arrival, HostChange, Limits, Origin, Port, PortError, Sleep, To, Waker, watch};
 use bourdon_udp::{UdpOptions, UdpPort};
 
 use crate::TcpPort;
@@ -88,7 +91,9 @@ pub struct AutoPort {
     both: Option<OwnedFd>,
     hello: Hello,
     peers: Vec<Peer>,
-    /// Those on the mesh that do not hear us, as of the last look.
+    /// Those that the caller reaches in another way.
+    bypassed: Vec<SocketAddr>,
+    /// Those on the mesh that do not hear us, as of the last look; none of those bypassed.
     deaf: Vec<SocketAddr>,
     /// What was noted last, and what was noted twice.
     noted: Option<Reach>,
@@ -118,6 +123,7 @@ impl AutoPort {
             hello: Hello { token, address: mesh.local_address() },
             mesh,
             peers: Vec::new(),
+            bypassed: Vec::new(),
             deaf: Vec::new(),
             noted: None,
             reach: None,
@@ -129,10 +135,15 @@ impl AutoPort {
         Ok((port, refused))
     }
 
-    /// How many peers are reached which way; unknown while no peer is connected, and in the first second, while probes
-    /// are on their way.
+    /// How many peers are reached which way, of those that are not bypassed; unknown while no peer is connected, and in
+    /// the first second, while probes are on their way.
     pub fn reach(&self) -> Option<Reach> {
         self.reach
+    }
+
+    /// Whether the peer with this address gets everything over the mesh, as of the last look.
+    pub fn is_by_mesh(&self, address: SocketAddr) -> bool {
+        self.deaf.contains(&address)
     }
 
     /// What is sent by multicast, if it could be opened.
@@ -185,8 +196,10 @@ impl AutoPort {
         if now >= self.next_note {
             self.next_note = now + NOTE_EVERY;
             self.find_deaf_peers();
-            let (all, by_mesh) = (connected.len() as u16, self.deaf.len() as u16);
-            let note = (all > 0).then_some(Reach { by_multicast: all.saturating_sub(by_mesh), by_mesh });
+            let is_reached = |address: &&SocketAddr| !self.bypassed.contains(address);
+            let (all, by_mesh) = (connected.iter().filter(is_reached).count() as u16, self.deaf.len() as u16);
+            let reach = Reach { by_multicast: all.saturating_sub(by_mesh), by_mesh };
+            let note = (!connected.is_empty()).then_some(reach);
             if note == self.noted {
                 self.reach = note;
             }
@@ -202,9 +215,10 @@ impl AutoPort {
             return;
         }
         self.next_look = now + LOOK_EVERY;
-        let peers = &self.peers;
+        let (peers, bypassed) = (&self.peers, &self.bypassed);
         let hears = |address: &SocketAddr| {
-            peers.iter().any(|peer| peer.address == *address && is_within(BELIEVE_FOR, peer.hears_us, now))
+            bypassed.contains(address)
+                || peers.iter().any(|peer| peer.address == *address && is_within(BELIEVE_FOR, peer.hears_us, now))
         };
         self.deaf.clear();
         self.deaf.extend(self.mesh.peers().filter(|address| !hears(address)));
@@ -359,6 +373,16 @@ impl Port for AutoPort {
 
     fn local_address(&self) -> SocketAddr {
         self.mesh.local_address()
+    }
+
+    fn group_source(&self) -> Option<SocketAddr> {
+        self.multicast.as_ref().and_then(Port::group_source)
+    }
+
+    fn bypass(&mut self, others: &[Origin]) {
+        self.bypassed = others.iter().map(|other| other.address).collect();
+        self.multicast.iter_mut().for_each(|multicast| multicast.bypass(others));
+        (self.noted, self.reach, self.next_look) = (None, None, Instant::now());
     }
 
     fn io(&self) -> &str {

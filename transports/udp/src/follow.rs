@@ -37,6 +37,9 @@ pub(crate) struct Followed {
     loss: Option<InterfaceLoss>,
     pub(crate) limits: Limits,
     pub(crate) local_address: SocketAddr,
+    pub(crate) group_source: Option<SocketAddr>,
+    /// The sources whose multicasts are kept away.
+    pub(crate) bypassed: Vec<SocketAddr>,
     pub(crate) io: &'static str,
 }
 
@@ -50,6 +53,8 @@ impl Followed {
             loss: None,
             limits: open.limits(),
             local_address: open.sockets.local_address(),
+            group_source: open.sockets.group_source(),
+            bypassed: Vec::new(),
             io: io(open),
         }
     }
@@ -79,6 +84,9 @@ impl Followed {
         };
         if receives_none {
             options.sources.iter().try_for_each(|source| open.sockets.leave_source(*source))?;
+        }
+        if !self.bypassed.is_empty() {
+            open.sockets.bypass(&self.bypassed);
         }
         Ok(open)
     }
@@ -153,6 +161,7 @@ impl UdpPort {
         let address = open.sockets.local_address();
         let before = std::mem::replace(&mut followed.local_address, address);
         (followed.loss, followed.limits, followed.io) = (None, open.limits(), io(&open));
+        followed.group_source = open.sockets.group_source();
         self.open = Some(open);
         Some(HostChange::Bound { interface: followed.options.interface.clone(), address, before })
     }

@@ -19,7 +19,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bourdon_port::{Arrival, HostChange, Idle, Limits, Port, PortError, Sleep, To, Waker};
+use bourdon_port::{Arrival, HostChange, Idle, Limits, Origin, Port, PortError, Sleep, To, Waker};
 
 mod broadcast;
 mod buffers;
@@ -197,6 +197,17 @@ impl Port for UdpPort {
 
     fn local_address(&self) -> SocketAddr {
         self.followed.local_address
+    }
+
+    fn group_source(&self) -> Option<SocketAddr> {
+        self.followed.group_source
+    }
+
+    fn bypass(&mut self, others: &[Origin]) {
+        self.followed.bypassed = others.iter().filter_map(|other| other.group_source).collect();
+        if let Some(open) = &self.open {
+            open.sockets.bypass(&self.followed.bypassed);
+        }
     }
 
     fn io(&self) -> &str {

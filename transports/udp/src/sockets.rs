@@ -25,7 +25,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use bourdon_port::PortError;
+use bourdon_port::{Echo, PortError};
 use socket2::Socket;
 
 use crate::broadcast::Broadcast;
@@ -42,6 +42,10 @@ pub struct Sockets {
     sender: Socket,
     broadcast: Option<Broadcast>,
     group_address: SocketAddr,
+    /// What the filter on the group's socket looks for.
+    filtered_echo: Option<Echo>,
+    /// Where the sender sends from.
+    group_source: Option<SocketAddr>,
     /// The group was joined by source.
     by_source: bool,
     interface: Interface,
@@ -75,10 +79,11 @@ impl Sockets {
             .expect("a socket of an internet family has an internet address");
         let sender = open_socket(group_address)?;
         let group = open_group(options, group_address, &interface)?;
-        echo::keep_away(options, (&sender, local_address), &group, |source| {
+        let filtered_echo = echo::keep_away(options, (&sender, local_address), &group, |source| {
             join::change_source(&group, group_address, &interface, source, Change::Block)
         })?;
         connect_sender(&sender, options, group_address, &interface)?;
+        let group_source = sender.local_addr().ok().and_then(|address| address.as_socket());
         let broadcast = Broadcast::open(options, &interface).ok();
         let receive_buffer_bytes =
             group.recv_buffer_size().map_err(io_error("asking for the size of the receive buffer"))?;
@@ -89,6 +94,8 @@ impl Sockets {
             sender,
             broadcast,
             group_address,
+            filtered_echo,
+            group_source,
             by_source,
             interface,
             local_address,
@@ -139,6 +146,16 @@ impl Sockets {
     /// If the source was not joined.
     pub fn leave_source(&self, source: IpAddr) -> Result<(), PortError> {
         join::change_source(&self.group, self.group_address, &self.interface, source, Change::Leave)
+    }
+
+    /// Keeps away what comes to the group from these sources.
+    pub(crate) fn bypass(&self, sources: &[SocketAddr]) {
+        echo::bypass(&self.group, self.filtered_echo, sources.iter().copied());
+    }
+
+    /// Where what is sent to the group comes from.
+    pub(crate) fn group_source(&self) -> Option<SocketAddr> {
+        self.group_source
     }
 
     pub(crate) fn interface(&self) -> &Interface {

@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::common::{fresh_group, world};
+use crate::common::{enter_namespace, fresh_group, world, world_of};
 use bourdon_port::conformance::{Role, pattern, poll_until, receive_count, receive_up_to, send_all};
-use bourdon_port::{Echo, Idle, Port, PortError, To};
+use bourdon_port::{Echo, Idle, Origin, Port, PortError, To};
 use bourdon_udp::{UdpOptions, UdpPort};
 
 const BOTH: [Idle; 2] = [Idle::Spin, Idle::Park];
@@ -100,6 +100,43 @@ fn on_lo_a_port_with_an_echo_hears_nothing_of_its_own_whatever_the_bytes() {
         assert_eq!(receive_count(&mut other, 1).len(), 1, "others hear it, also with the same echo");
         send_all(&mut other, To::Group, b"last", 100);
         assert!(receive_up_to(&mut own, b"last").is_empty(), "its own came in");
+    }
+}
+
+#[test]
+fn what_a_bypassed_process_multicasts_does_not_come_and_its_unicasts_do() {
+    BOTH.into_iter().for_each(|idle| bypassed_multicasts_do_not_come(fresh_group(), idle));
+}
+
+#[test]
+fn the_same_over_ipv6_where_its_own_are_kept_away_by_a_filter_too() {
+    let group = SocketAddr::from(([0xff15, 0, 0, 0, 0, 0, 0x77, 5], 10_000));
+    if enter_namespace(&["-6 route add local ff00::/8 dev lo"]) {
+        BOTH.into_iter().for_each(|idle| bypassed_multicasts_do_not_come(group, idle));
+    }
+}
+
+fn bypassed_multicasts_do_not_come(group: SocketAddr, idle: Idle) {
+    let open = world_of(group, |_| {});
+    let echo = Echo { offset: 0, bytes: *b"own echo" };
+    let mut own = open(Role { echo: Some(echo), ..Role::new(idle) });
+    let mut others = [(); 5].map(|()| open(Role::new(idle)));
+    let origins = others.each_ref().map(|it| Origin { address: it.local_address(), group_source: it.group_source() });
+    let all: Vec<usize> = (0..5).collect();
+    for bypassed in [&all[1..], &all[..1], &all[2..3], &all[..], &all[..0]] {
+        own.bypass(&bypassed.iter().map(|place| origins[*place]).collect::<Vec<_>>());
+        let mut expected = Vec::new();
+        for (place, other) in others.iter_mut().enumerate() {
+            send_all(&mut own, To::Group, &echo.bytes, 8);
+            send_all(other, To::Group, &[place as u8, 1], 2);
+            expected.extend((!bypassed.contains(&place)).then(|| vec![place as u8, 1]));
+            send_all(other, To::Peer(own.local_address()), &[place as u8, 2], 2);
+            expected.push(vec![place as u8, 2]);
+        }
+        let mut got = receive_count(&mut own, expected.len());
+        got.sort();
+        expected.sort();
+        assert_eq!(got, expected, "{group}, bypassed {bypassed:?}");
     }
 }
 

@@ -6,7 +6,7 @@
 use super::{Change, Connection, Meeting, Own, Peer};
 use crate::hello::{HELLO_BYTES, Hello};
 use crate::memory;
-use bourdon_port::Waker;
+use bourdon_port::{Origin, Waker};
 use bourdon_ring::log::Batch;
 use bourdon_ring::signal::watermark;
 use rustix::event::{EventfdFlags, eventfd};
@@ -91,12 +91,14 @@ fn send(socket: &OwnedFd, hello: Hello, offers: &Offers, step: &[u8; STEP_BYTES]
 
 /// The thread's state, without the thread.
 fn meeting() -> Meeting {
-    let hello = Hello { place: 1, group: SocketAddr::from(([239, 255, 77, 1], 7)) };
+    let origin = Origin { address: SocketAddr::from(([10, 77, 0, 1], 7)), group_source: None };
+    let hello = Hello { place: 1, group: SocketAddr::from(([239, 255, 77, 1], 7)), origin };
     let log = memory::create(RING_BYTES).expect("memory").1;
     Meeting {
         own: Own { hello, log, waker: Waker::new().expect("an eventfd") },
         listener: connection().0,
-        stop: Waker::new().expect("an eventfd"),
+        orders: Arc::new(Mutex::new(Vec::new())),
+        ordered: Waker::new().expect("an eventfd"),
         connections: Vec::new(),
         met: Vec::new(),
         changes: Arc::new(Mutex::new(Vec::new())),
@@ -130,6 +132,7 @@ pub fn hostile(script: &[u8]) {
         let answer = recv(&hostile, &mut [0; 2 * HELLO_BYTES], RecvFlags::DONTWAIT).map_or(0, |(length, _)| length);
         assert_eq!(answer, if is_right && !is_dialled { HELLO_BYTES } else { 0 }, "the answer to {step:?}");
         if !is_right {
+            meeting.part(&own);
             (own, hostile) = begin();
         }
     }
