@@ -102,9 +102,9 @@ impl ClientNode {
 
     /// Why no member takes messages now.
     pub(crate) fn unavailable(&self) -> Option<Refusal> {
-        // Over `auto` it needs the mesh alone: answers come that way.
+        // Over `auto` it needs the mesh alone, or a member on this host: answers come that way.
         let Endpoint { client, port, .. } = &self.endpoint;
-        if port.is_cut_off() { Some(Refusal::NoNetwork) } else { client.unavailable(self.now) }
+        if port.is_alone() { Some(Refusal::NoNetwork) } else { client.unavailable(self.now) }
     }
 
     /// Queues a message. Of what can go with a message, a client's carries its topic and its name.

@@ -692,8 +692,8 @@ impl InlineNode {
         self.engine.port().io()
     }
 
-    /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would. Returns whether there was
-    /// one.
+    /// Ends one TCP connection of the transport `tcp` or `auto` abruptly, as a fault would, and over `auto` the sharing
+    /// of memory with one process. Returns whether there was one of them.
     pub fn break_one_link(&mut self) -> bool {
         self.engine.port_mut().transport_mut().break_one_link()
     }

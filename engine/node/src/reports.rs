@@ -15,6 +15,8 @@ const FIRST_NS: u64 = 1_000_000_000;
 const FOLLOWING_NS: u64 = 2_000_000_000;
 /// From when on an observer reports that it hears no majority: it has heard none for a second by then.
 const UNHEARD_NS: u64 = 250_000_000;
+/// How long the way to the peers is the same before it is reported: processes of one host start one after the other.
+const REACH_SETTLES_NS: u64 = 200_000_000;
 /// The longest interval.
 const INTERVAL_MAX_NS: u64 = 60_000_000_000;
 
@@ -24,7 +26,7 @@ const HEARING_INTERVAL_NS: u64 = 250_000_000;
 /// What a node has reported.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
-    reach: Option<Reach>,
+    reach: ReachReport,
     view_wait: ViewWait,
     /// When it is judged again whether an observer hears a majority, and the last judgement.
     hearing_due: Instant,
@@ -47,7 +49,7 @@ impl Reports {
             _ => None,
         };
         let waited_ns = self.view_wait.report(now, waits_from_ns);
-        let reached = reach.filter(|_| reach != std::mem::replace(&mut self.reach, reach));
+        let reached = self.reach.settled(now, reach);
         let events = [
             waited_ns.map(|waited_ns| Event::Waiting(process.waiting(now, waited_ns))),
             reached.map(Event::Reached),
@@ -68,6 +70,27 @@ impl Reports {
             self.hears_no_majority = process.observes_no_majority(now);
         }
         self.hears_no_majority
+    }
+}
+
+/// How peers are reached, as it was last and as it was reported.
+#[derive(Debug, Default)]
+struct ReachReport {
+    last: Option<(Reach, Instant)>,
+    /// Before the first report, that no peer is reached is no news.
+    reported: Reach,
+}
+
+impl ReachReport {
+    /// What is to be reported: a change that has lasted for a while.
+    fn settled(&mut self, now: Instant, reach: Option<Reach>) -> Option<Reach> {
+        let reach = reach?;
+        let (_, since) = *self.last.insert(self.last.filter(|(last, _)| *last == reach).unwrap_or((reach, now)));
+        let is_news = reach != self.reported && now.since(since) >= REACH_SETTLES_NS;
+        is_news.then(|| {
+            self.reported = reach;
+            reach
+        })
     }
 }
 
@@ -116,6 +139,21 @@ mod tests {
         assert_eq!(wait.report(at(20_000), None), None);
         let reports: Vec<_> = (30_000..34_000).filter(|ms| wait.report(at(*ms), Some(FIRST_NS)).is_some()).collect();
         assert_eq!(reports, [31_000, 33_000]);
+    }
+
+    #[test]
+    fn how_peers_are_reached_is_reported_once_it_lasts() {
+        let (mut report, at) = (ReachReport::default(), |ms: u64| Instant(ms * 1_000_000));
+        let by_shm = |by_shm| Some(Reach { by_shm, ..Reach::default() });
+        let mut reports = |reach: Option<Reach>, range: std::ops::Range<u64>| -> Vec<_> {
+            range.filter(|ms| report.settled(at(*ms), reach).is_some()).collect()
+        };
+        assert_eq!(reports(by_shm(0), 0..900), [0; 0], "no news");
+        assert_eq!(reports(by_shm(1), 900..1_000), [0; 0]);
+        assert_eq!(reports(by_shm(2), 1_000..2_000), [1_200]);
+        assert_eq!(reports(None, 2_000..3_000), [0; 0], "not known");
+        assert_eq!(reports(by_shm(2), 3_000..4_000), [0; 0]);
+        assert_eq!(reports(by_shm(0), 4_000..5_000), [4_200]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::config::{IdleStrategy, Role, Settings, Transport};
 use bourdon_port::faults::{Faults, Faulty};
 use bourdon_port::{Arrival, Echo, HostChange, Idle, Limits, Port, PortError, Sleep, To, Waker};
 use bourdon_protocol::Reach;
-use bourdon_shm::{ShmOptions, ShmPort};
+use bourdon_shm::{MixedPort, ShmOptions, ShmPort};
 use bourdon_tcp::{AutoPort, TcpOptions, TcpPort};
 use bourdon_udp::{UdpOptions, UdpPort};
 use bourdon_wire::GroupId;
@@ -24,8 +24,10 @@ pub(crate) enum AnyPort {
     Udp(UdpPort),
     /// A mesh of TCP connections.
     Tcp(TcpPort),
-    /// UDP multicast by `epoll`, and a mesh for peers that it does not reach.
-    Auto(AutoPort),
+    /// UDP multicast, and shared memory for processes of this host.
+    Mixed(MixedPort<UdpPort>),
+    /// UDP multicast by `epoll`, a mesh for peers that it does not reach, and shared memory for processes of this host.
+    Auto(MixedPort<AutoPort>),
     /// UDP multicast past the kernel's stack.
     Xdp(XdpPort),
     /// Shared memory.
@@ -69,27 +71,55 @@ impl NodePort {
 impl AnyPort {
     /// Over `auto`: how many peers are reached which way.
     pub(crate) fn reach(&self) -> Option<Reach> {
-        let Self::Auto(port) = self else { return None };
-        let bourdon_tcp::Reach { by_multicast, by_mesh } = port.reach()?;
-        Some(Reach { by_multicast, by_mesh })
+        match self {
+            Self::Mixed(port) => Some(Reach { by_shm: port.by_shm(), ..Reach::default() }),
+            Self::Auto(port) => {
+                let bourdon_tcp::Reach { by_multicast, by_mesh } = port.network().reach()?;
+                Some(Reach { by_multicast, by_mesh, by_shm: port.by_shm() })
+            }
+            Self::Udp(_) | Self::Tcp(_) | Self::Xdp(_) | Self::Shm(_) => None,
+        }
     }
 
-    /// Whether nothing passes between this process and any peer, because the host has changed.
+    /// Over `auto`: which way the process with this address is reached.
+    pub(crate) fn way_to(&self, address: SocketAddr) -> Option<&'static str> {
+        match self {
+            Self::Mixed(port) => Some(if port.is_by_shm(address) { "shm" } else { "multicast" }),
+            Self::Auto(port) if port.is_by_shm(address) => Some("shm"),
+            Self::Auto(port) => Some(if port.network().is_by_mesh(address) { "tcp" } else { "multicast" }),
+            Self::Udp(_) | Self::Tcp(_) | Self::Xdp(_) | Self::Shm(_) => None,
+        }
+    }
+
+    /// Whether nothing passes between this process and any peer on the network, because the host has changed.
     pub(crate) fn is_cut_off(&self) -> bool {
         match self {
             Self::Udp(port) => port.is_cut_off(),
             Self::Tcp(port) => port.is_cut_off(),
-            Self::Auto(port) => port.is_cut_off(),
+            Self::Mixed(port) => port.network().is_cut_off(),
+            Self::Auto(port) => port.network().is_cut_off(),
             Self::Xdp(port) => port.is_cut_off(),
             Self::Shm(_) => false, // it has no network to lose
         }
     }
 
-    /// Ends one TCP connection abruptly, to test its recovery. Returns whether there was one.
+    /// Whether nothing passes between this process and any other.
+    pub(crate) fn is_alone(&self) -> bool {
+        let by_shm = match self {
+            Self::Mixed(port) => port.by_shm(),
+            Self::Auto(port) => port.by_shm(),
+            Self::Udp(_) | Self::Tcp(_) | Self::Xdp(_) | Self::Shm(_) => 0,
+        };
+        by_shm == 0 && self.is_cut_off()
+    }
+
+    /// Ends one TCP connection, and the sharing with one process, abruptly, to test the recovery. Returns whether there
+    /// was one of them.
     pub(crate) fn break_one_link(&mut self) -> bool {
         match self {
             Self::Tcp(port) => port.break_one_link(),
-            Self::Auto(port) => port.mesh().break_one_link(),
+            Self::Mixed(port) => port.break_one(),
+            Self::Auto(port) => port.network_mut().mesh().break_one_link() | port.break_one(),
             Self::Udp(_) | Self::Xdp(_) | Self::Shm(_) => false,
         }
     }
@@ -171,12 +201,15 @@ fn open(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
         Transport::Tcp => tcp(&mesh(settings, options.idle)?),
         Transport::Auto if settings.network.peers.is_empty() => {
             let why = "without network.peers there is multicast only: no peer is reached where it is blocked";
-            udp(&options).map(|picked| Picked { fallback: picked.fallback.or_else(|| Some(why.to_owned())), ..picked })
+            let (port, fallback) = open_udp(&options)?;
+            let (port, refused) = beside_shm(port, options);
+            Ok(Picked { port: AnyPort::Mixed(port), fallback: joined([fallback.or(Some(why.to_owned())), refused]) })
         }
         Transport::Auto => {
             let (port, refused) = AutoPort::open(&options, &mesh(settings, options.idle)?)?;
             let fallback = refused.map(|why| format!("{why}; using tcp only instead"));
-            Ok(Picked { port: AnyPort::Auto(port), fallback })
+            let (port, refused) = beside_shm(port, options);
+            Ok(Picked { port: AnyPort::Auto(port), fallback: joined([fallback, refused]) })
         }
         Transport::Xdp => xdp(options, settings.network.xdp_zero_copy),
         Transport::Shm => shm(options),
@@ -206,13 +239,39 @@ fn xdp(udp: UdpOptions, zero_copy: bool) -> Result<Picked, PortError> {
     Ok(Picked { port: AnyPort::Xdp(port), fallback })
 }
 
-/// Without a fallback: over another transport this process would not meet those of its group.
-fn shm(options: UdpOptions) -> Result<Picked, PortError> {
+/// Puts shared memory beside a port on the network, and returns why not. A process that chooses what it hears by
+/// `network.sources` takes none: it would hear others of its host besides.
+fn beside_shm<N: Port>(network: N, options: UdpOptions) -> (MixedPort<N>, Option<String>) {
+    if !options.sources.is_empty() {
+        return (MixedPort::without_shm(network), None);
+    }
+    let (port, refused) = MixedPort::open(network, &shm_options(options));
+    (port, refused.map(|why| format!("{why}; reaching the processes of this host over the network")))
+}
+
+/// All reasons that there are.
+fn joined(reasons: [Option<String>; 2]) -> Option<String> {
+    let reasons: Vec<String> = reasons.into_iter().flatten().collect();
+    (!reasons.is_empty()).then(|| reasons.join("; "))
+}
+
+fn shm_options(options: UdpOptions) -> ShmOptions {
     let UdpOptions { group, idle, datagram_max_bytes, receive_buffer_bytes, .. } = options;
     // As the kernel does with a socket's buffer.
     let ring_bytes = 2 * receive_buffer_bytes;
-    let port = ShmPort::open(&ShmOptions { idle, datagram_max_bytes, ring_bytes, ..ShmOptions::new(group) })?;
-    Ok(Picked { port: AnyPort::Shm(port), fallback: None })
+    ShmOptions { idle, datagram_max_bytes, ring_bytes, ..ShmOptions::new(group) }
+}
+
+/// Without a fallback: over another transport this process would not meet those of its group.
+fn shm(options: UdpOptions) -> Result<Picked, PortError> {
+    match ShmPort::open(&shm_options(options)) {
+        Ok(port) => Ok(Picked { port: AnyPort::Shm(port), fallback: None }),
+        Err(PortError::Unavailable { mechanism, why }) => {
+            let why = format!("{why}; or set network.transport = \"udp\" at all processes");
+            Err(PortError::Unavailable { mechanism, why })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn tcp(options: &TcpOptions) -> Result<Picked, PortError> {
@@ -267,6 +326,10 @@ fn no_sources(address: IpAddr) -> PortError {
     PortError::Source { address, why }
 }
 
+fn multicast_of(port: &MixedPort<AutoPort>, source: IpAddr) -> Result<&UdpPort, PortError> {
+    port.network().multicast().ok_or_else(|| no_sources(source))
+}
+
 impl AnyPort {
     /// Receives from one more source of the group, which was opened with some.
     ///
@@ -276,7 +339,8 @@ impl AnyPort {
         match self {
             Self::Udp(port) => port.join_source(source),
             Self::Xdp(port) => port.join_source(source),
-            Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.join_source(source)),
+            Self::Mixed(port) => port.network().join_source(source),
+            Self::Auto(port) => multicast_of(port, source)?.join_source(source),
             Self::Tcp(_) | Self::Shm(_) => Err(no_sources(source)),
         }
     }
@@ -289,7 +353,8 @@ impl AnyPort {
         match self {
             Self::Udp(port) => port.leave_source(source),
             Self::Xdp(port) => port.leave_source(source),
-            Self::Auto(port) => port.multicast().map_or(Err(no_sources(source)), |port| port.leave_source(source)),
+            Self::Mixed(port) => port.network().leave_source(source),
+            Self::Auto(port) => multicast_of(port, source)?.leave_source(source),
             Self::Tcp(_) | Self::Shm(_) => Err(no_sources(source)),
         }
     }
@@ -349,7 +414,7 @@ macro_rules! port_of_its_variants {
     };
 }
 
-port_of_its_variants!(AnyPort { Udp, Tcp, Auto, Xdp, Shm });
+port_of_its_variants!(AnyPort { Udp, Tcp, Mixed, Auto, Xdp, Shm });
 port_of_its_variants!(NodePort { Plain, Faulty });
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod environment;
 mod inline_locks;
 mod locks;
 mod mesh;
+mod mixed;
 mod order_book;
 mod places;
 mod requests;

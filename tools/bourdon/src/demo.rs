@@ -111,7 +111,8 @@ pub(crate) struct Args {
     /// The seed that decides which datagrams these are
     #[arg(long, value_name = "S", default_value_t = 1, help_heading = "Faults")]
     fault_seed: u64,
-    /// Close this many TCP connections, spread evenly over messages and processes
+    /// Close this many TCP connections, over auto each with the sharing of memory with one process, spread evenly over
+    /// messages and processes
     #[arg(
         long,
         value_name = "N",

@@ -30,6 +30,7 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
         Event::Reached(reach) => {
             object["by_multicast"] = reach.by_multicast.into();
             object["by_tcp"] = reach.by_mesh.into();
+            object["by_shm"] = reach.by_shm.into();
         }
         Event::Moved { address, epoch, members, .. } => {
             object["address"] = text_of(address);

@@ -127,7 +127,10 @@ impl Reporter {
         let place = match settings.network.transport {
             Transport::Tcp => "over tcp".to_owned(),
             Transport::Shm => format!("on {address} by shared memory"),
-            Transport::Auto => format!("on {address} over {interface}, and over tcp"),
+            Transport::Auto => {
+                let tcp = if settings.network.peers.is_empty() { "" } else { ", over tcp" };
+                format!("on {address} over {interface}{tcp}, and by shared memory on this host")
+            }
             _ => format!("on {address} over {interface}"),
         };
         let text = format!("{role} of group {name:?} {place}: at {at} by {io}");

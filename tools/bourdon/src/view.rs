@@ -71,7 +71,8 @@ fn text(row: &Value) -> String {
     out += &advice(view, role, group);
     for member in view["members"].as_array().into_iter().flatten() {
         let at = member["address"].as_str().map(|address| format!(", at {address}")).unwrap_or_default();
-        out += &format!("  member {:>2}  {}{at}\n", member["rank"], state(view, member));
+        let by = member["reached_by"].as_str().map(|way| format!(" by {way}")).unwrap_or_default();
+        out += &format!("  member {:>2}  {}{at}{by}\n", member["rank"], state(view, member));
     }
     out
 }

@@ -32,6 +32,8 @@ pub(crate) struct ViewReport {
     network_lost: bool,
     /// By rank: where the member is reached, if that is known.
     addresses: Vec<Option<SocketAddr>>,
+    /// By rank: how the member is reached, where that can change; none for this process.
+    ways: Vec<Option<&'static str>>,
     /// When the view was installed here, and by rank when a member was last seen to be missing: in nanoseconds since
     /// the UNIX epoch, 0 if it never was.
     since: Since,
@@ -68,6 +70,10 @@ impl ViewReport {
         let (process, now, transport) = (engine.process(), engine.now(), engine.port().transport());
         let (members, view) = (process.config().members, process.view());
         let all = u64::MAX >> (64 - u32::from(members.clamp(1, 64)));
+        let way = |rank: Rank| {
+            let address = process.address(rank).filter(|_| process.config().rank() != Some(rank));
+            address.and_then(|address| transport.way_to(address.into()))
+        };
         let known = process.missing().fold(all, |heard, rank| heard & !(1 << rank.0));
         Self {
             view: view.clone(),
@@ -86,6 +92,7 @@ impl ViewReport {
             reach: transport.reach(),
             network_lost: transport.is_cut_off(),
             addresses: (0..members).map(|rank| process.address(Rank(rank)).map(SocketAddr::from)).collect(),
+            ways: (0..members).map(|rank| way(Rank(rank))).collect(),
             since: since.clone(),
         }
     }
@@ -102,7 +109,7 @@ impl ViewReport {
             "changing": self.is_wedged,
             "majority": !self.lacks_majority,
             "quorate": !self.lacks_majority && !self.view.members.is_empty(),
-            "reach": self.reach.map(|reach| json!({ "by_multicast": reach.by_multicast, "by_tcp": reach.by_mesh })),
+            "reach": self.reach.map(reach_as_json),
             "network_lost": self.network_lost,
             "installed_ns": some(self.since.installed_ns),
             "sequencer": self.view.sequencer.0,
@@ -125,6 +132,7 @@ impl ViewReport {
             "seniority": place,
             "incarnation": place.map(|place| self.view.members[place].incarnation.0),
             "heard": is(self.heard),
+            "reached_by": place.and(self.ways[usize::from(rank.0)]),
             "silence_ns": place.and_then(|place| self.silences_ns[place]),
             "suspected": is(self.suspected),
             "suspicion": place.map(|place| (self.levels[place] * 1000.0).round() / 1000.0),
@@ -136,6 +144,10 @@ impl ViewReport {
         let there = if self.view.members.is_empty() { self.heard } else { self.view.bits() };
         (0..self.members).filter(|rank| there >> rank & 1 == 0).collect()
     }
+}
+
+fn reach_as_json(reach: Reach) -> Value {
+    json!({ "by_multicast": reach.by_multicast, "by_tcp": reach.by_mesh, "by_shm": reach.by_shm })
 }
 
 /// A point in time, if there was one.

@@ -62,8 +62,8 @@ pub struct NetworkSettings {
     /// Default `true`. Each process may have its own.
     pub multicast_loop: bool,
     /// The receive buffer to request from the kernel, in bytes. The window of a sender is computed from the granted
-    /// size, which without privileges is at most `net.core.rmem_max`. With [`Transport::Shm`] a process keeps twice as
-    /// much of what it sends in shared memory.
+    /// size, which without privileges is at most `net.core.rmem_max`. With [`Transport::Shm`] and [`Transport::Auto`] a
+    /// process keeps twice as much of what it sends in shared memory.
     ///
     /// Default 8 MiB. At most 1 GiB ([`TooLarge`](super::SettingsError::TooLarge)); too small a grant is refused when
     /// the node is opened ([`Buffer`](crate::Error::Buffer)). Each process may have its own.
@@ -112,7 +112,8 @@ pub enum Transport {
     Portable,
     /// `tcp`: a mesh of TCP connections, for networks without multicast. It needs `network.peers`.
     Tcp,
-    /// `auto`: UDP multicast, and TCP for exactly the members of `network.peers` that multicast does not reach.
+    /// `auto`: shared memory for processes of this host and user, UDP multicast for all others, and TCP for exactly the
+    /// members of `network.peers` that multicast does not reach. With `network.sources` there is no shared memory.
     Auto,
     /// `xdp`: UDP multicast past the kernel's stack, by `AF_XDP`, for one process an interface. It takes capabilities;
     /// where it can't be had, the node falls back to [`Udp`](Self::Udp), and reports that.

@@ -402,7 +402,7 @@ mod tests {
             Event::GateEnded(rank),
             Event::GateDropped(Address::default()),
             Event::Waiting(Waiting { missing: Ranks(0b110), members: 3, waited_ns: 1 << 40, ..Waiting::default() }),
-            Event::Reached(Reach { by_multicast: 3, by_mesh: 4 }),
+            Event::Reached(Reach { by_multicast: 3, by_mesh: 4, by_shm: 5 }),
             Event::Dropped { publication: 0, first: 3, last: 4, refusal: Some(Refusal::Role) },
             Event::SyncRefused(Refusal::ViewChange),
             Event::BirthNotStored("can't keep it"),

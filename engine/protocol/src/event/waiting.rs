@@ -99,17 +99,30 @@ impl Display for Waiting {
 /// How many peers are reached which way, where that can change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
-    /// Peers that multicast reaches.
+    /// Peers that multicast reaches; not counted without connections to them, `network.peers`.
     pub by_multicast: u16,
     /// Peers that get everything over TCP.
     pub by_mesh: u16,
+    /// Processes of this host that share memory with this one.
+    pub by_shm: u16,
 }
 
 impl Display for Reach {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let Self { by_multicast, by_mesh } = self;
-        let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
-        write!(f, "multicast reaches {by_multicast} of {} peers{rest}", by_multicast + by_mesh)
+        let Self { by_multicast, by_mesh, by_shm } = self;
+        let remote = by_multicast + by_mesh;
+        if *by_shm > 0 {
+            let s = if *by_shm == 1 { "" } else { "es" };
+            write!(f, "shared memory reaches {by_shm} process{s} of this host")?;
+        } else if remote == 0 {
+            write!(f, "no process of this host shares memory with this one")?;
+        }
+        if remote > 0 {
+            let (and, other) = if *by_shm > 0 { ("; ", "other ") } else { ("", "") };
+            let rest = if *by_mesh == 0 { "" } else { "; the others get everything over tcp" };
+            write!(f, "{and}multicast reaches {by_multicast} of {remote} {other}peers{rest}")?;
+        }
+        Ok(())
     }
 }
 
