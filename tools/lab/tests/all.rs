@@ -5,6 +5,7 @@ mod campaigns;
 mod hosts;
 mod judge;
 mod locks;
+mod mixed;
 mod rounds;
 
 #[path = "../../../tools/skipped.rs"]
