@@ -9,13 +9,13 @@ use crate::memory;
 use bourdon_port::{Origin, Waker};
 use bourdon_ring::log::Batch;
 use bourdon_ring::signal::watermark;
-use rustix::event::{EventfdFlags, eventfd};
-use rustix::fs::{MemfdFlags, OFlags, fcntl_setfl, ftruncate, memfd_create};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv,
     sendmsg, socketpair,
 };
-use std::io::{IoSlice, Read};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -25,6 +25,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 const STEP_BYTES: usize = 8;
 const RING_BYTES: usize = 128;
 const DESCRIPTORS_MAX: usize = 4;
+/// A process that another thread is starting has all descriptors until it runs its own program.
+const CLOSED_WITHIN: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 fn connection() -> (OwnedFd, OwnedFd) {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -114,8 +116,7 @@ fn meeting() -> Meeting {
 /// # Panics
 /// If that is not so.
 pub fn hostile(script: &[u8]) {
-    let (mut read_end, write_end) = std::io::pipe().expect("a pipe");
-    fcntl_setfl(&read_end, OFlags::NONBLOCK).expect("a mode");
+    let (read_end, write_end) = std::io::pipe().expect("a pipe");
     let offers = Offers::new(write_end.into());
     let mut meeting = meeting();
     let hello = Hello { place: 2, ..meeting.own.hello };
@@ -149,5 +150,7 @@ pub fn hostile(script: &[u8]) {
         }
     }
     drop((offers, meeting, own, hostile));
-    assert!(matches!(read_end.read(&mut [0]), Ok(0)), "a descriptor that came is still open");
+    let mut polled = [PollFd::new(&read_end, PollFlags::empty())];
+    poll(&mut polled, Some(&CLOSED_WITHIN)).expect("one descriptor");
+    assert!(polled[0].revents().contains(PollFlags::HUP), "a descriptor that came is still open");
 }
