@@ -245,7 +245,8 @@ fn beside_shm<N: Port>(network: N, options: UdpOptions) -> (MixedPort<N>, Option
     if !options.sources.is_empty() {
         return (MixedPort::without_shm(network), None);
     }
-    let (port, refused) = MixedPort::open(network, &shm_options(options));
+    let interface = options.interface.clone();
+    let (port, refused) = MixedPort::open(network, &interface, &shm_options(options));
     (port, refused.map(|why| format!("{why}; reaching the processes of this host over the network")))
 }
 

@@ -72,6 +72,8 @@ pub(crate) enum Order {
 /// What this process gives to the others.
 #[derive(Debug)]
 pub(crate) struct Own {
+    /// With what the names begin at which it and the others listen.
+    pub(crate) prefix: String,
     pub(crate) hello: Hello,
     pub(crate) log: File,
     pub(crate) waker: Waker,
@@ -112,7 +114,7 @@ impl Greeter {
         let reports = Reports { changes: Arc::clone(&changes), count: read_count };
         let (orders, ordered) = (Arc::new(Mutex::new(Vec::new())), Waker::new().map_err(io)?);
         let (greeting, greeted): (Sender<()>, Receiver<()>) = channel();
-        let dialled = dial_others(&own.hello);
+        let dialled = dial_others(&own);
         let mut meeting = Meeting {
             own,
             listener,
@@ -234,7 +236,7 @@ impl Meeting {
                 Order::Move(origin) => {
                     self.keep(|_, _| false);
                     self.own.hello.origin = origin;
-                    dial_others(&self.own.hello).into_iter().for_each(|socket| self.dial(socket));
+                    dial_others(&self.own).into_iter().for_each(|socket| self.dial(socket));
                 }
                 Order::Stop => return false,
             }
@@ -314,10 +316,10 @@ impl Meeting {
     }
 }
 
-/// Connects to all other processes of this user at the port number.
-fn dial_others(own: &Hello) -> Vec<OwnedFd> {
-    let others = (1..=PLACES).filter(|place| *place != own.place);
-    others.filter_map(|place| dial(own.group.port(), place)).collect()
+/// Connects to all other processes of this user at the port number and interface.
+fn dial_others(own: &Own) -> Vec<OwnedFd> {
+    let others = (1..=PLACES).filter(|place| *place != own.hello.place);
+    others.filter_map(|place| dial(&own.prefix, place)).collect()
 }
 
 fn take<T>(shared: &Mutex<Vec<T>>) -> Vec<T> {

@@ -88,16 +88,23 @@ impl ShmPort {
     /// # Errors
     /// If no place is free, or the kernel lacks or forbids what it takes.
     pub fn open(options: &ShmOptions) -> Result<Self, PortError> {
+        Self::open_beside(None, options)
+    }
+
+    /// The same; beside a port on this `network`, the interface's name and where the process's datagrams come from
+    /// there. Its unicast address there is its address here too, and it meets only processes at that interface.
+    pub(crate) fn open_beside(network: Option<(&str, Origin)>, options: &ShmOptions) -> Result<Self, PortError> {
         let options = options.clone();
         let longest_bytes = options.datagram_max_bytes.next_multiple_of(HEADER_BYTES) + HEADER_BYTES;
         let ring_bytes = options.ring_bytes.max(LONGEST_MIN * longest_bytes).min(log::MAX_CAPACITY_BYTES);
         let (log, memory) = memory::create(ring_bytes)?;
         let waker = Waker::new().map_err(|source| PortError::Io { doing: "creating an eventfd", source })?;
-        let port = options.group.port();
-        let (place, listener) = place::take(port)?;
+        let prefix = place::prefix(options.group.port(), network.map(|(interface, _)| interface));
+        let (place, listener) = place::take(&prefix)?;
         let address = place::address(options.group, place);
-        let origin = options.origin.unwrap_or(Origin { address, group_source: None });
-        let own = Own { hello: Hello { place, group: options.group, origin }, log: memory, waker: waker.clone() };
+        let origin = network.map_or(Origin { address, group_source: None }, |(_, origin)| origin);
+        let hello = Hello { place, group: options.group, origin };
+        let own = Own { prefix, hello, log: memory, waker: waker.clone() };
         let mut port = Self {
             batch: Batch::new(BATCH_BYTES, options.datagram_max_bytes),
             // This process listens: of two that start at the same time, one at least finds the other.

@@ -12,8 +12,8 @@
 //! So that no datagram comes twice, the port on the network leaves out the processes that are met in shared memory
 //! ([`Port::bypass`]): their multicasts are dropped before this process wakes for them. Where a process is met no more,
 //! because it is gone, or its log is malformed, or the connection was ended, its log is read to the end, and the
-//! network carries everything again; what falls between the two is a loss like any other. A process of another network
-//! namespace, host or user is never met, so its datagrams come by the network.
+//! network carries everything again; what falls between the two is a loss like any other. A process of another host,
+//! network namespace, network interface or user is never met, so its datagrams come by the network.
 //!
 //! Invariants:
 //! - A process is left out on the network only as long as its log is read.
@@ -40,13 +40,13 @@ pub struct MixedPort<N> {
 }
 
 impl<N: Port> MixedPort<N> {
-    /// Puts shared memory beside `network`, or returns why there is the network only.
-    pub fn open(network: N, options: &ShmOptions) -> (Self, Option<PortError>) {
+    /// Puts shared memory beside `network`, which is at `interface`, or returns why there is the network only.
+    pub fn open(network: N, interface: &str, options: &ShmOptions) -> (Self, Option<PortError>) {
         let origin = origin(&network);
         // No smaller than what the network holds, by which windows are computed.
         let ring_bytes = options.ring_bytes.max(network.limits().receive_buffer_bytes);
-        let options = ShmOptions { origin: Some(origin), ring_bytes, ..options.clone() };
-        let (shm, refused) = match ShmPort::open(&options) {
+        let options = ShmOptions { ring_bytes, ..options.clone() };
+        let (shm, refused) = match ShmPort::open_beside(Some((interface, origin)), &options) {
             Ok(port) => (Some(port), None),
             Err(error) => (None, Some(error)),
         };

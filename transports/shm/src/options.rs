@@ -1,6 +1,6 @@
 //! How a port over shared memory is opened.
 
-use bourdon_port::{Idle, Origin};
+use bourdon_port::Idle;
 use std::net::SocketAddr;
 
 /// How a port over shared memory is opened.
@@ -9,9 +9,6 @@ pub struct ShmOptions {
     /// The group's address and port. The address may be any: it only distinguishes groups. Processes whose groups have
     /// the same port number, and which belong to the same user, reach each other's unicast address.
     pub group: SocketAddr,
-    /// Where this process's datagrams come from on the network, if it also has a port there: that is the unicast
-    /// address at which others reach it here too. Otherwise it has an address that means something here only.
-    pub origin: Option<Origin>,
     /// How the receiving thread spends the time in which nothing comes.
     pub idle: Idle,
     /// The longest datagram.
@@ -24,6 +21,6 @@ pub struct ShmOptions {
 impl ShmOptions {
     /// The defaults for `group`: spinning, datagrams of up to 1408 bytes, 16 MiB.
     pub fn new(group: SocketAddr) -> Self {
-        Self { group, origin: None, idle: Idle::Spin, datagram_max_bytes: 1408, ring_bytes: 16 << 20 }
+        Self { group, idle: Idle::Spin, datagram_max_bytes: 1408, ring_bytes: 16 << 20 }
     }
 }

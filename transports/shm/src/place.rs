@@ -2,7 +2,8 @@
 //!
 //! A file that names shared memory stays behind when its process is killed. A name in the abstract namespace of Unix
 //! sockets does not: it lasts as long as the socket that is bound to it. A process takes the first free of
-//! [`PLACES`] names of its user and its group's port number, and finds the others by trying all of them.
+//! [`PLACES`] names of its user and its group's port number, and finds the others by trying all of them. Beside a port
+//! on the network, the names also hold the network interface: one group address on two networks is two groups.
 //!
 //! Without a port on the network, a place also is the process's unicast address: the loopback address, with the place
 //! as its port.
@@ -22,10 +23,15 @@ pub(crate) const PLACES: u16 = 128;
 /// Connections that wait to be accepted while a process is stopped: more than all others have.
 const BACKLOG: i32 = 4 * PLACES as i32;
 
-fn name(port: u16, place: u16) -> SocketAddrUnix {
+/// With what the names of all places begin. There is an interface only beside a port on the network.
+pub(crate) fn prefix(port: u16, interface: Option<&str>) -> String {
     let user = rustix::process::geteuid().as_raw();
-    let name = format!("bourdon-shm/{user}/{port}/{place}");
-    SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("the name is short")
+    let interface = interface.map(|interface| format!("/{interface}")).unwrap_or_default();
+    format!("bourdon-shm/{user}/{port}{interface}")
+}
+
+fn name(prefix: &str, place: u16) -> rustix::io::Result<SocketAddrUnix> {
+    SocketAddrUnix::new_abstract_name(format!("{prefix}/{place}").as_bytes())
 }
 
 fn socket() -> rustix::io::Result<OwnedFd> {
@@ -37,27 +43,27 @@ fn socket() -> rustix::io::Result<OwnedFd> {
 ///
 /// # Errors
 /// If all are taken, or the kernel refuses.
-pub(crate) fn take(port: u16) -> Result<(u16, OwnedFd), PortError> {
+pub(crate) fn take(prefix: &str) -> Result<(u16, OwnedFd), PortError> {
     let io = |error: Errno| PortError::Io { doing: "listening for the processes of this host", source: error.into() };
     let socket = socket().map_err(io)?;
     for place in 1..=PLACES {
-        match bind(&socket, &name(port, place)) {
+        match name(prefix, place).and_then(|name| bind(&socket, &name)) {
             Ok(()) => return listen(&socket, BACKLOG).map(|()| (place, socket)).map_err(io),
             Err(Errno::ADDRINUSE) => {}
             Err(error) => return Err(io(error)),
         }
     }
     let why = format!(
-        "all {PLACES} places of this user at port {port} are taken (`ss -xl` lists them as @bourdon-shm): choose \
-         another port with group.address"
+        "all {PLACES} places of this user at this port are taken (`ss -xl` lists them as @{prefix}): choose another \
+         port with group.address"
     );
     Err(PortError::Unavailable { mechanism: "shm", why })
 }
 
 /// Connects to the process at a place, if there is one.
-pub(crate) fn dial(port: u16, place: u16) -> Option<OwnedFd> {
+pub(crate) fn dial(prefix: &str, place: u16) -> Option<OwnedFd> {
     let socket = socket().ok()?;
-    connect(&socket, &name(port, place)).ok()?;
+    connect(&socket, &name(prefix, place).ok()?).ok()?;
     is_same_user(&socket).then_some(socket)
 }
 

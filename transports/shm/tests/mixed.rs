@@ -22,13 +22,15 @@ type Mixed = MixedPort<UdpPort>;
 
 /// Opens ports with shared memory beside them.
 fn mixed(group: SocketAddr, adjust: impl Fn(&mut UdpOptions)) -> impl Fn(Role) -> Mixed {
+    let mut at = UdpOptions::new(group);
+    adjust(&mut at);
     let network = world_of(group, adjust);
     move |role| {
         let network = network(role);
         let group = if role.group == 0 { group } else { SocketAddr::new([239, 1, 2, 3].into(), group.port()) };
         let datagram_max_bytes = network.limits().datagram_max_bytes;
         let options = ShmOptions { idle: role.idle, datagram_max_bytes, ring_bytes: 1 << 20, ..ShmOptions::new(group) };
-        let (port, refused) = MixedPort::open(network, &options);
+        let (port, refused) = MixedPort::open(network, &at.interface, &options);
         assert!(refused.is_none(), "{refused:?}");
         port
     }
@@ -187,14 +189,32 @@ fn a_process_that_moves_is_met_where_it_is_now() {
 }
 
 #[test]
+fn processes_at_two_interfaces_do_not_meet() {
+    if !enter_namespace(&NETWORK) {
+        return;
+    }
+    let group = fresh_group();
+    let port =
+        |interface: &str| mixed(group, |options| options.interface = interface.to_owned())(Role::new(Idle::Park));
+    let [mut first, mut second] = ["lo", "d0"].map(port);
+    let mut third = port("d0");
+    settle(std::slice::from_mut(&mut second), 1);
+    assert_eq!((third.by_shm(), first.by_shm()), (1, 0), "a group each, though address and port are the same");
+    for port in [&mut first, &mut third] {
+        port.receive(usize::MAX, |_| {}).expect("a receive that works");
+    }
+    assert_eq!((third.by_shm(), first.by_shm()), (1, 0));
+}
+
+#[test]
 fn without_a_free_place_the_network_carries_all() {
     let group = fresh_group();
     let user = rustix::process::geteuid().as_raw();
-    let name = |place| format!("bourdon-shm/{user}/{}/{place}", group.port());
+    let name = |place| format!("bourdon-shm/{user}/{}/lo/{place}", group.port());
     let taken: Vec<_> = (1..=128).map(|place| crate::hostile::listen(&name(place))).collect();
     let network = world_of(group, |_| {});
     let mut ports = [(); 2].map(|()| {
-        let (port, refused) = MixedPort::open(network(Role::new(Idle::Park)), &ShmOptions::new(group));
+        let (port, refused) = MixedPort::open(network(Role::new(Idle::Park)), "lo", &ShmOptions::new(group));
         assert!(refused.expect("it can't share").to_string().contains("all 128 places"));
         port
     });

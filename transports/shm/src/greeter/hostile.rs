@@ -97,7 +97,7 @@ fn meeting() -> Meeting {
     let hello = Hello { place: 1, group: SocketAddr::from(([239, 255, 77, 1], 7)), origin };
     let log = memory::create(RING_BYTES).expect("memory").1;
     Meeting {
-        own: Own { hello, log, waker: Waker::new().expect("an eventfd") },
+        own: Own { prefix: String::new(), hello, log, waker: Waker::new().expect("an eventfd") },
         listener: connection().0,
         orders: Arc::new(Mutex::new(Vec::new())),
         ordered: Waker::new().expect("an eventfd"),
