@@ -58,7 +58,9 @@ pub(crate) fn bypass(group: &Socket, echo: Option<Echo>, sources: impl Iterator<
         Some(echo) => filter.extend(echo),
         None => filter.push(statement(libc::BPF_RET | libc::BPF_K, u32::MAX)),
     }
-    let _ = group.attach_filter(&filter);
+    if group.attach_filter(&filter).is_err() {
+        let _ = group.detach_filter(); // rather than keep away for ever what was kept away before
+    }
 }
 
 /// The source on `lo` that belongs to a unicast address there.
