@@ -5,18 +5,19 @@
 //! The path:
 //! 1. A switch port of a smaller MTU, from the start: the member behind it is left out, named everywhere, and returns.
 //! 2. The long datagrams of one host vanish while it publishes: what was acknowledged arrives, once, in order.
-//! 3. `limits.mtu_bytes` for jumbo frames, and no jumbo frames: the start names both numbers, and no path is blamed.
+//! 3. The same between hosts whose processes share memory: two on one host go on without the third.
+//! 4. `limits.mtu_bytes` for jumbo frames, and no jumbo frames: the start names both numbers, and no path is blamed.
 //!
 //! The host:
-//! 4. The interface does not exist when the node starts: the node reports it and waits.
-//! 5. The IPv6 address changes under a member and its subscriber: both come back.
-//! 6. A suspended host resumes with another interface and another address: its member comes back.
+//! 5. The interface does not exist when the node starts: the node reports it and waits.
+//! 6. The IPv6 address changes under a member and its subscriber: both come back.
+//! 7. A suspended host resumes with another interface and another address: its member comes back.
 //!
 //! The set-up:
-//! 7. A configuration copied to a second host, with its rank: the second node ends and names the first.
-//! 8. A second team with this name and port, and another number of members: it ends, and the first goes on.
-//! 9. A configuration of a later version: every command ends and names the key and its line.
-//! 10. Another setting at one member before the group forms: both values are named, and mended it forms.
+//! 8. A configuration copied to a second host, with its rank: the second node ends and names the first.
+//! 9. A second team with this name and port, and another number of members: it ends, and the first goes on.
+//! 10. A configuration of a later version: every command ends and names the key and its line.
+//! 11. Another setting at one member before the group forms: both values are named, and mended it forms.
 
 use crate::common::{fails, signal};
 use crate::skipped;
@@ -33,10 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// All members are in the view.
 const WHOLE: &str = "members 0, 1, 2,";
 
-/// Hosts, and a directory for each.
+/// Places for processes, each with a directory and on a host.
 struct Site {
     lab: Lab,
     folder: TempDir,
+    /// By place. Where each has its own host, a place is called by its host.
+    hosts: Vec<usize>,
 }
 
 /// A running `bourdon`, and the lines that it has written.
@@ -51,8 +54,12 @@ struct Program {
 
 impl Site {
     fn new(hosts: usize) -> Option<Self> {
-        match Lab::new(hosts) {
-            Ok(lab) => Some(Self { lab, folder: tempfile::tempdir().expect("a directory can be made") }),
+        Self::with((0..hosts).collect())
+    }
+
+    fn with(hosts: Vec<usize>) -> Option<Self> {
+        match Lab::new(hosts.iter().max().map_or(0, |last| last + 1)) {
+            Ok(lab) => Some(Self { lab, folder: tempfile::tempdir().expect("a directory can be made"), hosts }),
             Err(why) => {
                 skipped::report(why);
                 None
@@ -85,7 +92,7 @@ impl Site {
     }
 
     fn start(&self, host: usize, arguments: &[&str]) -> Program {
-        let mut command = self.lab.host(host).command(env!("CARGO_BIN_EXE_bourdon"));
+        let mut command = self.lab.host(self.hosts[host]).command(env!("CARGO_BIN_EXE_bourdon"));
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = Process::start(&mut command).expect("it starts");
         let (sender, lines) = channel();
@@ -100,7 +107,7 @@ impl Site {
         self.start(host, &["node", "--config", &self.config(host)])
     }
 
-    /// Three members, on the first three hosts, configured with these changes.
+    /// Three members, at the first three places, configured with these changes.
     fn nodes(&self, changes: &[(&str, &str)]) -> [Program; 3] {
         [0, 1, 2].map(|host| {
             self.configure(host, host, changes);
@@ -274,6 +281,29 @@ fn a_publisher_whose_long_datagrams_vanish_loses_nothing_that_was_acknowledged()
     after.has_published();
     subscriber.receives(40..41);
     assert!(nodes.iter_mut().all(|node| node.process.ended().expect("it can be asked").is_none()));
+}
+
+#[test]
+fn processes_that_share_memory_go_on_without_one_behind_a_narrow_port() {
+    let Some(site) = Site::with(vec![0, 0, 1]) else { return };
+    site.lab.set_port_mtu(1, 1_000).expect("set");
+    let mut nodes = site.formed(&[("[threads]", "offload = false\ntransport = \"auto\"\n[threads]")]);
+    let text = site.shown(0, "view");
+    for (rank, way) in [("member 1 ", " by shm"), ("member 2 ", " by multicast")] {
+        assert!(text.lines().any(|line| line.contains(rank) && line.ends_with(way)), "{rank}{way}: {text}");
+    }
+    assert_eq!(text.matches(" by ").count(), 2, "{text}");
+    let (mut subscriber, mut publisher) = (site.subscriber(1), site.publisher(0));
+    publisher.feed(0..50);
+    nodes[0].until(&["member 0 receives no datagrams of", "from member 2"]);
+    nodes[0].until(&["view ", "members 0, 1,"]);
+    publisher.feed(50..100);
+    publisher.has_published();
+    subscriber.receives(0..100);
+    nodes[2].until(&["waits to be let in", "long datagrams", "0, 1"]);
+    site.lab.set_port_mtu(1, 1_500).expect("set");
+    whole(&mut nodes);
+    assert!(!nodes[0].has(&["member 0 receives no datagrams of", "from member 1"]), "shared memory is as wide as ever");
 }
 
 #[test]

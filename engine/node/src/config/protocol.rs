@@ -47,9 +47,12 @@ impl Settings {
         (config.order, config.reliability) = (self.group.order, self.group.reliability);
         (config.relay, config.deadline_ns) = (self.group.relay, self.group.deadline_ns);
         config.feedback = if self.group.ack_each { p::Feedback::AckEach } else { p::Feedback::Nak };
-        // Over `auto` a peer whose multicasts are lost is served by the mesh.
-        config.pads_heartbeats =
-            matches!(self.network.transport, Transport::Udp | Transport::Portable | Transport::Xdp);
+        config.pads_heartbeats = match self.network.transport {
+            Transport::Udp | Transport::Portable | Transport::Xdp => true,
+            // With peers, the mesh serves those whose multicasts are lost.
+            Transport::Auto => self.network.peers.is_empty(),
+            Transport::Tcp | Transport::Shm => false,
+        };
         config.sequencer = Rank(self.group.sequencer);
         config.quorum = self.group.quorum;
         (config.flow, config.rate) = (self.flow.mode, self.flow.rate());
