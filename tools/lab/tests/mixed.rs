@@ -1,12 +1,14 @@
 //! Two hosts of three processes each: on a host they share memory, between the hosts there is UDP. The group has one
-//! order, through deaths, a host whose network is gone, and a host whose processes hear each other by shared memory
-//! only.
+//! order, through deaths, a process whose shared memory is malformed, a host whose network is gone, and a host whose
+//! processes hear each other by shared memory only.
 //!
 //! Without root there is no lab, and this test is skipped.
 
 use bourdon_lab::hosts::{Lab, Process};
 use bourdon_lab::judge::{Order, Reliability, Rules, judge};
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::mpsc::{Receiver, channel};
@@ -18,6 +20,8 @@ const PLACES: [(&str, u16, usize); 6] =
 const MEMBERS: usize = 5;
 /// Longer than anything here takes on a loaded host; reached only by failing tests.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where in a log it is written how far it reaches.
+const LOG_TAIL_BYTES: u64 = 128;
 const LOOK: Duration = Duration::from_millis(5);
 
 struct Running<'a> {
@@ -55,6 +59,18 @@ impl<'a> Running<'a> {
             assert!(status.success(), "{} ended: {status}", self.place);
             *self = Self::start(self.lab, self.place, self.incarnation + 1, self.folder);
         }
+    }
+
+    /// Makes its log one that no reader can follow, for as long as it writes nothing: another process of the host that
+    /// reads there meanwhile shares no memory with it any more.
+    fn garble_log(&self) {
+        let process = format!("/proc/{}", self.process.id());
+        let maps = std::fs::read_to_string(format!("{process}/maps")).expect("it runs");
+        let is_own = |line: &&str| line.contains(" rw-s ") && line.contains("/memfd:bourdon-log");
+        let (at, _) = maps.lines().find(is_own).and_then(|line| line.split_once('-')).expect("it has a log");
+        let at = u64::from_str_radix(at, 16).expect("an address");
+        let memory = OpenOptions::new().write(true).open(format!("{process}/mem")).expect("root may");
+        memory.write_all_at(&1u64.to_le_bytes(), at + LOG_TAIL_BYTES).expect("it is mapped");
     }
 
     /// How many messages this incarnation has delivered.
@@ -105,6 +121,19 @@ fn two_hosts_of_three_processes_have_one_order_through_every_fault() {
     let first_host = |it: &Running<'_>| PLACES[it.place].2 == 0;
     until_more(&mut running, "messages at all", all);
     until_shared(&mut running);
+
+    // The shared memory of one process: the network carries everything between it and its host.
+    let begun = Instant::now();
+    let is_apart = |it: &Running<'_>| match it.place {
+        1 => it.reached.contains("no process of this host"),
+        _ => !first_host(it) || it.reached.contains("reaches 1 process of this host"),
+    };
+    while !running.iter().all(is_apart) {
+        assert!(begun.elapsed() < PATIENCE, "member 1 still shares memory");
+        running[1].garble_log();
+        running.iter_mut().for_each(Running::look);
+    }
+    until_more(&mut running, "messages at all without the shared memory of member 1", all);
 
     // A process of each host is killed, and started again.
     for place in [1, 4] {
