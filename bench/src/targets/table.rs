@@ -69,6 +69,13 @@ const XDP_RAW: Promise = Promise {
     command: &[BENCH, "latency", "--transport", "xdp", "--also", "udp", "--peer", "raw-xdp,raw", "--over", "veth"],
     ..LATENCY_RAW
 };
+const SHM_AERON: Promise = Promise {
+    name: "shm-p50-aeron-ipc",
+    text: "over shared memory: round trip p50 below Aeron's IPC",
+    figure: Ratio("rtt p50 over aeron-ipc"),
+    command: &[BENCH, "latency", "--transport", "shm", "--over", "lo", "--peer", "aeron-ipc"],
+    ..LATENCY_AERON
+};
 const LOAD_10K: Promise = Promise {
     name: "load-10k-p50-aeron",
     text: "p50 at 10,000 messages/s below Aeron's",
@@ -117,6 +124,14 @@ const ONE_WAY_AERON_1K: Promise = Promise {
     quick: &["--rounds", "1", "--count", "200000"],
     ..ONE_WAY_AERON
 };
+const SHM_ONE_WAY: Promise = Promise {
+    name: "shm-one-way-aeron-ipc",
+    text: "one way over shared memory at least 2.5 x Aeron's IPC",
+    bound: AtLeast(2.5),
+    figure: Ratio("rate over aeron-ipc"),
+    command: &[BENCH, "throughput", "--transport", "shm", "--peer", "aeron-ipc"],
+    ..ONE_WAY_RAW
+};
 const FANOUT_3: Promise = Promise {
     name: "fanout-3-aeron",
     text: "to three observers that gate at least 4 x Aeron with its min flow control",
@@ -150,6 +165,18 @@ const FANOUT_ALONE: Promise = Promise {
     figure: Lost,
     command: &[BENCH, "fanout", "--no-peer", "--idle", "park", "--flow", "gating"],
     ..FANOUT_3
+};
+const FANOUT_SHM: Promise = Promise {
+    name: "shm-fanout-lossless",
+    text: "over shared memory to three observers that gate, none lost or out of order",
+    command: &[BENCH, "fanout", "--transport", "shm", "--no-peer", "--idle", "park", "--flow", "gating"],
+    ..FANOUT_ALONE
+};
+const FANOUT_XDP: Promise = Promise {
+    name: "xdp-fanout-lossless",
+    text: "past the kernel's stack to three observers that gate, each on a host, none lost or out of order",
+    command: &[BENCH, "fanout", "--transport", "xdp", "--also", "udp", "--over", "veth", "--no-peer", "--idle", "park"],
+    ..FANOUT_ALONE
 };
 const SWEEP_FREE: Promise = Promise {
     name: "overload-free",
@@ -229,6 +256,7 @@ pub(super) const PROMISES: &[Promise] = &[
         quick: &["--count", "500"],
     },
     XDP_RAW,
+    SHM_AERON,
     LOAD_10K,
     Promise {
         name: "load-10k-p99-aeron",
@@ -273,7 +301,10 @@ pub(super) const PROMISES: &[Promise] = &[
         ..ONE_WAY_AERON
     },
     ONE_WAY_AERON_1K,
+    SHM_ONE_WAY,
     FANOUT_ALONE,
+    FANOUT_SHM,
+    FANOUT_XDP,
     FANOUT_3,
     FANOUT_8,
     Promise {
