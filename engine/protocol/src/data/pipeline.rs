@@ -250,13 +250,11 @@ impl Pipeline {
                     stream.skip_to(now, number, known_end);
                 }
                 if had_gap {
-                    if stream.nak_sender.repaired(now, number, &self.config.timing) {
+                    let bytes = datagram.bytes.len();
+                    if stream.nak_sender.repaired(now, number, bytes, &self.config.timing) {
                         counters.add(Counter::RepairsReceived, 1);
                     } else if !datagram.header.is_retransmitted() {
-                        // Over a stream no sender announces a longest datagram.
-                        if !self.config.pads_heartbeats || stream.nak_sender.is_longest(datagram.bytes.len()) {
-                            stream.nak_sender.came(now);
-                        }
+                        stream.nak_sender.came(now, bytes);
                     }
                     self.nak_due = self.nak_due.min(stream.nak_sender.due);
                     if !stream.window.has_gap() {

@@ -179,13 +179,10 @@ impl Trust {
         }
     }
 
-    /// Something requested has come. A short datagram passes where long ones do not, and shows nothing about them.
+    /// Something requested has come.
     fn answered(&mut self) {
-        if self.doubted {
-            return;
-        }
         let left = (self.left + 2).clamp(UNANSWERED_DATAGRAMS, ANSWERED_DATAGRAMS);
-        *self = Self { left, ..Self::WHOLE };
+        *self = Self { left, doubted: self.doubted, ..Self::WHOLE };
     }
 }
 
@@ -255,15 +252,10 @@ impl NakSender {
         self.longest_bytes = bytes;
     }
 
-    /// Whether a datagram of so many bytes shows that the path carries every datagram of the stream.
-    pub(crate) fn is_longest(&self, bytes: usize) -> bool {
-        self.longest_bytes > 0 && bytes >= self.longest_bytes
-    }
-
-    /// A datagram came that nothing requested, over a path that carries what is missing: nothing but loss delays the
-    /// repairs.
-    pub(crate) fn came(&mut self, now: Instant) {
-        if self.trust.doubted {
+    /// A datagram of so many bytes came that nothing requested, and others are missing. If it is as long as any, the
+    /// path carries what is missing: nothing but loss delays the repairs.
+    pub(crate) fn came(&mut self, now: Instant, bytes: usize) {
+        if bytes < self.longest_bytes || self.trust.doubted {
             return;
         }
         if self.trust.left == 0 {
@@ -333,16 +325,19 @@ impl NakSender {
         true
     }
 
-    /// A missing datagram came; measures the round trip where it is unambiguous (Karn's rule).
-    pub(crate) fn repaired(&mut self, now: Instant, number: DatagramNumber, timing: &Timing) -> bool {
+    /// A missing datagram of so many bytes came; measures the round trip where it is unambiguous (Karn's rule).
+    pub(crate) fn repaired(&mut self, now: Instant, number: DatagramNumber, bytes: usize, timing: &Timing) -> bool {
         let requested = *self.entry(number.0);
         if requested.number != number.0 || requested.attempts == 0 {
             return false;
         }
-        if self.trust.left == 0 {
-            self.due = self.due.min(now);
+        // A short datagram passes where long ones do not, and shows nothing about them.
+        if !self.trust.doubted || bytes >= self.longest_bytes {
+            if self.trust.left == 0 {
+                self.due = self.due.min(now);
+            }
+            self.trust.answered();
         }
-        self.trust.answered();
         if requested.attempts == 1 {
             // A process that was paused measures its own pause; it must not wait as long for the next repair.
             let sample = now.since(requested.at).min(timing.nak_retry_max_ns);
@@ -708,33 +703,29 @@ mod tests {
         assert_eq!(handler.all.tokens, 10_000, "the limit has ended");
     }
 
-    /// How many datagrams are requested within a second if each request is answered after a millisecond.
-    fn requested_in_a_second(sender: &mut NakSender) -> u32 {
-        let (timing, first_ns) = (Timing::default(), 1_000_000);
-        (0..1_000).fold(0, |requested, ms| {
-            let now = Instant(ms * 1_000_000);
-            let trusted = sender.trust.left(now, &timing, first_ns);
-            (0..trusted).for_each(|_| sender.trust.spend(now, &timing, first_ns));
-            (0..trusted).for_each(|_| sender.trust.answered());
-            requested + trusted
-        })
+    /// How many datagrams of a stream are requested within this second if each request brings one of so many bytes.
+    fn requested_in(second: u64, sender: &mut NakSender, bytes: usize) -> u64 {
+        let (timing, mut number) = (Timing::default(), 0);
+        for now in (0..1_000).map(|ms| Instant(second * 1_000_000_000 + ms * 1_000_000)) {
+            for _ in 0..sender.trust.left(now, &timing, 1_000_000) {
+                sender.trust.spend(now, &timing, 1_000_000);
+                *sender.entry(number) = Requested { number, at: now, again_at: now, attempts: 1, suppressed: 0 };
+                assert!(sender.repaired(now, DatagramNumber(number), bytes, &timing));
+                number += 1;
+            }
+        }
+        number
     }
 
     #[test]
     fn issue_short_repairs_let_an_observer_request_thousands_over_a_path_without_long_datagrams() {
         let mut sender = NakSender::new(16);
-        sender.doubt(Instant(0), true);
-        assert!((1..=20).contains(&requested_in_a_second(&mut sender)), "it finds out when that changes");
-        sender.doubt(Instant(1_000_000_000), false);
-        assert!(requested_in_a_second(&mut sender) > 1_000, "the path is mended");
-    }
-
-    #[test]
-    fn issue_a_datagram_counted_as_the_longest_before_any_length_was_announced() {
-        let mut sender = NakSender::new(16);
-        assert!(!sender.is_longest(1_408));
         sender.note_longest(1_408);
-        assert!(sender.is_longest(1_408) && !sender.is_longest(430));
+        sender.doubt(Instant(0), true);
+        assert!((1..=20).contains(&requested_in(0, &mut sender, 430)), "it finds out when that changes");
+        assert!(requested_in(2, &mut sender, 1_408) > 1_000, "long ones pass");
+        sender.doubt(Instant(3_000_000_000), false);
+        assert!(requested_in(4, &mut sender, 430) > 1_000, "the path is mended");
     }
 
     #[test]
