@@ -13,7 +13,7 @@ use bourdon_wire::Instant;
 const FIRST_NS: u64 = 1_000_000_000;
 /// From when on a process that follows a view reports that it waits to be let in: a joiner catches up first.
 const FOLLOWING_NS: u64 = 2_000_000_000;
-/// From when on an observer reports that it hears no majority: it has heard none for a second by then.
+/// From when on an observer reports members that it does not hear: it has not heard them for a second by then.
 const UNHEARD_NS: u64 = 250_000_000;
 /// How long the way to the peers is the same before it is reported: processes of one host start one after the other.
 const REACH_SETTLES_NS: u64 = 200_000_000;
@@ -28,9 +28,9 @@ const HEARING_INTERVAL_NS: u64 = 250_000_000;
 pub(crate) struct Reports {
     reach: ReachReport,
     view_wait: ViewWait,
-    /// When it is judged again whether an observer hears a majority, and the last judgement.
+    /// When it is judged again whether an observer hears all members of its view, and the last judgement.
     hearing_due: Instant,
-    hears_no_majority: bool,
+    lacks_some: bool,
 }
 
 impl Reports {
@@ -58,18 +58,18 @@ impl Reports {
         events.into_iter().flatten()
     }
 
-    /// How long it has waited, if it waits for a view, or observes no majority.
+    /// How long it has waited, if it waits for a view, or observes a view of which it does not hear all members.
     pub(crate) fn waited_ns(&self, now: Instant) -> u64 {
         self.view_wait.since.map_or(0, |since| now.since(since))
     }
 
-    /// Whether an observer hears no majority of its view, judged at intervals.
+    /// Whether an observer does not hear some member of its view, judged at intervals.
     fn is_unheard(&mut self, now: Instant, process: &Process) -> bool {
         if now >= self.hearing_due {
             self.hearing_due = now + HEARING_INTERVAL_NS;
-            self.hears_no_majority = process.observes_no_majority(now);
+            self.lacks_some = !process.unheard(now).is_empty();
         }
-        self.hears_no_majority
+        self.lacks_some
     }
 }
 

@@ -1,5 +1,6 @@
 //! Observers that come late, case by case.
 
+use crate::common::net::Net;
 use crate::common::{
     Bench, Effect, MTU, Step, To, Value, control, data, deliver, in_epoch, message, ordered, port, run, sends_control,
     unavailable,
@@ -156,4 +157,26 @@ fn what_ran_ahead_of_a_cut_with_gaps_is_retracted() {
     let [members, left, failed] = [0b101, 0, 0b10].map(Ranks);
     let next = Event::View { epoch: Epoch(2), members, sequencer: Rank(0), left, failed };
     assert_eq!(events, [retracted(1, 3), retracted(4, 5), Effect::Event(next)]);
+}
+
+/// The sequencer's datagrams do not reach the observer, and its members see no fault: the view stays.
+#[test]
+fn issue_an_observer_that_a_single_member_did_not_reach_reported_nothing() {
+    let mut net = Net::new(3, 1, |config| config.start = Start::Live);
+    net.run(200_000_000);
+    let unheard = |net: &mut Net| {
+        let now = net.now;
+        net.process(3).unheard(now)
+    };
+    assert!(unheard(&mut net).is_empty());
+    net.alter = Box::new(|from, to, _| usize::from((from, to) != (0, 3)));
+    net.run(1_100_000_000);
+    assert_eq!(unheard(&mut net), Ranks(1));
+    let now = net.now;
+    assert!(!net.process(3).observes_no_majority(now));
+    let text = net.process(3).waiting(now, 0).to_string();
+    assert!(text.contains("2 of 3 members of view 1 are heard; not heard now: 0"), "{text}");
+    net.alter = Box::new(|_, _, _| 1);
+    net.run(100_000_000);
+    assert!(unheard(&mut net).is_empty());
 }

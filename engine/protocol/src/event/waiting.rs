@@ -5,14 +5,16 @@ use crate::ranks::Ranks;
 use bourdon_wire::{Epoch, Rank};
 use core::fmt::{Display, Formatter, Result};
 
-/// What a process that is in no view waits for, or an observer that hears no majority.
+/// What a process that is in no view waits for, or an observer that does not hear all members of its view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// The members that have not been heard; to an observer that hears no majority, not lately.
+    /// The members that have not been heard; by an observer of a view, not lately.
     pub missing: Ranks,
-    /// How many members are configured; to an observer that hears no majority, how many its view has.
+    /// How many members are configured; to an observer of a view, how many its view has.
     pub members: u16,
+    /// Whether it is an observer that follows a view and does not hear some of its members.
+    pub observes: bool,
     /// Whether it is an observer that hears no majority of the view that it follows.
     pub lacks_majority: bool,
     /// Whether there is a group outside of which it is.
@@ -44,6 +46,14 @@ impl Display for Waiting {
                     "{count} of {members} members of view {epoch} are heard, no majority; not heard now: {silent}: no \
                      message may come until they are restored or, where they are gone for good, `bourdon recover` \
                      is run beside a survivor"
+                );
+            }
+            (Some(epoch), _) if self.observes => {
+                let (count, silent) = (u32::from(members) - self.missing.len(), self.missing);
+                return write!(
+                    f,
+                    "{count} of {members} members of view {epoch} are heard; not heard now: {silent}: what they \
+                     publish does not come, nor anything that one of them orders, until the path from them is mended"
                 );
             }
             (Some(epoch), _) => write!(f, "this process follows view {epoch} and waits to be let in")?,
@@ -166,6 +176,10 @@ mod tests {
             (
                 Waiting { followed: Some(Epoch(7)), lacks_majority: true, missing: Ranks(0b110), ..first },
                 ["1 of 3 members of view 7 are heard, no majority", "not heard now: 1, 2"],
+            ),
+            (
+                Waiting { followed: Some(Epoch(7)), observes: true, missing: Ranks(1), ..first },
+                ["2 of 3 members of view 7 are heard; not heard now: 0", "until the path from them is mended"],
             ),
             (Waiting { rank_in_use: Some(Rank(2)), ..outside }, ["to join", "with this rank, 2: if"]),
         ] {

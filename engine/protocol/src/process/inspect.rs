@@ -121,10 +121,17 @@ impl Process {
         peer.map(|peer| now.since(peer.heard_at))
     }
 
+    /// The members of the view that an observer follows and did not hear lately. What they publish does not come, nor
+    /// anything that a silent sequencer orders.
+    pub fn unheard(&self, now: Instant) -> Ranks {
+        let observes = self.standing() == Standing::Following && self.cx.config.rank().is_none();
+        Ranks(if observes { self.data.view.bits() & !self.heard_lately(now) } else { 0 })
+    }
+
     /// Whether an observer hears no majority of the view that it follows: no message may come.
     pub fn observes_no_majority(&self, now: Instant) -> bool {
-        let observes = self.standing() == Standing::Following && self.cx.config.rank().is_none();
-        observes && 2 * self.heard_lately(now).count_ones() as usize <= self.data.view.members.len()
+        let (unheard, members) = (self.unheard(now), self.data.view.members.len());
+        !unheard.is_empty() && 2 * unheard.len() as usize >= members
     }
 
     /// The members of the view that were heard lately, as bits.
@@ -145,11 +152,13 @@ impl Process {
         let Ranks(missing) = self.missing().collect();
         let (standing, view) = (self.standing(), self.view());
         let common = Waiting { waited_ns, ..Waiting::default() };
-        if self.observes_no_majority(now) {
+        let unheard = self.unheard(now);
+        if !unheard.is_empty() {
             return Waiting {
-                missing: Ranks(view.bits() & !self.heard_lately(now)),
+                missing: unheard,
                 members: view.members.len() as u16,
-                lacks_majority: true,
+                lacks_majority: self.observes_no_majority(now),
+                observes: true,
                 followed: Some(view.epoch),
                 ..common
             };
