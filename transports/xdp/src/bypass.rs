@@ -6,7 +6,7 @@ use crate::interface::Interface;
 use crate::local::Local;
 use crate::neighbours::{Neighbours, TRUST};
 use crate::refusal::{refused, unavailable};
-use crate::socket::{HEADROOM_BYTES, RECEIVE_FRAMES, SEND_FRAMES, XdpSocket, frame_bytes};
+use crate::socket::{HEADROOM_BYTES, RECEIVE_FRAMES, RELEASE_LOOK, SEND_FRAMES, XdpSocket, frame_bytes};
 use crate::{XdpOptions, program, watch};
 use bourdon_port::{Arrival, Limits, PortError, To};
 use bourdon_udp::UdpOptions;
@@ -25,6 +25,8 @@ const QUEUES_MAX: u32 = 16;
 const TAKES: Duration = Duration::from_millis(50);
 /// Longer than any process lives, and short enough for a number of nanoseconds.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// How long an ended process's program may stay: a child that it began to start has its descriptors until it executes.
+const DETACHED_WITHIN: Duration = Duration::from_millis(100);
 /// After a datagram to an unknown peer went through the kernel, its table is looked at again after so long.
 const ASK: Duration = Duration::from_millis(5);
 
@@ -268,11 +270,16 @@ fn ttl(options: &UdpOptions) -> u8 {
 /// Attaches the program: to the driver, or if it can't, to the kernel's stack.
 fn attach(program: &Program, interface: &Interface) -> Result<(Link, Mode), PortError> {
     let Interface { name, index, .. } = interface;
-    let native = match program.attach(*index, Mode::Native) {
-        Ok(link) => return Ok((link, Mode::Native)),
-        Err(error) => error,
+    let is_taken = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST));
+    let begun = Instant::now();
+    let native = loop {
+        match program.attach(*index, Mode::Native) {
+            Ok(link) => return Ok((link, Mode::Native)),
+            Err(error) if is_taken(&error) && begun.elapsed() < DETACHED_WITHIN => std::thread::sleep(RELEASE_LOOK),
+            Err(error) => break error,
+        }
     };
-    if native.raw_os_error() == Some(libc::EBUSY) || native.raw_os_error() == Some(libc::EEXIST) {
+    if is_taken(&native) {
         return Err(unavailable(format!(
             "another program is attached to {name}, perhaps by another process of Bourdon, and an interface takes one: \
              `ip link show {name}` names it; end its process, or set network.transport = \"udp\""

@@ -32,7 +32,7 @@ const FRAME_MAX_BYTES: usize = 4096;
 /// The kernel needs a moment to let go of a queue that another socket has just left.
 const RELEASED_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is asked meanwhile.
-const RELEASE_LOOK: Duration = Duration::from_millis(2);
+pub(crate) const RELEASE_LOOK: Duration = Duration::from_millis(2);
 
 /// The bytes of a frame that holds a packet of so many; none if no frame can.
 pub(crate) fn frame_bytes(packet_bytes: usize) -> Option<usize> {
