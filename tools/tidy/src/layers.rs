@@ -13,6 +13,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-wire", &[]),
     ("bourdon-protocol", &["bourdon-wire"]),
     ("bourdon-ring", &[]),
+    ("bourdon-log", &[]),
     ("bourdon-sim", &["bourdon-protocol", "bourdon-wire"]),
     ("bourdon-model", &["bourdon-protocol", "bourdon-wire"]),
     ("bourdon-port", &[]),

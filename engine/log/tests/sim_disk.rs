@@ -1,0 +1,342 @@
+//! A disk in memory that loses power: what was written and not synced may be on it, sector by sector, or not.
+//!
+//! A process reads what it wrote (the kernel's pages); the disk holds what was synced, and any part of the rest. Names
+//! are the same: created, renamed and removed at once for the process, on disk once the directory was synced.
+
+use bourdon_log::{Disk, File};
+use fastrand::Rng;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io::{Error, ErrorKind, Result};
+use std::rc::Rc;
+
+/// What a disk writes whole or not at all, unless it destroys the block around it.
+pub(crate) const SECTOR: usize = 512;
+const BLOCK: usize = 4096;
+/// Up to so many unsynced writes, every subset of them is a crash state.
+const SUBSETS_OF: usize = 9;
+/// Beyond it so many are drawn, beside all prefixes and all subsets with one write or without one.
+const DRAWN: usize = 64;
+
+#[derive(Clone, Debug)]
+enum Pending {
+    Sector { file: usize, offset: usize, bytes: Vec<u8> },
+    Length { file: usize, length: usize },
+    Name { remove: Option<String>, link: Option<(String, usize)> },
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// As the process reads them.
+    pages: Vec<Vec<u8>>,
+    names: BTreeMap<String, usize>,
+    /// What is on disk for sure.
+    disk: Vec<Vec<u8>>,
+    disk_names: BTreeMap<String, usize>,
+    pending: Vec<Pending>,
+    calls: usize,
+    power_fails_at: Option<usize>,
+    sync_fails_at: Option<usize>,
+    is_off: bool,
+    syncs: usize,
+    /// How many bytes files may have.
+    room: Option<usize>,
+    unreadable: Option<(String, usize)>,
+}
+
+/// The disk; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SimDisk(Rc<RefCell<State>>);
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct SimFile(SimDisk, usize);
+
+fn off() -> Error {
+    Error::other("the power is off")
+}
+
+impl SimDisk {
+    /// Power fails in this call that changes something, counted from 0.
+    pub(crate) fn fail_power_at(&self, call: usize) {
+        self.0.borrow_mut().power_fails_at = Some(call);
+    }
+
+    /// This sync of a file fails, counted from 0: what was written stays in the pages, and is never written again.
+    pub(crate) fn fail_sync_at(&self, sync: usize) {
+        self.0.borrow_mut().sync_fails_at = Some(sync);
+    }
+
+    pub(crate) fn set_room(&self, bytes: Option<usize>) {
+        self.0.borrow_mut().room = bytes;
+    }
+
+    /// This block can't be read.
+    pub(crate) fn lose_block(&self, name: &str, block: usize) {
+        self.0.borrow_mut().unreadable = Some((name.into(), block));
+    }
+
+    pub(crate) fn is_off(&self) -> bool {
+        self.0.borrow().is_off
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.0.borrow().calls
+    }
+
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.0.borrow().names.keys().cloned().collect()
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
+        let state = self.0.borrow();
+        state.pages[state.names[name]].clone()
+    }
+
+    /// Changes bytes of a file, on disk and in the pages.
+    pub(crate) fn change(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.0.borrow_mut();
+        let file = state.names[name];
+        change(&mut state.pages[file]);
+        change(&mut state.disk[file]);
+    }
+
+    /// A copy, with nothing unsynced.
+    pub(crate) fn copy(&self) -> SimDisk {
+        let state = self.0.borrow();
+        let (pages, names) = (state.pages.clone(), state.names.clone());
+        SimDisk::holding(pages, names)
+    }
+
+    fn holding(files: Vec<Vec<u8>>, names: BTreeMap<String, usize>) -> SimDisk {
+        let state =
+            State { pages: files.clone(), names: names.clone(), disk: files, disk_names: names, ..State::default() };
+        SimDisk(Rc::new(RefCell::new(state)))
+    }
+
+    /// Every state in which a loss of power at this instant may leave the disk, up to the bounds above.
+    pub(crate) fn crash_states(&self, rng: &mut Rng) -> Vec<SimDisk> {
+        let state = self.0.borrow();
+        let count = state.pending.len();
+        let mut choices: Vec<Vec<bool>> = Vec::new();
+        if count <= SUBSETS_OF {
+            choices.extend((0..1usize << count).map(|bits| (0..count).map(|at| bits >> at & 1 == 1).collect()));
+        } else {
+            choices.extend((0..=count).map(|prefix| (0..count).map(|at| at < prefix).collect()));
+            choices.extend((0..count).map(|only| (0..count).map(|at| at == only).collect()));
+            choices.extend((0..count).map(|without| (0..count).map(|at| at != without).collect()));
+            choices.extend((0..DRAWN).map(|_| (0..count).map(|_| rng.bool()).collect()));
+        }
+        let mut states: Vec<SimDisk> = choices.iter().map(|choice| state.after(choice, None)).collect();
+        for destroyed in 0..count {
+            if matches!(state.pending[destroyed], Pending::Sector { .. }) {
+                for others in [false, true] {
+                    states.push(state.after(&vec![others; count], Some(destroyed)));
+                }
+            }
+        }
+        states
+    }
+
+    /// Does what a call changes, unless power is off, or fails in it.
+    fn change_by<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.0.borrow_mut();
+        if state.is_off {
+            return Err(off());
+        }
+        let call = state.calls;
+        state.calls += 1;
+        let fails = state.power_fails_at == Some(call);
+        let changed = change(&mut state);
+        if fails {
+            state.is_off = true;
+            return Err(off());
+        }
+        changed
+    }
+}
+
+/// Puts a write on the disk.
+fn apply(pending: &Pending, files: &mut [Vec<u8>], names: &mut BTreeMap<String, usize>) {
+    match pending {
+        Pending::Sector { file, offset, bytes } => {
+            let content = &mut files[*file];
+            content.resize(content.len().max(offset + bytes.len()), 0);
+            content[*offset..offset + bytes.len()].copy_from_slice(bytes);
+        }
+        Pending::Length { file, length } => files[*file].resize(*length, 0),
+        Pending::Name { remove, link } => {
+            remove.as_ref().map(|name| names.remove(name));
+            link.as_ref().map(|(name, file)| names.insert(name.clone(), *file));
+        }
+    }
+}
+
+impl State {
+    /// The disk after power was lost, with those pending writes on it, and the block of one of them destroyed.
+    fn after(&self, choice: &[bool], destroyed: Option<usize>) -> SimDisk {
+        let (mut files, mut names) = (self.disk.clone(), self.disk_names.clone());
+        for (pending, _) in self.pending.iter().zip(choice).filter(|(_, chosen)| **chosen) {
+            apply(pending, &mut files, &mut names);
+        }
+        if let Some(Pending::Sector { file, offset, .. }) = destroyed.map(|at| &self.pending[at]) {
+            let block = offset / BLOCK * BLOCK;
+            let end = files[*file].len().min(block + BLOCK);
+            files[*file].get_mut(block..end).unwrap_or_default().fill(0xa5);
+        }
+        SimDisk::holding(files, names)
+    }
+
+    fn used(&self) -> usize {
+        self.names.values().map(|file| self.pages[*file].len()).sum()
+    }
+}
+
+impl Disk for SimDisk {
+    type File = SimFile;
+
+    fn list(&self) -> Result<Vec<String>> {
+        Ok(self.names())
+    }
+
+    fn open(&self, name: &str) -> Result<SimFile> {
+        let file = self.0.borrow().names.get(name).copied();
+        file.map(|file| SimFile(self.clone(), file)).ok_or_else(|| ErrorKind::NotFound.into())
+    }
+
+    fn create(&self, name: &str) -> Result<SimFile> {
+        let file = self.change_by(|state| {
+            if state.names.contains_key(name) {
+                return Err(ErrorKind::AlreadyExists.into());
+            }
+            let file = state.pages.len();
+            state.pages.push(Vec::new());
+            state.disk.push(Vec::new());
+            state.names.insert(name.into(), file);
+            state.pending.push(Pending::Name { remove: None, link: Some((name.into(), file)) });
+            Ok(file)
+        })?;
+        Ok(SimFile(self.clone(), file))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<()> {
+        self.change_by(|state| {
+            let file = state.names.remove(from).ok_or(ErrorKind::NotFound)?;
+            state.names.insert(to.into(), file);
+            state.pending.push(Pending::Name { remove: Some(from.into()), link: Some((to.into(), file)) });
+            Ok(())
+        })
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        self.change_by(|state| {
+            state.names.remove(name).ok_or(ErrorKind::NotFound)?;
+            state.pending.push(Pending::Name { remove: Some(name.into()), link: None });
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.change_by(|state| {
+            if state.power_fails_at != Some(state.calls - 1) {
+                state.pending.retain(|pending| !matches!(pending, Pending::Name { .. }));
+                state.disk_names = state.names.clone();
+            }
+            Ok(())
+        })
+    }
+}
+
+impl File for SimFile {
+    fn length(&self) -> Result<u64> {
+        Ok(self.0.0.borrow().pages[self.1].len() as u64)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> Result<()> {
+        let state = self.0.0.borrow();
+        let offset = offset as usize;
+        if let Some((name, block)) = &state.unreadable
+            && state.names.get(name) == Some(&self.1)
+            && offset < (block + 1) * BLOCK
+            && offset + bytes.len() > block * BLOCK
+        {
+            return Err(Error::other("the disk can't read this block"));
+        }
+        let content = state.pages[self.1].get(offset..offset + bytes.len());
+        bytes.copy_from_slice(content.ok_or(ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        let (file, start) = (self.1, offset as usize);
+        self.0.change_by(|state| {
+            let grown = (start + bytes.len()).saturating_sub(state.pages[file].len());
+            if grown > 0 && state.room.is_some_and(|room| state.used() + grown > room) {
+                return Err(ErrorKind::StorageFull.into());
+            }
+            let end = state.pages[file].len().max(start + bytes.len());
+            state.pages[file].resize(end, 0);
+            state.pages[file][start..start + bytes.len()].copy_from_slice(bytes);
+            for sector in start / SECTOR..(start + bytes.len()).div_ceil(SECTOR) {
+                let offset = sector * SECTOR;
+                let now = state.pages[file][offset..end.min(offset + SECTOR)].to_vec();
+                // A sector that changes nothing makes no other crash state, unless a write of it is pending.
+                let is_pending = |pending: &Pending| match pending {
+                    Pending::Sector { file: of, offset: at, .. } => (*of, *at) == (file, offset),
+                    _ => false,
+                };
+                let on_disk = state.disk[file].get(offset..offset + now.len());
+                if on_disk != Some(&now) || state.pending.iter().any(is_pending) {
+                    state.pending.push(Pending::Sector { file, offset, bytes: now });
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn allocate(&self, length: u64) -> Result<()> {
+        let (file, length) = (self.1, length as usize);
+        self.0.change_by(|state| {
+            if state.room.is_some_and(|room| state.used() + length > room) {
+                state.pages[file].resize(length / 2, 0);
+                return Err(ErrorKind::StorageFull.into());
+            }
+            state.pages[file].resize(length, 0);
+            state.pending.push(Pending::Length { file, length });
+            Ok(())
+        })
+    }
+
+    fn truncate(&self, length: u64) -> Result<()> {
+        let (file, length) = (self.1, length as usize);
+        self.0.change_by(|state| {
+            state.pages[file].resize(length, 0);
+            state.pending.push(Pending::Length { file, length });
+            Ok(())
+        })
+    }
+
+    fn sync(&self) -> Result<()> {
+        let file = self.1;
+        self.0.change_by(|state| {
+            if state.power_fails_at == Some(state.calls - 1) {
+                return Ok(());
+            }
+            let sync = state.syncs;
+            state.syncs += 1;
+            let fails = state.sync_fails_at == Some(sync);
+            let is_mine = |pending: &Pending| {
+                matches!(pending, Pending::Sector { file: of, .. } | Pending::Length { file: of, .. } if *of == file)
+            };
+            let (mine, others): (Vec<_>, Vec<_>) = std::mem::take(&mut state.pending).into_iter().partition(is_mine);
+            state.pending = others;
+            if fails {
+                return Err(Error::other("the disk did not take it"));
+            }
+            for pending in &mine {
+                apply(pending, &mut state.disk, &mut BTreeMap::new());
+            }
+            Ok(())
+        })
+    }
+}
