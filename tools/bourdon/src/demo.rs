@@ -15,6 +15,8 @@ mod runner;
 mod schedule;
 mod share;
 
+pub(crate) use schedule::Rate;
+
 use crate::exit::{Failure, note};
 use bourdon::settings::{Flow, IdleStrategy, Order, Profile, Reliability, Role, Settings, Start, Transport};
 use clap::ValueEnum;

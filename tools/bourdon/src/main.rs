@@ -5,6 +5,7 @@
 //! broke), 2 (bad usage, input or environment, with what to do on stderr) or 3 (not done in the time that was given).
 
 mod admin;
+mod archive;
 mod demo;
 mod elect;
 mod event;
@@ -45,6 +46,8 @@ enum Command {
     Publish(publish::Args),
     /// Write what is published on a topic to stdout, as an observer of the group
     Subscribe(subscribe::Args),
+    /// Describe, verify, replay, prune or export what `subscribe --archive` has recorded
+    Archive(archive::Args),
     /// Send a message to one member, to the nearest, or to all that hear the network
     Send(send::Args),
     /// Run a member or observer from a configuration file
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(*args),
         Command::Publish(args) => publish::run(args),
         Command::Subscribe(args) => subscribe::run(args),
+        Command::Archive(args) => archive::run(args),
         Command::Send(args) => send::run(args),
         Command::Node(args) => node::run(args),
         Command::Stat(args) => stat::run(args),

@@ -4,6 +4,7 @@
 //! reported as lost on stderr. When stdout is closed there is no reader left, which is a good end, not an error. A
 //! closed pipe is an error only to a writer, so stdout is also checked while nothing comes.
 
+use crate::archive::recorder::{Options, Recorder};
 use crate::event;
 use crate::exit::{Failure, is_stdout_closed, note};
 use crate::node::signals;
@@ -12,7 +13,7 @@ use crate::send::received;
 use crate::wait;
 use bourdon::event::Ranks;
 use bourdon::id::TopicId;
-use bourdon::settings::{Role, Transport};
+use bourdon::settings::{Flow, FlowSettings, Role, Transport};
 use bourdon::topics::{Filter, Pattern, Verdict};
 use bourdon::{Delivery, Discovery, Event, InlineNode, Message, Settings, discover};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -45,13 +46,22 @@ pub(crate) struct Args {
     /// objects with the key event, what was lost or is waited for
     #[arg(long, conflicts_with = "frames")]
     json: bool,
+    #[command(flatten)]
+    archive: Options,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let (mut settings, are_the_members) = args.place.at.settings()?;
+    let mut recorder = Recorder::open(&args.archive, &settings.group.name)?;
     settings.process.role = Role::Observer;
     if !are_the_members {
         learn(&mut settings, &args.place.at)?;
+    }
+    if args.archive.is_given() {
+        // A disk holds no publisher back.
+        settings.flow.mode = Flow::Free;
+        settings.flow.gating_timeout_ns = FlowSettings::default().gating_timeout_ns;
+        settings.flow.rate_floor_bytes_per_s = None;
     }
     let signals = signals().map_err(Failure::unusable)?;
     let mut node = InlineNode::join(&settings).map_err(|why| args.place.at.unusable(why))?;
@@ -67,6 +77,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             Delivery::Event(event) => {
                 beginning.note_event(&event);
                 output.write_event(event);
+                if let Some(recorder) = &mut recorder {
+                    recorder.record_event(&event);
+                }
                 events.push(event);
             }
             Delivery::Message(message) => {
@@ -74,7 +87,13 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
                     output.write_beginning(&message);
                 }
                 match filter.judge(&message) {
-                    Verdict::Wanted => output.write(&message, filter.name(&message)),
+                    Verdict::Wanted => {
+                        let name = filter.name(&message);
+                        if let Some(recorder) = recorder.as_mut().filter(|_| !output.is_complete()) {
+                            recorder.record(&message, name);
+                        }
+                        output.write(&message, name);
+                    }
                     Verdict::Unwanted => {}
                     doubtful => doubts.warn(doubtful, &message),
                 }
@@ -86,12 +105,14 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         while let Some(message) = node.poll_direct() {
             note(received(&message));
         }
+        let sleep = recorder.as_mut().map_or(Ok(SLEEP), Recorder::sync)?;
         if work_count == 0 {
             output.flush();
-            node.wait(SLEEP).map_err(Failure::broken)?;
+            node.wait(sleep.min(SLEEP)).map_err(Failure::broken)?;
         }
     }
     output.flush();
+    recorder.map_or(Ok(()), Recorder::close)?;
     match output.failed {
         Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::broken(format!("writing: {error}"))),
         _ => Ok(()),

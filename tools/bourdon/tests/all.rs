@@ -1,5 +1,6 @@
 //! All tests of this folder, in one program: it is built and linked once.
 
+mod archive;
 mod commands;
 mod common;
 mod demo;

@@ -37,7 +37,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp", "bourdon-xdp"]), // the last two for raw peers
-    ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-sim"]),                   // the lab's format of histories
+    ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-log", "bourdon-sim"]),    // the lab's format of histories
     ("bourdon-lab", &["bourdon"]), // its members only: see `ENGINE_IN_LAB`
     ("bourdon-perf", &["bourdon-engine", "bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),

@@ -1,0 +1,140 @@
+//! What an archive's records hold: messages as the observer delivered them, what it lost, and where it began.
+//!
+//! Total: any bytes have an answer. The layout stands in `docs/log.md`.
+
+use bourdon::Message;
+
+/// Bytes before the topic's name.
+const HEADER_BYTES: usize = 32;
+const MESSAGE: u8 = 1;
+const LOST: u8 = 2;
+const BEGINS: u8 = 3;
+const RETRACTED: u8 = 4;
+/// The order number of a message of a group without a total order.
+const NO_ORDER: u64 = u64::MAX;
+
+/// The payload of one record of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry<'a> {
+    /// A message that was delivered.
+    Message(Recorded<'a>),
+    /// So many messages were lost here, of one member or of all.
+    Lost { sender: Option<u16>, count: u64 },
+    /// A recorder began here; what was published before it, since the record in front, is not in the archive.
+    Begins { group: &'a str },
+    /// These sequences of a member, delivered before, became void: the observer had run ahead of a view.
+    Retracted { sender: u16, from: u64, to: u64 },
+}
+
+/// A message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Recorded<'a> {
+    pub(crate) topic: u16,
+    /// The topic's name, if the message or the configuration gave it.
+    pub(crate) name: Option<&'a str>,
+    pub(crate) sender: u16,
+    pub(crate) incarnation: u32,
+    pub(crate) sequence: u64,
+    pub(crate) order: Option<u64>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// The entry for a delivered message.
+    pub(crate) fn of(message: &Message<'a>, name: Option<&'a str>) -> Self {
+        Self::Message(Recorded {
+            topic: message.topic.0,
+            name,
+            sender: message.sender.0,
+            incarnation: message.incarnation.0,
+            sequence: message.sequence.0,
+            order: message.order.map(|order| order.0),
+            payload: message.payload,
+        })
+    }
+
+    /// Writes the entry over what `out` holds.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let mut header = [0; HEADER_BYTES];
+        let (kind, sender, sequence, order, name, payload) = match *self {
+            Self::Message(recorded) => {
+                header[4..8].copy_from_slice(&recorded.incarnation.to_le_bytes());
+                header[24..26].copy_from_slice(&recorded.topic.to_le_bytes());
+                let order = recorded.order.unwrap_or(NO_ORDER);
+                (MESSAGE, recorded.sender, recorded.sequence, order, recorded.name.unwrap_or(""), recorded.payload)
+            }
+            Self::Lost { sender, count } => (LOST, sender.unwrap_or(u16::MAX), count, NO_ORDER, "", &[][..]),
+            Self::Retracted { sender, from, to } => (RETRACTED, sender, from, to, "", &[][..]),
+            Self::Begins { group } => (BEGINS, u16::MAX, 0, NO_ORDER, group, &[][..]),
+        };
+        let name = &name.as_bytes()[..name.len().min(usize::from(u8::MAX))];
+        (header[0], header[1]) = (kind, name.len() as u8);
+        header[2..4].copy_from_slice(&sender.to_le_bytes());
+        header[8..16].copy_from_slice(&sequence.to_le_bytes());
+        header[16..24].copy_from_slice(&order.to_le_bytes());
+        out.clear();
+        out.extend_from_slice(&header);
+        out.extend_from_slice(name);
+        out.extend_from_slice(payload);
+    }
+
+    /// The entry that these bytes are; none if a later release wrote them, or they are no archive's.
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
+        let name = std::str::from_utf8(rest.get(..usize::from(header[1]))?).ok()?;
+        let payload = &rest[name.len()..];
+        let number = |at: usize| header[at..].first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk));
+        let short = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let (sender, sequence) = (short(2), number(8));
+        match header[0] {
+            MESSAGE => Some(Self::Message(Recorded {
+                topic: short(24),
+                name: (!name.is_empty()).then_some(name),
+                sender,
+                incarnation: u32::from_le_bytes([header[4], header[5], header[6], header[7]]),
+                sequence,
+                order: Some(number(16)).filter(|order| *order != NO_ORDER),
+                payload,
+            })),
+            LOST => Some(Self::Lost { sender: Some(sender).filter(|sender| *sender != u16::MAX), count: sequence }),
+            RETRACTED => Some(Self::Retracted { sender, from: sequence, to: number(16) }),
+            BEGINS => Some(Self::Begins { group: name }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_back_and_any_bytes_have_an_answer() {
+        let recorded = Recorded {
+            topic: 7,
+            name: Some("md.es"),
+            sender: 2,
+            incarnation: 9,
+            sequence: 11,
+            order: Some(12),
+            payload: b"price",
+        };
+        let mut bytes = Vec::new();
+        for entry in [
+            Entry::Message(recorded),
+            Entry::Message(Recorded { name: None, order: None, payload: b"", ..recorded }),
+            Entry::Lost { sender: Some(1), count: 5 },
+            Entry::Lost { sender: None, count: 5 },
+            Entry::Begins { group: "prices" },
+            Entry::Retracted { sender: 3, from: 4, to: 6 },
+        ] {
+            entry.encode(&mut bytes);
+            assert_eq!(Entry::decode(&bytes), Some(entry));
+            for length in 0..bytes.len() {
+                let _ = Entry::decode(&bytes[..length]);
+            }
+        }
+        bytes[0] = 99;
+        assert_eq!(Entry::decode(&bytes), None);
+    }
+}
