@@ -9,6 +9,7 @@ use rustix::fs::{
     MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fcntl_getfl, fstat, ftruncate, memfd_create,
 };
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
@@ -37,13 +38,22 @@ pub(crate) fn create(ring_bytes: usize) -> Result<(Writer, File), PortError> {
         mechanism: "shm",
         why: format!("{call}: {error}"),
     };
+    let bytes = file_bytes(ring_bytes) as u64;
+    if let Some(limit) = getrlimit(Resource::Fsize).current.filter(|limit| *limit < bytes) {
+        // The kernel would end the process by a signal.
+        let why = format!(
+            "the limit of file sizes (`ulimit -f`) is {limit} bytes and a log takes {bytes}: raise it, or lower \
+             network.receive_buffer_bytes"
+        );
+        return Err(PortError::Unavailable { mechanism: "shm", why });
+    }
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let memory = match memfd_create("bourdon-log", flags | MemfdFlags::NOEXEC_SEAL) {
         Err(Errno::INVAL) => memfd_create("bourdon-log", flags), // before Linux 6.3
         other => other,
     };
     let file = File::from(memory.map_err(|error| unavailable("memfd_create", error.into()))?);
-    ftruncate(&file, file_bytes(ring_bytes) as u64).map_err(|error| unavailable("ftruncate", error.into()))?;
+    ftruncate(&file, bytes).map_err(|error| unavailable("ftruncate", error.into()))?;
     let log = Writer::map(&file).map_err(|error| unavailable("mmap", error))?;
     match fcntl_add_seals(&file, SEALS) {
         Ok(()) => Ok((log, file)),

@@ -5,6 +5,7 @@ mod conformance;
 mod hostile;
 mod killed;
 mod killed_anywhere;
+mod limits;
 mod mixed;
 mod peers;
 
