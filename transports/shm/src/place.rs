@@ -54,8 +54,8 @@ pub(crate) fn take(prefix: &str) -> Result<(u16, OwnedFd), PortError> {
         }
     }
     let why = format!(
-        "all {PLACES} places of this user at this port are taken (`ss -xl` lists them as @{prefix}): choose another \
-         port with group.address"
+        "all {PLACES} places of this user at this port are taken, perhaps by processes of another user (`ss -xl` lists \
+         them as @{prefix}, as root `ss -xlp` with their processes): choose another port with group.address"
     );
     Err(PortError::Unavailable { mechanism: "shm", why })
 }

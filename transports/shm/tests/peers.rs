@@ -65,7 +65,9 @@ fn a_port_number_without_a_free_place_is_refused() {
     let taken: Vec<_> =
         (1..=128).map(|at| crate::hostile::listen(&format!("bourdon-shm/{user}/{number}/{at}"))).collect();
     match ShmPort::open(&options(number)) {
-        Err(PortError::Unavailable { why, .. }) => assert!(why.contains("all 128 places"), "{why}"),
+        Err(PortError::Unavailable { why, .. }) => {
+            assert!(why.contains("all 128 places") && why.contains("perhaps by processes of another user"), "{why}");
+        }
         other => panic!("{other:?}"),
     }
     drop(taken);
