@@ -12,6 +12,11 @@
 //! Both ends of a connection send one [`Hello`]. The end that was dialled maps the other's log before it answers. The
 //! connection then stays idle, and its end is how the kernel reports that the process is gone, however it ended. Two
 //! processes that start at the same time may dial each other; then the last of their two connections counts.
+//!
+//! Two processes may fail to meet: the queue of connections of a stopped process is full, or one of the two has no
+//! descriptors left. Their connection may also end while both run. So the process that dialled dials again, once in
+//! [`DIAL_EVERY`], until the two have met or the name is free. A process that the port left is not met again: its log
+//! would be malformed as before.
 
 mod hostile;
 
@@ -19,7 +24,7 @@ pub use hostile::hostile;
 
 use crate::hello::{Hello, Received, receive};
 use crate::memory::{LogId, is_eventfd, map};
-use crate::place::{PLACES, dial, is_same_user};
+use crate::place::{self, PLACES, is_same_user};
 use bourdon_port::{Origin, PortError, Waker};
 use bourdon_ring::log::Reader;
 use bourdon_ring::signal::{WatermarkReader, WatermarkWriter, watermark};
@@ -31,7 +36,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Two with each other process, where both dialled.
 const CONNECTIONS_MAX: usize = 2 * PLACES as usize;
@@ -41,7 +46,10 @@ const CONNECTIONS_MAX: usize = 2 * PLACES as usize;
 const GREETING_MAX: Duration = Duration::from_secs(2);
 
 /// How long no connection is accepted after the kernel had no room for one.
-const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often the places that are taken and not met are dialled: each takes a few system calls.
+const DIAL_EVERY: Duration = Duration::from_secs(1);
 
 /// Another process, from here.
 #[derive(Debug)]
@@ -62,8 +70,8 @@ pub(crate) enum Change {
 /// What the port orders the thread to do.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// End the connections with this process.
-    Leave(LogId),
+    /// End the connections with this process, and make no other as long as its log and its hello are these.
+    Leave(LogId, Hello),
     /// End all connections, and meet the others again from this origin.
     Move(Origin),
     Stop,
@@ -114,7 +122,6 @@ impl Greeter {
         let reports = Reports { changes: Arc::clone(&changes), count: read_count };
         let (orders, ordered) = (Arc::new(Mutex::new(Vec::new())), Waker::new().map_err(io)?);
         let (greeting, greeted): (Sender<()>, Receiver<()>) = channel();
-        let dialled = dial_others(&own);
         let mut meeting = Meeting {
             own,
             listener,
@@ -122,12 +129,15 @@ impl Greeter {
             ordered: ordered.clone(),
             connections: Vec::new(),
             met: Vec::new(),
+            left: Vec::new(),
+            unmet: Vec::new(),
+            dial_at: Instant::now(),
             changes,
             count,
             greeting: Some(greeting),
             has_room: true,
         };
-        dialled.into_iter().for_each(|socket| meeting.dial(socket));
+        meeting.dial_all();
         let thread = std::thread::Builder::new().name("bourdon-shm".to_owned()).spawn(move || meeting.run());
         let greeter = Self { thread: Some(thread.map_err(io)?), orders, ordered, reports, seen: 0 };
         // The other end is dropped when all have answered; nothing is ever sent.
@@ -164,7 +174,8 @@ impl Drop for Greeter {
 
 struct Connection {
     socket: OwnedFd,
-    is_dialled: bool,
+    /// The place that this process dialled; none if the other process dialled.
+    dialled: Option<u16>,
     /// The log that was mapped, once the other process has introduced itself.
     peer: Option<LogId>,
 }
@@ -178,6 +189,12 @@ struct Meeting {
     connections: Vec<Connection>,
     /// The process at the other end of each connection that has one.
     met: Vec<LogId>,
+    /// The processes that the port left, the last first; no more than there are places.
+    left: Vec<(LogId, Hello)>,
+    /// The places that were taken when they were dialled last, and were not met, or are met no more.
+    unmet: Vec<u16>,
+    /// When these are dialled again.
+    dial_at: Instant,
     changes: Arc<Mutex<Vec<Change>>>,
     count: WatermarkWriter,
     /// Dropped when no process that was dialled at the start has yet to answer.
@@ -187,9 +204,36 @@ struct Meeting {
 }
 
 impl Meeting {
-    fn dial(&mut self, socket: OwnedFd) {
-        if self.introduce(&socket).is_ok() {
-            self.connections.push(Connection { socket, is_dialled: true, peer: None });
+    /// Dials all other places.
+    fn dial_all(&mut self) {
+        self.unmet.clear();
+        let own = self.own.hello.place;
+        (1..=PLACES).filter(|place| *place != own).for_each(|place| self.dial(place));
+    }
+
+    /// Dials the places that are not met, if it is time.
+    fn dial_unmet(&mut self) {
+        if !self.unmet.is_empty() && Instant::now() >= self.dial_at {
+            std::mem::take(&mut self.unmet).into_iter().for_each(|place| self.dial(place));
+        }
+    }
+
+    fn dial(&mut self, place: u16) {
+        match place::dial(&self.own.prefix, place) {
+            Ok(None) => {}
+            Ok(Some(socket)) if self.introduce(&socket).is_ok() => {
+                self.connections.push(Connection { socket, dialled: Some(place), peer: None });
+            }
+            Ok(Some(_)) | Err(_) => self.dial_later(place),
+        }
+    }
+
+    fn dial_later(&mut self, place: u16) {
+        if self.unmet.is_empty() {
+            self.dial_at = Instant::now() + DIAL_EVERY;
+        }
+        if !self.unmet.contains(&place) {
+            self.unmet.push(place);
         }
     }
 
@@ -199,7 +243,7 @@ impl Meeting {
 
     fn run(mut self) {
         loop {
-            if !self.connections.iter().any(|it| it.is_dialled && it.peer.is_none()) {
+            if !self.connections.iter().any(|it| it.dialled.is_some() && it.peer.is_none()) {
                 self.greeting = None;
             }
             let Some(ready) = self.sleep() else { return };
@@ -208,6 +252,7 @@ impl Meeting {
             if ready[1] {
                 self.accept();
             }
+            self.dial_unmet();
             if ready[0] && !self.obey() {
                 return;
             }
@@ -232,11 +277,16 @@ impl Meeting {
         self.ordered.clear();
         for order in take(&self.orders) {
             match order {
-                Order::Leave(id) => self.keep(|_, it| it.peer != Some(id)),
+                Order::Leave(id, hello) => {
+                    self.keep(|_, it| it.peer != Some(id));
+                    self.left.insert(0, (id, hello));
+                    self.left.truncate(usize::from(PLACES));
+                }
                 Order::Move(origin) => {
                     self.keep(|_, _| false);
+                    self.left.clear();
                     self.own.hello.origin = origin;
-                    dial_others(&self.own).into_iter().for_each(|socket| self.dial(socket));
+                    self.dial_all();
                 }
                 Order::Stop => return false,
             }
@@ -249,13 +299,22 @@ impl Meeting {
         match receive(&connection.socket) {
             Received::Nothing => return true,
             Received::Hello(hello, log, event) if connection.peer.is_none() => {
-                connection.peer = self.meet(hello, log, event);
-                if connection.peer.is_some() && (connection.is_dialled || self.introduce(&connection.socket).is_ok()) {
-                    return true;
+                if let Ok((log, id)) = map(log)
+                    && is_eventfd(&event)
+                {
+                    if self.left.contains(&(id, hello)) {
+                        return false; // it would be left again
+                    }
+                    connection.peer = Some(id);
+                    self.meet(Peer { id, hello, log, waker: Waker::from(event) });
+                    if connection.dialled.is_some() || self.introduce(&connection.socket).is_ok() {
+                        return true;
+                    }
                 }
             }
             Received::Hello(..) | Received::End => {}
         }
+        connection.dialled.into_iter().for_each(|place| self.dial_later(place));
         false
     }
 
@@ -269,14 +328,13 @@ impl Meeting {
         }
     }
 
-    /// Maps the log of a process that has introduced itself. None if what it gave can't be used.
-    fn meet(&mut self, hello: Hello, log: OwnedFd, event: OwnedFd) -> Option<LogId> {
-        let (log, id) = map(log).ok().filter(|_| is_eventfd(&event))?;
+    /// A process has introduced itself on one more connection.
+    fn meet(&mut self, peer: Peer) {
+        let id = peer.id;
         if !self.met.contains(&id) {
-            self.report(Change::Came(Peer { id, hello, log, waker: Waker::from(event) }));
+            self.report(Change::Came(peer));
         }
         self.met.push(id);
-        Some(id)
     }
 
     fn report(&mut self, change: Change) {
@@ -289,7 +347,7 @@ impl Meeting {
         loop {
             match accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
                 Ok(socket) if self.connections.len() < CONNECTIONS_MAX && is_same_user(&socket) => {
-                    self.connections.push(Connection { socket, is_dialled: false, peer: None });
+                    self.connections.push(Connection { socket, dialled: None, peer: None });
                 }
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(error) => {
@@ -306,7 +364,7 @@ impl Meeting {
         let listens = if self.has_room { PollFlags::IN } else { PollFlags::empty() };
         let mut polled = vec![PollFd::new(&self.ordered, PollFlags::IN), PollFd::new(&self.listener, listens)];
         polled.extend(self.connections.iter().map(|it| PollFd::new(&it.socket, PollFlags::IN)));
-        match poll(&mut polled, (!self.has_room).then_some(&PAUSE)) {
+        match poll(&mut polled, self.timeout().as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return None, // no memory for a list of descriptors: nothing can be met any more
         }
@@ -314,12 +372,14 @@ impl Meeting {
         ready[1] |= !self.has_room; // try again after the pause
         Some(ready)
     }
-}
 
-/// Connects to all other processes of this user at the port number and interface.
-fn dial_others(own: &Own) -> Vec<OwnedFd> {
-    let others = (1..=PLACES).filter(|place| *place != own.hello.place);
-    others.filter_map(|place| dial(&own.prefix, place)).collect()
+    /// After what time there is something to do, though nothing comes. None if there is nothing.
+    fn timeout(&self) -> Option<Timespec> {
+        let pause = (!self.has_room).then_some(PAUSE);
+        let until_dial = || self.dial_at.saturating_duration_since(Instant::now());
+        let shortest = pause.into_iter().chain((!self.unmet.is_empty()).then(until_dial)).min()?;
+        Some(Timespec::try_from(shortest).expect("a second at most"))
+    }
 }
 
 fn take<T>(shared: &Mutex<Vec<T>>) -> Vec<T> {

@@ -167,7 +167,7 @@ impl ShmPort {
     pub(crate) fn break_one(&mut self) -> bool {
         self.follow_changes();
         let other = self.peers.iter().find(|other| other.state == State::Runs);
-        other.inspect(|other| self.greeter.order(Order::Leave(other.peer.id))).is_some()
+        other.inspect(|other| self.greeter.order(Order::Leave(other.peer.id, other.peer.hello))).is_some()
     }
 
     #[inline]
@@ -279,7 +279,8 @@ impl Port for ShmPort {
             if read.is_err() {
                 // Not unmapped before the end of this loop, whose indices it would move.
                 (self.peers[turn].state, self.has_ended) = (State::Malformed, true);
-                self.greeter.order(Order::Leave(self.peers[turn].peer.id));
+                let peer = &self.peers[turn].peer;
+                self.greeter.order(Order::Leave(peer.id, peer.hello));
             }
             if count >= limit {
                 self.first = turn + 1;

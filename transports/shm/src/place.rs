@@ -60,11 +60,17 @@ pub(crate) fn take(prefix: &str) -> Result<(u16, OwnedFd), PortError> {
     Err(PortError::Unavailable { mechanism: "shm", why })
 }
 
-/// Connects to the process at a place, if there is one.
-pub(crate) fn dial(prefix: &str, place: u16) -> Option<OwnedFd> {
-    let socket = socket().ok()?;
-    connect(&socket, &name(prefix, place).ok()?).ok()?;
-    is_same_user(&socket).then_some(socket)
+/// Connects to the process of this user at a place, if there is one. Never blocks.
+///
+/// # Errors
+/// If the place is taken, but its queue is full, or the kernel lacks what it takes.
+pub(crate) fn dial(prefix: &str, place: u16) -> rustix::io::Result<Option<OwnedFd>> {
+    let socket = socket()?;
+    match connect(&socket, &name(prefix, place)?) {
+        Ok(()) => Ok(Some(socket).filter(is_same_user)),
+        Err(Errno::CONNREFUSED) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Whether the process at the other end belongs to this process's user: only such a process is believed to belong to

@@ -6,6 +6,7 @@ mod hostile;
 mod killed;
 mod killed_anywhere;
 mod limits;
+mod meet;
 mod mixed;
 mod peers;
 

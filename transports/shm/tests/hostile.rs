@@ -18,16 +18,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Words before the ring, and those that hold its end and its start.
-const PREFIX_BYTES: usize = 512;
-const TAIL: usize = 16;
+pub(crate) const PREFIX_BYTES: usize = 512;
+pub(crate) const TAIL: usize = 16;
 const OLDEST: usize = 32;
-const RING_BYTES: usize = 4096;
+pub(crate) const RING_BYTES: usize = 4096;
 
-fn socket() -> OwnedFd {
+pub(crate) fn socket() -> OwnedFd {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a socket")
 }
 
-fn address(name: &str) -> SocketAddrUnix {
+pub(crate) fn address(name: &str) -> SocketAddrUnix {
     SocketAddrUnix::new_abstract_name(name.as_bytes()).expect("a short name")
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn answer(socket: &OwnedFd) -> usize {
     recv(socket, &mut [0; 128], RecvFlags::empty()).map_or(0, |(length, _)| length)
 }
 
-fn hello(number: u16, place: u16) -> [u8; 64] {
+pub(crate) fn hello(number: u16, place: u16) -> [u8; 64] {
     let mut bytes = [0; 64];
     bytes[..4].copy_from_slice(b"bshm");
     bytes[4] = 2;
@@ -60,7 +60,7 @@ fn hello(number: u16, place: u16) -> [u8; 64] {
     bytes
 }
 
-fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
+pub(crate) fn send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) {
     try_send(socket, bytes, descriptors).expect("it is sent");
 }
 
@@ -72,14 +72,14 @@ fn try_send(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> r
 }
 
 /// A log as this release makes it, mapped to write anything.
-struct Log {
-    memory: OwnedFd,
+pub(crate) struct Log {
+    pub(crate) memory: OwnedFd,
     words: *mut std::ffi::c_void,
     bytes: usize,
 }
 
 impl Log {
-    fn new(bytes: usize, seals: SealFlags) -> Self {
+    pub(crate) fn new(bytes: usize, seals: SealFlags) -> Self {
         let memory = memfd_create("hostile", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("memory");
         ftruncate(&memory, bytes as u64).expect("it grows");
         rustix::io::pwrite(&memory, b"bdnlog01", 0).expect("it is written");
@@ -92,7 +92,7 @@ impl Log {
         Self { memory, words, bytes }
     }
 
-    fn word(&self, index: usize) -> &AtomicU64 {
+    pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
         assert!((index + 1) * 8 <= self.bytes);
         // SAFETY: the word lies within the mapping, which lives as long as `self`, and is aligned.
         unsafe { AtomicU64::from_ptr(self.words.cast::<u64>().add(index)) }
@@ -106,11 +106,11 @@ impl Drop for Log {
     }
 }
 
-fn sealed() -> SealFlags {
+pub(crate) fn sealed() -> SealFlags {
     SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL
 }
 
-fn event() -> OwnedFd {
+pub(crate) fn event() -> OwnedFd {
     eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd")
 }
 

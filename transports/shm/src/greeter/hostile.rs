@@ -20,6 +20,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 /// The bytes of the script for one message.
 const STEP_BYTES: usize = 8;
@@ -103,6 +104,9 @@ fn meeting() -> Meeting {
         ordered: Waker::new().expect("an eventfd"),
         connections: Vec::new(),
         met: Vec::new(),
+        left: Vec::new(),
+        unmet: Vec::new(),
+        dial_at: Instant::now(),
         changes: Arc::new(Mutex::new(Vec::new())),
         count: watermark(0).0,
         greeting: None,
@@ -120,10 +124,10 @@ pub fn hostile(script: &[u8]) {
     let offers = Offers::new(write_end.into());
     let mut meeting = meeting();
     let hello = Hello { place: 2, ..meeting.own.hello };
-    let is_dialled = script.first().is_some_and(|byte| byte % 2 == 1);
+    let dialled = script.first().is_some_and(|byte| byte % 2 == 1).then_some(hello.place);
     let begin = || {
         let (socket, hostile) = connection();
-        (Connection { socket, is_dialled, peer: None }, hostile)
+        (Connection { socket, dialled, peer: None }, hostile)
     };
     let (mut own, mut hostile) = begin();
     for step in script.as_chunks::<STEP_BYTES>().0 {
@@ -131,7 +135,7 @@ pub fn hostile(script: &[u8]) {
         let is_right = send(&hostile, hello, &offers, step) && is_first;
         assert_eq!(meeting.take_in(&mut own), is_right, "whether the connection goes on after {step:?}");
         let answer = recv(&hostile, &mut [0; 2 * HELLO_BYTES], RecvFlags::DONTWAIT).map_or(0, |(length, _)| length);
-        assert_eq!(answer, if is_right && !is_dialled { HELLO_BYTES } else { 0 }, "the answer to {step:?}");
+        assert_eq!(answer, if is_right && dialled.is_none() { HELLO_BYTES } else { 0 }, "the answer to {step:?}");
         if !is_right {
             meeting.part(&own);
             (own, hostile) = begin();
