@@ -2,7 +2,8 @@
 //! listens first, for ten of a member's heartbeats. A process that is heard is asked to repeat a nonce: a recording and
 //! a forged heartbeat of an address that does not receive keep no process out.
 //!
-//! Larger groups need none of this: their members hear each other before they form.
+//! Larger groups do not listen. While their members wait for each other, they mostly hear a group that runs; members
+//! that all start within a heartbeat may not.
 
 use crate::config::{Role, Settings, Transport};
 use crate::node_error::Error;

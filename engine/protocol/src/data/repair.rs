@@ -277,8 +277,8 @@ impl NakSender {
         self.trust = Trust { doubted: self.trust.doubted, ..Trust::WHOLE };
     }
 
-    /// Whether any member that has what is missing can send it now. As long as none can, one datagram is requested at a
-    /// time, to find out when that changes.
+    /// Notes whether no member that has what is missing can send all of it now (`is_far`). As long as none can, one
+    /// datagram is requested at a time, to find out when that changes.
     pub(crate) fn doubt(&mut self, now: Instant, is_far: bool) {
         if is_far && !self.trust.doubted {
             self.trust = Trust { left: 1, rounds: ROUNDS_LOSSY, until: now, doubted: true };

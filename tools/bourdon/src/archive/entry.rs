@@ -1,6 +1,6 @@
 //! What an archive's records hold: messages as the observer delivered them, what it lost, and where it began.
 //!
-//! Total: any bytes have an answer. The layout stands in `docs/log.md`.
+//! Total: any bytes have an answer. The layout stands in `docs/archive.md`.
 
 use bourdon::Message;
 
