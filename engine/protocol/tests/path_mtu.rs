@@ -4,7 +4,7 @@ use crate::common::net::Net;
 use crate::common::{Bench, control};
 use bourdon_protocol::{Config, Counter, Event, Order};
 use bourdon_wire::records::PathReport;
-use bourdon_wire::{Kind, Rank};
+use bourdon_wire::{Epoch, Kind, Rank};
 use zerocopy::IntoBytes;
 
 const LONG: [u8; 1300] = [7; 1300];
@@ -94,6 +94,8 @@ fn a_member_behind_a_narrow_port_and_the_others_report_each_other() {
     narrow(&mut net, |from, to| from == 2 || to == 2);
     publish(&mut net, &LONG, 4 * SECOND_NS);
     assert!(net.agree(&[0, 1], 2), "the others go on without it");
+    net.run(2 * SECOND_NS);
+    assert!(net.heard(2, Event::Removed(Epoch(2))), "it knows, though what its view ended with never reaches it");
     for index in 0..3 {
         let pairs = [(2, 0), (2, 1), (0, 2), (1, 2)];
         assert!(pairs.iter().all(|&(at, from)| names(&net, index, Some(at), from)), "at {index}");

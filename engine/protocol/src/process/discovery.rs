@@ -12,6 +12,8 @@ use super::search::Search;
 use super::standing::{Outside, State};
 use super::{Process, Standing};
 use crate::config::{Role, Start};
+use crate::counters::Counter;
+use crate::data::loss::CUT_WAIT_NS;
 use crate::data::pipeline::Pipeline;
 use crate::outbox::Destination;
 use crate::view::{Beginning, View};
@@ -25,6 +27,9 @@ const ASK_NS: u64 = 3_000_000;
 /// than [`ASK_NS`], and an answer must still match when the next request has been sent. A recorded answer is valid for
 /// so long.
 const NONCE_NS: u64 = 1_000_000_000;
+/// How long a member that the others went on without waits for the decision, which was requested together with the view
+/// that shows it: an answer may have overtaken another.
+const DECISION_WAIT_NS: u64 = 50_000_000;
 /// How long a follower may hear nothing of its view before it accepts that another group of that name has begun.
 pub(super) const LOST_NS: u64 = 1_000_000_000;
 
@@ -99,13 +104,20 @@ impl Process {
         self.cx.config.rank().is_some_and(|rank| view.incarnation(rank) == Some(self.cx.config.incarnation))
     }
 
-    /// A member learns that the others went on without it, but not with which decision: the others no longer retain it.
+    /// A member learns that the others went on without it. How its own view ended may still come: the decision was
+    /// requested together with this, and members send the cut again. It gives that up when none of it comes any more,
+    /// as over a path that carries no long datagrams.
     pub(super) fn find_out_removed(&mut self, now: Instant, epoch: Epoch) {
-        if epoch == self.data.view.epoch.next() && self.state.followed_decision().is_none() {
-            // The decision may still come, and has more information. It was requested together with this.
-            if now.since(self.search.asked_at) < ASK_NS {
-                return;
-            }
+        let received = self.cx.counters.get(Counter::DatagramsReceived);
+        let wait_ns = if self.state.decided().is_some() { CUT_WAIT_NS } else { DECISION_WAIT_NS };
+        let State::Member(joined) = &mut self.state else { return };
+        let (since, before) = *joined.left_out.get_or_insert((now, received));
+        if before != received {
+            joined.left_out = Some((now, received));
+        }
+        let is_next = epoch == self.data.view.epoch.next();
+        if is_next && (before != received || now.since(since) < wait_ns) {
+            return;
         }
         let value = self.decision_of(self.data.view.epoch).cloned();
         self.removed(now, value, epoch);

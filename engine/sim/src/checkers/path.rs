@@ -9,6 +9,8 @@ pub(super) const NAME: &str = "path";
 
 /// A process that lacks long datagrams for so long is named.
 const NAMED_WITHIN_NS: u64 = 2_500_000_000;
+/// A member that the others have gone on without for so long has heard of it: short datagrams are enough for that.
+const LEARNT_WITHIN_NS: u64 = 3_000_000_000;
 /// Repairs a second of all processes together while paths carry no long datagrams.
 const REPAIRS_PER_S: u64 = 100;
 
@@ -19,6 +21,8 @@ pub(crate) struct Narrow {
     pub(crate) lasted_ns: u64,
     /// By receiver on such a path: for how long datagrams were too long for it, and whether it was named.
     pub(crate) receivers: Vec<(usize, u64, bool)>,
+    /// Members that the others have gone on without and that have not heard of it: since how long.
+    pub(crate) unaware: Vec<(usize, u64)>,
     /// Repairs sent by all.
     pub(crate) repairs: u64,
     /// Whether the others have something to deliver and, as a majority reaches each other, must go on.
@@ -31,6 +35,10 @@ pub(super) fn narrowed(narrow: &Narrow) -> Verdict {
     let unnamed = |(_, lacks_ns, is_named): &&(usize, u64, bool)| *lacks_ns >= NAMED_WITHIN_NS && !is_named;
     if let Some((process, lacks_ns, _)) = narrow.receivers.iter().find(unnamed) {
         let text = format!("process {process} has received no long datagram for {lacks_ns} ns, and was not named");
+        return Err(Violation::new(NAME, format!("{text}: {narrow:?}")));
+    }
+    if let Some((process, ns)) = narrow.unaware.iter().find(|(_, ns)| *ns >= LEARNT_WITHIN_NS) {
+        let text = format!("the others went on without process {process} {ns} ns ago, and it does not know");
         return Err(Violation::new(NAME, format!("{text}: {narrow:?}")));
     }
     let most = REPAIRS_PER_S * narrow.lasted_ns / 1_000_000_000;
