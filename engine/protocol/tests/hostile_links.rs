@@ -88,7 +88,7 @@ fn message((from, to): (u16, u16), sequence: u64, step: u16, name: &[u8], (rank,
 /// test sends.
 fn bench(configure: fn(&mut Config), own: usize) -> Bench {
     let mut net = Net::new(3, 0, configure);
-    net.run(50 * MS);
+    net.run(100 * MS);
     let process = net.processes[own].process.take().unwrap();
     assert_eq!(process.view().epoch, Epoch(1));
     Bench { process, now: net.now }

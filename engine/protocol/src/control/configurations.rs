@@ -21,6 +21,11 @@ const FRESH_NS: u64 = 1_000_000_000;
 const SETTLED_NS: u64 = 1_000_000_000;
 /// For how long the first view waits once members of a view that runs are heard: until they count, and have answered.
 const HOLD_NS: u64 = SETTLED_NS + SETTLED_NS / 2;
+/// A process listens for so many of the longest pauses between heartbeats before it forms the first view: a group that
+/// runs is heard meanwhile, though some of its heartbeats are lost.
+const LISTEN_HEARTBEATS: u64 = 5;
+/// But no longer than this: where heartbeats are rare, as in channels, the group has listened before.
+const LISTEN_MAX_NS: u64 = 100_000_000;
 /// How often one process is asked, and how often any is.
 const ASK_NS: u64 = 50_000_000;
 const ASK_ANY_NS: u64 = 3_000_000;
@@ -55,6 +60,8 @@ pub(crate) struct Configurations {
     /// At most one for each rank.
     heard: Vec<Heard>,
     asked_at: Instant,
+    /// Before this no first view is formed.
+    listens_until: Instant,
     /// Since when members of a view that runs are heard.
     runs_since: Option<Instant>,
     was_in_view: bool,
@@ -110,15 +117,21 @@ impl Configurations {
         })
     }
 
+    /// This process prepares for the first view, and listens for a group that runs.
+    pub(crate) fn listen(&mut self, now: Instant, heartbeat_max_ns: u64) {
+        self.listens_until = now + (LISTEN_HEARTBEATS * heartbeat_max_ns).min(LISTEN_MAX_NS);
+    }
+
     /// This process is in a view, or follows one: it belongs to the group.
     pub(crate) fn enter(&mut self) {
         self.was_in_view = true;
     }
 
-    /// Until when this process forms no view, because a view runs with another configuration, whose members' votes are
-    /// still to come. A process waits so once: heartbeats that are forged don't keep it from forming.
+    /// Until when this process forms no view: it still listens, or a view runs with another configuration, and votes of
+    /// its members are still to come. It waits for those once: heartbeats that are forged don't keep it from forming.
     pub(crate) fn undecided_until(&self, now: Instant) -> Option<Instant> {
-        self.runs_since.map(|since| since + HOLD_NS).filter(|until| now < *until)
+        let until = self.runs_since.map_or(self.listens_until, |since| self.listens_until.max(since + HOLD_NS));
+        (now < until).then_some(until)
     }
 
     /// The configuration of the group, if a majority has another one than this process, and a member that has it; once.

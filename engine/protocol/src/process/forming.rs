@@ -1,7 +1,7 @@
 //! Before the first view: the processes that the configuration names agree on it.
 //!
-//! The lowest rank proposes all of them once it has heard all others. A step of a ballot carries the name of the
-//! instance that its proposer would found.
+//! The lowest rank proposes all of them once it has heard all others, and has listened for a group that runs. A step of
+//! a ballot carries the name of the instance that its proposer would found.
 
 use super::standing::{Ending, State};
 use super::{Process, Standing};
@@ -13,7 +13,8 @@ use bourdon_wire::{InstanceId, Instant, Rank};
 
 impl Process {
     /// Prepares for the first view.
-    pub(super) fn begin_forming(&mut self) {
+    pub(super) fn begin_forming(&mut self, now: Instant) {
+        self.configurations.listen(now, self.cx.config.timing.heartbeat_max_ns);
         self.change_standing(State::Forming(Box::default()));
         self.begin_forming_part();
     }
@@ -25,7 +26,7 @@ impl Process {
         }
     }
 
-    /// Before the first view the lowest rank proposes all, once it has heard all others.
+    /// Before the first view the lowest rank proposes all, once it has heard all others and may form.
     pub(super) fn look_forming(&mut self, now: Instant) {
         if self.wishes.leave.is_some() {
             self.look_due = self.wishes.leave_by();
@@ -63,7 +64,7 @@ impl Process {
         if self.cx.config.rank().is_some() {
             self.lose_view();
             self.search.formed_at = now;
-            self.begin_forming();
+            self.begin_forming(now);
             self.look_due = now;
         }
     }

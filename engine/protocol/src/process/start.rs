@@ -15,7 +15,7 @@ impl Process {
             if members == 1 {
                 return self.found_alone(now); // there is no other member to agree with
             }
-            self.begin_forming();
+            self.begin_forming(now);
         }
     }
 }
