@@ -48,7 +48,7 @@ pub fn place(destination: Destination) -> To {
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'a> {
     /// A message.
-    Message(Message<'a>),
+    Message(&'a Message<'a>),
     /// An event.
     Event(Event),
 }
@@ -244,7 +244,7 @@ impl<P: Port, C: Time> Engine<P, C> {
         };
         let mut delivered = 0;
         if looks {
-            let emit = |message: Message<'_>| on_item(Item::Message(message));
+            let emit = |message: &Message<'_>| on_item(Item::Message(message));
             delivered = self.process.deliver_after(self.now, limit, passed, emit);
             self.may_deliver = delivered > 0 || limit == 0 || self.process.waits_elsewhere();
         }

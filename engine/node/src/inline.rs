@@ -268,8 +268,8 @@ impl InlineNode {
         let filter = &self.filter;
         let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| match item {
             Item::Message(message) => {
-                if filter.as_ref().is_some_and(|filter| filter.wants(&message)) {
-                    on_delivery(Delivery::Message(message));
+                if filter.as_ref().is_some_and(|filter| filter.wants(message)) {
+                    on_delivery(Delivery::Message(*message));
                 }
             }
             Item::Event(event) => on_delivery(Delivery::Event(event)),

@@ -63,7 +63,7 @@ impl Causal {
         limit: usize,
         step: &Step,
         mutant: Option<Mutant>,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> usize {
         let mut count = 0;
         // A delivery may release messages of streams already passed, so the loop repeats until nothing moves.

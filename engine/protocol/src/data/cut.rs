@@ -265,7 +265,7 @@ impl Pipeline {
     }
 
     /// Delivers what the cut has beyond gaps.
-    pub(crate) fn deliver_ranges(&mut self, now: Instant, emit: &mut impl FnMut(Message<'_>)) -> usize {
+    pub(crate) fn deliver_ranges(&mut self, now: Instant, emit: &mut impl FnMut(&Message<'_>)) -> usize {
         let EpochState::Decided(cut) = &self.end else { return 0 };
         let step = super::stream::Step {
             now,
@@ -355,7 +355,7 @@ impl Pipeline {
     }
 
     /// For the mutation check: delivers what the cut does not order.
-    pub(crate) fn deliver_beyond_order(&mut self, now: Instant, emit: &mut impl FnMut(Message<'_>)) -> usize {
+    pub(crate) fn deliver_beyond_order(&mut self, now: Instant, emit: &mut impl FnMut(&Message<'_>)) -> usize {
         let step = super::stream::Step {
             now,
             epoch: self.view.epoch,

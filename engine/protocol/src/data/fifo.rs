@@ -15,7 +15,7 @@ pub(crate) fn deliver(
     turn: usize,
     limit: usize,
     step: &Step,
-    emit: &mut impl FnMut(Message<'_>),
+    emit: &mut impl FnMut(&Message<'_>),
 ) -> usize {
     debug_assert!(turn < streams.len(), "stream {turn} of {}", streams.len());
     let mut count = 0;

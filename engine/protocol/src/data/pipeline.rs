@@ -602,7 +602,7 @@ impl Pipeline {
         limit: usize,
         passed: Satisfied<'_>,
         counters: &mut Counters,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> usize {
         if !self.may_deliver() {
             return 0;
@@ -617,7 +617,7 @@ impl Pipeline {
         let (streams, turn) = (&mut self.streams[..], self.turn);
         self.turn = if turn + 1 == streams.len() { 0 } else { turn + 1 };
         let mut bytes = 0;
-        let emit = &mut |delivery: Message<'_>| {
+        let emit = &mut |delivery: &Message<'_>| {
             bytes += delivery.payload.len() as u64;
             emit(delivery);
         };

@@ -119,7 +119,7 @@ impl RealTime {
         limit: usize,
         step: &Step,
         mutant: Option<Mutant>,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> usize {
         let group_ns = step.now.0.wrapping_add(self.time.offset_ns);
         let mut count = 0;
@@ -140,7 +140,7 @@ impl RealTime {
             let stream = &mut streams[rank.index()];
             let step = Step { late: late && mutant != Some(Mutant::LateUnflagged), ..*step };
             let order = (!late).then_some(OrderNumber(stamp_ns));
-            let emit = &mut |delivery: Message<'_>| emit(Message { order, ..delivery });
+            let emit = &mut |delivery: &Message<'_>| emit(&Message { order, ..*delivery });
             if !stream.deliver_one(None, &step, emit) {
                 break;
             }

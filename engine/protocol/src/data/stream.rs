@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use bourdon_wire::records::Marker;
 use bourdon_wire::{
     DatagramHeader, DatagramNumber, Epoch, Frame, Frames, HEADER_BYTES, Incarnation, InstanceId, Instant, Kind,
-    OrderNumber, Rank, Sequence, flags,
+    OrderNumber, Rank, Sequence, TopicId, flags,
 };
 
 /// What every delivery of one step has in common.
@@ -316,32 +316,36 @@ impl Stream {
         order: Option<OrderNumber>,
         limit: usize,
         step: &Step,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> usize {
         let is_due = !self.cursor.delivered_early && self.cursor.sequence == self.delivered;
         let Some((mut rest, left)) = self.cursor.rest(&self.log).filter(|_| is_due) else { return 0 };
         let (before, mut count) = (rest.len(), 0);
         let most = left.min(u16::try_from(limit).unwrap_or(u16::MAX));
+        let mut message = Message {
+            sender: self.rank,
+            incarnation: self.incarnation,
+            instance: step.instance,
+            sequence: self.cursor.sequence,
+            order,
+            epoch: step.epoch,
+            late: step.late,
+            topic: TopicId(0),
+            name: None,
+            send_time_ns: self.cursor.send_time_ns,
+            kernel_receive_ns: Some(self.cursor.kernel_receive_ns).filter(|ns| *ns != 0),
+            delivered_at: step.now,
+            client: None,
+            barrier: None,
+            payload: &[],
+        };
         while count < most
             && let Some((topic, payload, after)) = bourdon_wire::split_plain(rest)
         {
-            emit(Message {
-                sender: self.rank,
-                incarnation: self.incarnation,
-                instance: step.instance,
-                sequence: self.cursor.sequence + u64::from(count),
-                order: order.map(|order| order + u64::from(count)),
-                epoch: step.epoch,
-                late: step.late,
-                topic,
-                name: None,
-                send_time_ns: self.cursor.send_time_ns,
-                kernel_receive_ns: Some(self.cursor.kernel_receive_ns).filter(|ns| *ns != 0),
-                delivered_at: step.now,
-                client: None,
-                barrier: None,
-                payload,
-            });
+            (message.topic, message.payload) = (topic, payload);
+            emit(&message);
+            message.sequence.0 += 1;
+            message.order = message.order.map(|order| order + 1);
             (rest, count) = (after, count + 1);
         }
         debug_assert!(usize::from(count) <= limit, "{count} of at most {limit}");
@@ -360,7 +364,7 @@ impl Stream {
         order: Option<OrderNumber>,
         limit: usize,
         step: &Step,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> usize {
         debug_assert!(limit > 0, "there is something to deliver");
         // Where messages may be lost, what was lost before the next message is reported first.
@@ -381,7 +385,7 @@ impl Stream {
         &mut self,
         order: Option<OrderNumber>,
         step: &Step,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> bool {
         let end = self.end();
         loop {
@@ -404,7 +408,7 @@ impl Stream {
                 && let Some(message) = self.assembly.add(&frame, step.max_message_bytes)
             {
                 cut = false;
-                emit(Message {
+                emit(&Message {
                     sender: self.rank,
                     incarnation: self.incarnation,
                     instance: step.instance,

@@ -55,7 +55,7 @@ impl TotalOrder {
         step: &Step,
         mutant: Option<Mutant>,
         counters: &mut Counters,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> usize {
         let mut count = 0;
         if mutant == Some(Mutant::DeliverBeforeOrdered) {
@@ -92,7 +92,7 @@ impl TotalOrder {
         limit: usize,
         step: &Step,
         counters: &mut Counters,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> Walk {
         let end = stream.end();
         if !stream.cursor.advance(&stream.log, end) {
@@ -115,7 +115,7 @@ impl TotalOrder {
     }
 
     /// The walk is in the sequencer's own stream, at a frame that is no plain message.
-    fn at_frame(&mut self, stream: &mut Stream, step: &Step, emit: &mut impl FnMut(Message<'_>)) -> Walk {
+    fn at_frame(&mut self, stream: &mut Stream, step: &Step, emit: &mut impl FnMut(&Message<'_>)) -> Walk {
         let Some(frame) = stream.cursor.peek(&stream.log) else { return Walk::Waits };
         match frame.kind() {
             // Reported as lost before, and published again by a process that knew it was not delivered: see `loss.rs`.
@@ -162,7 +162,7 @@ impl TotalOrder {
         limit: usize,
         step: &Step,
         counters: &mut Counters,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> Walk {
         let stream = streams.get_mut(run.rank.index()).filter(|_| run.rank != self.sequencer);
         let Some(stream) = stream.filter(|_| run.count > 0) else {

@@ -30,7 +30,7 @@ impl Unordered {
         limit: usize,
         ranges_max: usize,
         step: &Step,
-        emit: &mut impl FnMut(Message<'_>),
+        emit: &mut impl FnMut(&Message<'_>),
     ) -> usize {
         let mut count = 0;
         while count < limit
@@ -94,7 +94,7 @@ pub(crate) fn deliver_early(
     stream: &mut Stream,
     number: DatagramNumber,
     step: &Step,
-    emit: &mut impl FnMut(Message<'_>),
+    emit: &mut impl FnMut(&Message<'_>),
 ) -> usize {
     // The gap may have closed in the meantime and the cursor may be inside this very datagram: then it is not early. Or
     // it was delivered in turn, and lies beyond the point where the cut stops this stream.
@@ -117,7 +117,7 @@ pub(crate) fn deliver_early(
     for (place, frame) in (0..).zip(Frames::new(&bytes[HEADER_BYTES..], header.count())) {
         let whole = place >= passed && frame.kind() == Some(Kind::Data) && frame.flags & flags::WHOLE == flags::WHOLE;
         if whole && let Some(head) = frame.data() {
-            emit(Message {
+            emit(&Message {
                 sender: stream.rank,
                 incarnation: stream.incarnation,
                 instance: step.instance,

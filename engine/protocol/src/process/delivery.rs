@@ -23,7 +23,7 @@ impl Process {
     /// where an event has its place ([`Event::is_ordered`]), and delivers nothing until [`Process::poll_event`] has
     /// given that event; then it returns at least 1. 0: nothing is due.
     #[inline]
-    pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(Message<'_>)) -> usize {
+    pub fn deliver(&mut self, now: Instant, limit: usize, emit: impl FnMut(&Message<'_>)) -> usize {
         self.deliver_after(now, limit, &after::always, emit)
     }
 
@@ -35,7 +35,7 @@ impl Process {
         now: Instant,
         limit: usize,
         passed: Satisfied<'_>,
-        mut emit: impl FnMut(Message<'_>),
+        mut emit: impl FnMut(&Message<'_>),
     ) -> usize {
         if self.transfer.holds_back() {
             return 0;
@@ -63,7 +63,7 @@ impl Process {
                 break;
             }
             let Self { clients, coordination, control, data, cx, .. } = self;
-            let emit = &mut |delivery: Message<'_>| show((clients, coordination, control), delivery, &mut emit);
+            let emit = &mut |delivery: &Message<'_>| show((clients, coordination, control), delivery, &mut emit);
             count += data.deliver(now, limit - count, passed, &mut cx.counters, emit);
         }
         if !self.data.end.is_open() || self.data.barrier.is_active() {
@@ -83,7 +83,7 @@ impl Process {
 
     /// Delivers what is due at a barrier or at the end of an epoch.
     #[cold]
-    pub(super) fn deliver_ends(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Message<'_>)) -> usize {
+    pub(super) fn deliver_ends(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(&Message<'_>)) -> usize {
         let mut count = 0;
         let completes = self.data.agreed_barrier() == Some(true);
         if completes && !is_all {
@@ -107,13 +107,13 @@ impl Process {
     }
 
     /// Delivers what a decided epoch has beyond gaps, where its cut names it; returns how many messages.
-    fn deliver_rest(&mut self, now: Instant, emit: &mut impl FnMut(Message<'_>)) -> usize {
+    fn deliver_rest(&mut self, now: Instant, emit: &mut impl FnMut(&Message<'_>)) -> usize {
         if !self.holds_end() {
             return 0;
         }
         let follows = self.standing() == Standing::Following;
         let (clients, coordination, control) = (&mut self.clients, &mut self.coordination, &mut self.control);
-        let mut emit = |delivery: Message<'_>| show((clients, coordination, control), delivery, emit);
+        let mut emit = |delivery: &Message<'_>| show((clients, coordination, control), delivery, emit);
         let mut count = self.data.deliver_ranges(now, &mut emit);
         if count == 0 && !follows && matches!(self.cx.config.mutant, Some(Mutant::AppendUnordered | Mutant::SkipAtCut))
         {
@@ -180,11 +180,11 @@ fn report(cx: &mut Context, is_lossy: bool, mutant: Option<Mutant>, (sender, fro
 #[inline]
 pub(super) fn show(
     (clients, coordination, control): Own<'_>,
-    delivery: Message<'_>,
-    emit: &mut impl FnMut(Message<'_>),
+    delivery: &Message<'_>,
+    emit: &mut impl FnMut(&Message<'_>),
 ) {
     if let Some(tag) = delivery.client
-        && (coordination.takes(tag, &delivery, control) || !clients.deliver(tag))
+        && (coordination.takes(tag, delivery, control) || !clients.deliver(tag))
     {
         return;
     }

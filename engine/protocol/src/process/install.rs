@@ -55,7 +55,7 @@ impl Entry {
 impl Process {
     /// Completes a barrier if that is due; returns how many messages it delivered. `is_all`: nothing else can be
     /// delivered.
-    pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(Message<'_>)) -> usize {
+    pub(super) fn pass_barrier(&mut self, now: Instant, is_all: bool, emit: &mut impl FnMut(&Message<'_>)) -> usize {
         let data = &mut self.data;
         if matches!(data.end, EpochState::Wedged | EpochState::Fetching(..)) {
             return 0; // our state reports what was promised; the cut decides whether the barrier is complete
@@ -94,7 +94,7 @@ impl Process {
             let Some(incarnation) = data.view.incarnation(rank) else { continue };
             if let Some((_, Some(payload))) = data.streams[index].marker().filter(|(of, _)| *of == phase) {
                 count += 1;
-                emit(Message::at_barrier(Member { rank, incarnation }, sequence, at, phase, now, payload));
+                emit(&Message::at_barrier(Member { rank, incarnation }, sequence, at, phase, now, payload));
             }
         }
         let asked = data.barrier.pass(&mut data.streams);
