@@ -200,7 +200,7 @@ fn open(settings: &Settings, echo: Echo) -> Result<Picked, PortError> {
         Transport::Udp => udp(&options),
         Transport::Tcp => tcp(&mesh(settings, options.idle)?),
         Transport::Auto if settings.network.peers.is_empty() => {
-            let why = "without network.peers there is multicast only: no peer is reached where it is blocked";
+            let why = "without network.peers other hosts are reached by multicast only, and not where it is blocked";
             let (port, fallback) = open_udp(&options)?;
             let (port, refused) = beside_shm(port, options);
             Ok(Picked { port: AnyPort::Mixed(port), fallback: joined([fallback.or(Some(why.to_owned())), refused]) })

@@ -88,18 +88,22 @@ impl Display for Waiting {
             0 if !self.configured_otherwise.is_empty() => f.write_str(": give all processes the same configuration"),
             0 if self.followed.is_some() && !self.narrow.is_empty() => write!(f, ": {}", self.narrow),
             0 if self.followed.is_some() => write!(f, ": all members of that view have been heard"),
-            0 => write!(f, ": all {members} configured members have been heard"),
+            0 => write!(
+                f,
+                ": all {members} configured members have been heard; if this lasts, check that datagrams of this \
+                     process reach them"
+            ),
             missing if self.hears_no_other => write!(
                 f,
                 "; not heard yet: {} (of {members} configured members): no other process of the group is heard: \
-                     start them, or set network.interface to the interface that reaches them, and group.name and \
-                     group.address to theirs (over tcp network.peers)",
+                     start them, or set network.interface to the interface that reaches them, and group.name, \
+                     group.address and network.transport to theirs (over tcp network.peers)",
                 Ranks(missing)
             ),
             missing => write!(
                 f,
                 "; not heard yet: {} (of {members} configured members): start them, or check that group.name, \
-                     group.address and network.interface (over tcp network.peers) are right at all",
+                     group.address, network.transport and network.interface (over tcp network.peers) are right at all",
                 Ranks(missing)
             ),
         }
