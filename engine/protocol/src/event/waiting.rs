@@ -88,11 +88,7 @@ impl Display for Waiting {
             0 if !self.configured_otherwise.is_empty() => f.write_str(": give all processes the same configuration"),
             0 if self.followed.is_some() && !self.narrow.is_empty() => write!(f, ": {}", self.narrow),
             0 if self.followed.is_some() => write!(f, ": all members of that view have been heard"),
-            0 => write!(
-                f,
-                ": all {members} configured members have been heard; if this lasts, check that datagrams of this \
-                     process reach them"
-            ),
+            0 => write!(f, ": all {members} configured members have been heard; check that they hear this process"),
             missing if self.hears_no_other => write!(
                 f,
                 "; not heard yet: {} (of {members} configured members): no other process of the group is heard: \
