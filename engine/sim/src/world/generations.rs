@@ -147,10 +147,10 @@ impl World<'_> {
         let mut verdict = Ok(());
         process.deliver(now, usize::MAX, |delivery| {
             if verdict.is_ok() {
-                verdict = instances.delivered_by_zombie(history, lineage, &delivery);
+                verdict = instances.delivered_by_zombie(history, lineage, delivery);
             }
             if let (Ok(()), Some(own)) = (&verdict, &mut own) {
-                verdict = own.delivered_by_zombie(history, lineage, &delivery);
+                verdict = own.delivered_by_zombie(history, lineage, delivery);
             }
         });
         verdict

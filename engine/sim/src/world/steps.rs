@@ -169,7 +169,7 @@ impl World<'_> {
                 *digest = mixed(*digest, delivery.sequence.0 << 16 | u64::from(delivery.sender.0));
                 if verdict.is_ok() {
                     let safety = *mode != Mode::Liveness;
-                    let judged = checkers.delivered(history, lineage, &delivery, safety);
+                    let judged = checkers.delivered(history, lineage, delivery, safety);
                     verdict = judged.and_then(|()| instances.delivered(history, lineage));
                 }
             });
