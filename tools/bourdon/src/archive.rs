@@ -3,7 +3,7 @@
 //! All but `prune` also read an archive that is being written. Damage never ends a command: it is reported with its
 //! positions, what stands beyond it is read, and the exit code is 1.
 
-mod entry;
+pub(crate) mod entry;
 pub(crate) mod recorder;
 
 use crate::demo::Rate;

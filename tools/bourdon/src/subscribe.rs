@@ -4,6 +4,8 @@
 //! reported as lost on stderr. When stdout is closed there is no reader left, which is a good end, not an error. A
 //! closed pipe is an error only to a writer, so stdout is also checked while nothing comes.
 
+mod history;
+
 use crate::archive::recorder::{Options, Recorder};
 use crate::event;
 use crate::exit::{Failure, is_stdout_closed, note};
@@ -16,6 +18,7 @@ use bourdon::id::TopicId;
 use bourdon::settings::{Flow, FlowSettings, Role, Transport};
 use bourdon::topics::{Filter, Pattern, Verdict};
 use bourdon::{Delivery, Discovery, Event, InlineNode, Message, Settings, discover};
+use history::{History, HistoryOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use std::collections::HashSet;
@@ -48,17 +51,20 @@ pub(crate) struct Args {
     json: bool,
     #[command(flatten)]
     archive: Options,
+    #[command(flatten)]
+    history: HistoryOptions,
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let (mut settings, are_the_members) = args.place.at.settings()?;
-    let mut recorder = Recorder::open(&args.archive, &settings.group.name)?;
+    let recorder = Recorder::open(&args.archive, &settings.group.name)?;
+    let history = History::open(&args.history)?;
     settings.process.role = Role::Observer;
     if !are_the_members {
         learn(&mut settings, &args.place.at)?;
     }
-    if args.archive.is_given() {
-        // A disk holds no publisher back.
+    if args.archive.is_given() || history.is_some() {
+        // A disk holds no publisher back, nor does a reader that has an archive to return to.
         settings.flow.mode = Flow::Free;
         settings.flow.gating_timeout_ns = FlowSettings::default().gating_timeout_ns;
         settings.flow.rate_floor_bytes_per_s = None;
@@ -68,54 +74,123 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(why) = node.fallback() {
         note(why);
     }
-    let filter = Filter::new(&args.patterns, &settings.group.topics);
-    let (mut doubts, mut beginning) = (Doubts::default(), Beginning::default());
-    let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
-    while !output.is_complete() && !is_over(&signals) {
+    let mut subscription = Subscription {
+        filter: Filter::new(&args.patterns, &settings.group.topics),
+        doubts: Doubts::default(),
+        beginning: Beginning::default(),
+        output: Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None },
+        recorder,
+        history,
+        failure: None,
+    };
+    while !subscription.output.is_complete() && !is_over(&signals) {
         let mut events = Vec::new();
         let polled = node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Event(event) => {
-                beginning.note_event(&event);
-                output.write_event(event);
-                if let Some(recorder) = &mut recorder {
-                    recorder.record_event(&event);
-                }
+                subscription.take_event(event);
                 events.push(event);
             }
-            Delivery::Message(message) => {
-                if beginning.is_late(&message) {
-                    output.write_beginning(&message);
-                }
-                match filter.judge(&message) {
-                    Verdict::Wanted => {
-                        let name = filter.name(&message);
-                        if let Some(recorder) = recorder.as_mut().filter(|_| !output.is_complete()) {
-                            recorder.record(&message, name);
-                        }
-                        output.write(&message, name);
-                    }
-                    Verdict::Unwanted => {}
-                    doubtful => doubts.warn(doubtful, &message),
-                }
-            }
+            Delivery::Message(message) => subscription.take(&message),
             _ => {} // an observer without more subscriptions gets no other
         });
-        let work_count = polled.map_err(Failure::of_node)?;
+        let work_count = polled.map_err(Failure::of_node)? + subscription.advance()?;
         report(&node, &settings, events)?;
         while let Some(message) = node.poll_direct() {
             note(received(&message));
         }
-        let sleep = recorder.as_mut().map_or(Ok(SLEEP), Recorder::sync)?;
+        let sleep = subscription.recorder.as_mut().map_or(Ok(SLEEP), Recorder::sync)?;
         if work_count == 0 {
-            output.flush();
-            node.wait(sleep.min(SLEEP)).map_err(Failure::broken)?;
+            subscription.output.flush();
+            node.wait(sleep.min(subscription.longest_sleep())).map_err(Failure::broken)?;
         }
     }
-    output.flush();
-    recorder.map_or(Ok(()), Recorder::close)?;
-    match output.failed {
-        Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::broken(format!("writing: {error}"))),
-        _ => Ok(()),
+    subscription.close()
+}
+
+/// Writes what is subscribed to, records it, and keeps its place between an archive and the group.
+struct Subscription<'a> {
+    filter: Filter,
+    doubts: Doubts,
+    beginning: Beginning,
+    output: Output<'a>,
+    recorder: Option<Recorder>,
+    history: Option<History>,
+    /// What ends it.
+    failure: Option<Failure>,
+}
+
+impl Subscription<'_> {
+    fn take_event(&mut self, event: Event) {
+        self.beginning.note_event(&event);
+        self.output.write_event(event);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.record_event(&event);
+        }
+        if let Some(history) = &mut self.history {
+            history.note_event(&event);
+        }
+    }
+
+    fn take(&mut self, message: &Message<'_>) {
+        if self.output.is_complete() || self.failure.is_some() {
+            return;
+        }
+        if self.history.is_none() && self.beginning.is_late(message) {
+            self.output.write_beginning(message);
+        }
+        let (verdict, name) = (self.filter.judge(message), self.filter.name(message));
+        if let Some(history) = &mut self.history {
+            match history.take(message, name, verdict == Verdict::Wanted) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(why) => return self.failure = Some(why),
+            }
+        }
+        match verdict {
+            Verdict::Wanted => {
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.record(message, name);
+                }
+                self.output.write(message, name);
+            }
+            Verdict::Unwanted => {}
+            doubtful => self.doubts.warn(doubtful, message),
+        }
+    }
+
+    /// Takes up what the archive has. Returns how much it did.
+    fn advance(&mut self) -> Result<usize, Failure> {
+        if let Some(why) = self.failure.take() {
+            return Err(why);
+        }
+        let Some(history) = &mut self.history else { return Ok(0) };
+        let (output, filter) = (&mut self.output, &self.filter);
+        let count = history.advance(&mut |message| {
+            let takes = !output.is_complete();
+            if takes && filter.judge(message) == Verdict::Wanted {
+                output.write(message, filter.name(message));
+            }
+            takes
+        })?;
+        if history.is_due() {
+            output.flush();
+            history.save()?;
+        }
+        Ok(count)
+    }
+
+    fn longest_sleep(&self) -> Duration {
+        self.history.as_ref().map_or(SLEEP, |history| history.longest_sleep(SLEEP))
+    }
+
+    fn close(mut self) -> Result<(), Failure> {
+        self.output.flush();
+        self.recorder.map_or(Ok(()), Recorder::close)?;
+        match self.output.failed {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::broken(format!("writing: {error}"))),
+            Some(_) => Ok(()),
+            None => self.history.as_mut().map_or(Ok(()), History::save),
+        }
     }
 }
 

@@ -1,12 +1,16 @@
 //! `subscribe --archive` and `bourdon archive` as their users run them.
 
-use crate::common::{World, fails, next, output, run, subscribe};
+use crate::common::{Running, World, fails, next, output, run, signal, subscribe};
 use bourdon_log::{Directory, Log, Settings};
 use serde_json::Value;
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 const COUNT: usize = 500;
+/// Longer than anything here takes on a loaded host; reached only by failing tests.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 fn line(number: usize) -> String {
     format!("line {number} {}", "x".repeat(number % 90))
@@ -179,4 +183,139 @@ fn verify_finds_each_of_200_damages() {
         assert_eq!((&found[0]["from"], &found[0]["to"]), (&position.into(), &(position + 1).into()));
         std::fs::write(&segment, &whole).expect("it can be written");
     }
+}
+
+/// A node, and a recorder of all that is published there.
+struct Recorded {
+    world: World,
+    config: String,
+    directory: PathBuf,
+    _node: Running,
+    _recorder: Running,
+    published: usize,
+}
+
+impl Recorded {
+    fn new(old: &str, new: &str) -> Self {
+        let world = World::new();
+        let config = world.configure("node.toml", 1, 0, "");
+        let text = std::fs::read_to_string(&config).expect("readable");
+        std::fs::write(&config, text.replace(old, new)).expect("it can be written");
+        let (node, mut events, _) = world.node(&config);
+        next(&mut events); // the view
+        let directory = world.path().join("archive");
+        let path = directory.display().to_string();
+        let (mut recorder, talk) = subscribe(&["prices", "**", "--config", &config, "--archive", &path]);
+        discard(recorder.0.stdout.take().expect("piped"));
+        discard(talk);
+        Self { world, config, directory, _node: node, _recorder: recorder, published: 0 }
+    }
+
+    /// Publishes so many numbered lines of this topic, as long as a datagram, and waits until they are recorded.
+    fn publish(&mut self, topic: &str, count: usize) -> String {
+        let number = |number| format!("{number} {}\n", "x".repeat(1_000));
+        let lines: String = (self.published..self.published + count).map(number).collect();
+        let published = run(&["publish", "prices", topic, "--config", &self.config], lines.as_bytes());
+        assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+        self.published += count;
+        let begun = Instant::now();
+        loop {
+            let described = archive(&["describe", "--json"], &self.directory);
+            if described.status.success() && object(&described)["messages"] == self.published {
+                return lines;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{described:?}");
+        }
+    }
+
+    fn subscribe(&self, arguments: &[&str]) -> (Running, impl BufRead + Send + use<>) {
+        let path = self.directory.display().to_string();
+        subscribe(&[&["prices", "md.**", "--config", &self.config, "--history", &path], arguments].concat())
+    }
+}
+
+fn discard(mut from: impl Read + Send + 'static) {
+    std::thread::spawn(move || std::io::copy(&mut from, &mut std::io::sink()));
+}
+
+#[test]
+fn a_subscription_goes_on_from_the_archive_to_live_and_from_its_position_without_gap_or_duplicate() {
+    let mut recorded = Recorded::new("", "");
+    let file = recorded.world.path().join("position").display().to_string();
+    let mut lines = recorded.publish("md.es", 200);
+    recorded.publish("other", 50);
+    let (mut first, talk) = recorded.subscribe(&["--position", &file, "--count", "300"]);
+    discard(talk);
+    lines += &recorded.publish("md.es", 200);
+    let mut written = String::from_utf8(output(&mut first)).expect("text");
+    // What was published while no subscriber ran is in the archive.
+    lines += &recorded.publish("md.nq", 100);
+    let (mut second, talk) = recorded.subscribe(&["--position", &file, "--count", "300"]);
+    discard(talk);
+    lines += &recorded.publish("md.es", 100);
+    written += &String::from_utf8(output(&mut second)).expect("text");
+    assert!(written == lines, "{} of {} lines", written.lines().count(), lines.lines().count());
+    let from = |place: &str, count: &str| {
+        let (mut subscriber, talk) = recorded.subscribe(&["--from", place, "--count", count]);
+        discard(talk);
+        String::from_utf8(output(&mut subscriber)).expect("text")
+    };
+    // Position 0 is where the recorder began.
+    assert!(lines.ends_with(&from("position:251", "400")), "of the archive, whatever was published on other topics");
+    let rows = String::from_utf8(archive(&["replay", "--json"], &recorded.directory).stdout).expect("text");
+    let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).expect("an object")).collect();
+    let last = &rows[rows.len() - 1]["send_time_ns"];
+    let count = rows.iter().filter(|row| row["send_time_ns"] == *last).count().to_string();
+    assert!(lines.ends_with(&from(&format!("time:{last}"), &count)));
+}
+
+/// It is stopped for so long that its members no longer have what it lacks.
+#[test]
+fn a_subscription_that_fell_behind_returns_to_the_archive() {
+    let short = "[limits]\nlog_bytes = 1048576\nreceive_log_bytes = 1048576\n[network]\n\
+                 receive_buffer_bytes = 262144\n[threads]";
+    let mut recorded = Recorded::new("[threads]", short);
+    let mut lines = recorded.publish("md.es", 100);
+    let (mut subscriber, mut talk) = recorded.subscribe(&["--count", "5200"]);
+    let reader = subscriber.0.stdout.take().expect("piped");
+    let reader = std::thread::spawn(move || std::io::read_to_string(reader).expect("text"));
+    lines += &recorded.publish("md.es", 100);
+    let mut says = |what: &str| {
+        let mut text = String::new();
+        while !text.contains(what) {
+            assert!(talk.read_line(&mut text).expect("readable") > 0, "{text}");
+        }
+    };
+    says("live from order number");
+    signal(&subscriber.0, "STOP");
+    for _ in 0..10 {
+        lines += &recorded.publish("md.es", 500); // the members' log has room for so much, and the recorder keeps up
+    }
+    signal(&subscriber.0, "CONT");
+    says("has lost messages, and reads the archive");
+    discard(talk);
+    let written = reader.join().expect("it ends");
+    assert!(written == lines, "{} of {} lines", written.lines().count(), lines.lines().count());
+}
+
+#[test]
+fn a_subscription_that_can_not_go_on_is_refused() {
+    let mut recorded = Recorded::new("members = 1", "members = 1\norder = \"fifo\"");
+    let (mut subscriber, mut talk) = recorded.subscribe(&["--from", "live"]);
+    recorded.publish("md.es", 1);
+    assert_eq!(subscriber.0.wait().expect("it ends").code(), Some(2));
+    let mut text = String::new();
+    talk.read_to_string(&mut text).expect("text");
+    assert!(text.contains("--history needs a group in total order"), "{text}");
+    let path = recorded.world.path().join("position");
+    let (file, directory) = (path.display().to_string(), recorded.directory.display().to_string());
+    let place = ["subscribe", "prices", "**", "--config", &recorded.config];
+    let with = |more: &[&str], expected: &str| fails(&[&place, more].concat(), b"", 2, expected);
+    with(&["--history", "/no/such"], "/no/such");
+    with(&["--position", &file], "--history");
+    with(&["--history", &directory, "--from", "soon"], "oldest, live, position:N or time:NS");
+    std::fs::write(&path, "nonsense").expect("it can be written");
+    with(&["--history", &directory, "--position", &file], "is no position of a subscription");
+    std::fs::write(&path, r#"{"instance":1,"order":5,"archive":0}"#).expect("it can be written");
+    with(&["--history", &directory, "--position", &file], "the position is of instance 0000000000000001");
 }
