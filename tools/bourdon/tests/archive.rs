@@ -191,7 +191,7 @@ struct Recorded {
     config: String,
     directory: PathBuf,
     _node: Running,
-    _recorder: Running,
+    recorder: Running,
     published: usize,
 }
 
@@ -208,16 +208,12 @@ impl Recorded {
         let (mut recorder, talk) = subscribe(&["prices", "**", "--config", &config, "--archive", &path]);
         discard(recorder.0.stdout.take().expect("piped"));
         discard(talk);
-        Self { world, config, directory, _node: node, _recorder: recorder, published: 0 }
+        Self { world, config, directory, _node: node, recorder, published: 0 }
     }
 
     /// Publishes so many numbered lines of this topic, as long as a datagram, and waits until they are recorded.
     fn publish(&mut self, topic: &str, count: usize) -> String {
-        let number = |number| format!("{number} {}\n", "x".repeat(1_000));
-        let lines: String = (self.published..self.published + count).map(number).collect();
-        let published = run(&["publish", "prices", topic, "--config", &self.config], lines.as_bytes());
-        assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
-        self.published += count;
+        let lines = self.send(topic, count);
         let begun = Instant::now();
         loop {
             let described = archive(&["describe", "--json"], &self.directory);
@@ -226,6 +222,15 @@ impl Recorded {
             }
             assert!(begun.elapsed() < PATIENCE, "{described:?}");
         }
+    }
+
+    fn send(&mut self, topic: &str, count: usize) -> String {
+        let number = |number| format!("{number} {}\n", "x".repeat(1_000));
+        let lines: String = (self.published..self.published + count).map(number).collect();
+        let published = run(&["publish", "prices", topic, "--config", &self.config], lines.as_bytes());
+        assert!(published.status.success(), "{}", String::from_utf8_lossy(&published.stderr));
+        self.published += count;
+        lines
     }
 
     fn subscribe(&self, arguments: &[&str]) -> (Running, impl BufRead + Send + use<>) {
@@ -267,6 +272,22 @@ fn a_subscription_goes_on_from_the_archive_to_live_and_from_its_position_without
     let last = &rows[rows.len() - 1]["send_time_ns"];
     let count = rows.iter().filter(|row| row["send_time_ns"] == *last).count().to_string();
     assert!(lines.ends_with(&from(&format!("time:{last}"), &count)));
+}
+
+/// What came live follows a gap until the recorder has recorded what lies between.
+#[test]
+fn a_subscription_waits_for_a_recorder_that_lags() {
+    let mut recorded = Recorded::new("", "");
+    let mut lines = recorded.publish("md.es", 50);
+    signal(&recorded.recorder.0, "STOP");
+    lines += &recorded.send("md.es", 50);
+    let (mut subscriber, talk) = recorded.subscribe(&["--count", "150"]);
+    discard(talk);
+    lines += &recorded.send("md.es", 50);
+    recorded.send("md.es", 50); // were there a gap, it would still end
+    signal(&recorded.recorder.0, "CONT");
+    let written = String::from_utf8(output(&mut subscriber)).expect("text");
+    assert!(written == lines, "{} of {} lines", written.lines().count(), lines.lines().count());
 }
 
 /// It is stopped for so long that its members no longer have what it lacks.
