@@ -307,6 +307,12 @@ pub enum SettingsError {
         /// How many of that size this process needs.
         count: usize,
     },
+    /// The level `durable` needs what no node has yet: a place where it stores what it reports.
+    #[error("{what} is \"durable\", which this version's nodes do not support: take \"uniform\"")]
+    NotStored {
+        /// The key.
+        what: String,
+    },
     /// Values that are right each for itself contradict each other: the text names them.
     #[error(transparent)]
     Protocol(#[from] bourdon_protocol::ConfigError),
@@ -344,7 +350,20 @@ impl Settings {
         self.flow.check()?;
         self.protocol(usize::MAX).check()?;
         self.check_effects()?;
+        self.check_storage()?;
         channels::check(self)
+    }
+
+    /// Whether every level can be had.
+    fn check_storage(&self) -> Result<(), SettingsError> {
+        let group = ("group.reliability".to_owned(), Some(self.group.reliability));
+        let channels = self.channels.iter();
+        let channels =
+            channels.map(|channel| (format!("reliability of channel {}", channel.name), channel.reliability));
+        match [group].into_iter().chain(channels).find(|(_, level)| *level == Some(Reliability::Durable)) {
+            Some((what, _)) => Err(SettingsError::NotStored { what }),
+            None => Ok(()),
+        }
     }
 }
 

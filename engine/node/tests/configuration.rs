@@ -6,6 +6,14 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+#[test]
+fn a_node_refuses_a_level_that_it_can_not_keep() {
+    let mut settings = Settings::default();
+    settings.group.reliability = bourdon::settings::Reliability::Durable;
+    let refusal = settings.check().unwrap_err().to_string();
+    assert!(refusal.contains("group.reliability is \"durable\""), "{refusal}");
+}
+
 fn docs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs")
 }

@@ -49,6 +49,9 @@ pub enum Reliability {
     Uniform,
     /// `stable`: when every member of the view holds it.
     Stable,
+    /// `durable`: when a quorum of the view has stored it. No message that any process has delivered is lost, even if
+    /// all processes crash, as long as the storage of a quorum is left.
+    Durable,
 }
 
 impl Reliability {

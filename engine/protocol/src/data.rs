@@ -9,6 +9,7 @@ pub(crate) mod bucket;
 pub(crate) mod causal;
 pub(crate) mod cursor;
 pub(crate) mod cut;
+pub(crate) mod durable;
 pub(crate) mod epoch_state;
 pub(crate) mod fifo;
 pub(crate) mod flow;

@@ -160,6 +160,10 @@ pub enum Mutant {
     HeldBeforeWedged,
     /// A report that the cut of an earlier ballot is held counts for the value of the latest ballot.
     StaleCutHeld,
+    /// What was received counts as held before it is stored.
+    AckBeforeSync,
+    /// A ballot is promised, and a value accepted, without a record of it.
+    PromiseNotStored,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
@@ -170,7 +174,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that the simulator plants. Those that only the model shows are not among them.
-    pub const ALL: [Self; 76] = [
+    pub const ALL: [Self; 78] = [
         Self::PromiseBeforeWedged,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
@@ -244,6 +248,8 @@ impl Mutant {
         Self::LateLinkSent,
         Self::LateCommandPublished,
         Self::LateOrderObeyed,
+        Self::AckBeforeSync,
+        Self::PromiseNotStored,
         Self::WedgedUniform,
         Self::ShortRuns,
         Self::AskTwice,
@@ -325,7 +331,7 @@ impl Mutant {
         }
     }
 
-    /// The same of a bug in locks, in elections or in the hand-over to them.
+    /// The same of a bug in locks, in elections, in the hand-over to them, or in storage.
     const fn coordination_name(self) -> &'static str {
         match self {
             Self::GrantBeforeUniform => "grant-before-uniform",
@@ -342,6 +348,8 @@ impl Mutant {
             Self::LateLinkSent => "late-link-sent",
             Self::LateCommandPublished => "late-command-published",
             Self::LateOrderObeyed => "late-order-obeyed",
+            Self::AckBeforeSync => "ack-before-sync",
+            Self::PromiseNotStored => "promise-not-stored",
             _ => panic!("a mutant without a name"),
         }
     }

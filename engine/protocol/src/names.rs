@@ -49,12 +49,13 @@ named!(Order, "is no order", 5, {
     RealTime: "realtime",
 });
 
-named!(Reliability, "is no level of reliability", 5, {
+named!(Reliability, "is no level of reliability", 6, {
     Unreliable: "unreliable",
     BestEffort: "best-effort",
     Reliable: "reliable",
     Uniform: "uniform",
     Stable: "stable",
+    Durable: "durable",
 });
 
 named!(MutexKind, "grants no locks", 5, {

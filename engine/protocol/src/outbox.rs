@@ -5,6 +5,7 @@
 
 use crate::counters::{Counter, Counters};
 use alloc::collections::VecDeque;
+use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::{
     Address, CONTROL_CHANNEL, DatagramHeader, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, Instant, Kind, TopicId,
@@ -32,6 +33,22 @@ pub enum Destination {
     Peer(Address),
     /// Every process that hears the network, whichever groups it joined.
     Broadcast,
+}
+
+fn put_frame(body: &mut [u8], kind: Kind, parts: [&[u8]; 2]) {
+    let length = parts[0].len() + parts[1].len();
+    body[..8].copy_from_slice(FrameHeader::new(length, TopicId(0), kind, 0).as_bytes());
+    body[8..8 + parts[0].len()].copy_from_slice(parts[0]);
+    body[8 + parts[0].len()..].copy_from_slice(parts[1]);
+}
+
+/// One record, followed by its list, as a datagram that is stored and not sent.
+pub(crate) fn sealed(header: DatagramHeader, kind: Kind, parts: [&[u8]; 2], wall_ns: u64) -> Vec<u8> {
+    let frames = FRAME_HEADER_BYTES + parts[0].len() + parts[1].len();
+    let mut bytes = vec![0; HEADER_BYTES + frames];
+    put_frame(&mut bytes[HEADER_BYTES..], kind, parts);
+    seal(&mut bytes, header, 1, frames, wall_ns);
+    bytes
 }
 
 #[derive(Debug)]
@@ -92,10 +109,7 @@ impl Outbox {
         debug_assert_eq!(header.channel(), CONTROL_CHANNEL);
         let frames = size_of::<FrameHeader>() + length;
         let Some(datagram) = self.reserve(to, HEADER_BYTES + frames, counters) else { return };
-        let body = &mut datagram[HEADER_BYTES..];
-        body[..8].copy_from_slice(FrameHeader::new(length, TopicId(0), kind, 0).as_bytes());
-        body[8..8 + parts[0].len()].copy_from_slice(parts[0]);
-        body[8 + parts[0].len()..].copy_from_slice(parts[1]);
+        put_frame(&mut datagram[HEADER_BYTES..], kind, parts);
         let wall_ns = now.0.wrapping_add(self.wall_offset_ns);
         let start = self.entries.back().map_or(0, |entry| entry.start);
         seal(&mut self.bytes[start..], header, 1, frames, wall_ns);

@@ -11,7 +11,8 @@
 //! change from one view to the next and `install.rs` enters it, `discovery.rs` and `views.rs` find the group,
 //! `retention.rs` retains the epochs that have ended, `transfer.rs` moves state, `control_end.rs` meets the control
 //! plane, `coordinate.rs` drives locks and elections, `direct.rs` sends and receives direct messages,
-//! `client_requests.rs` publishes for clients, `recovery.rs` founds an instance again by hand, `trust.rs` decides what
+//! `client_requests.rs` publishes for clients, `storage.rs` and `restore.rs` store what a durable member reports and
+//! read it again, `recovery.rs` founds an instance again by hand, `trust.rs` decides what
 //! is believed and which addresses get long answers.
 
 mod acks;
@@ -41,6 +42,7 @@ mod pacing;
 mod paths;
 mod pings;
 mod recovery;
+mod restore;
 mod retention;
 mod retransmit;
 mod search;
@@ -48,6 +50,7 @@ mod senders;
 mod standing;
 mod start;
 mod steps;
+mod storage;
 mod timers;
 mod transfer;
 mod trust;
@@ -69,6 +72,7 @@ use crate::control::path_mtu::PathMtu;
 use crate::counters::Counter;
 use crate::data::DATA_CHANNEL;
 use crate::data::cut::Unsettled;
+use crate::data::durable::Storage;
 use crate::data::epoch_state::EpochState;
 use crate::data::gates::Gates;
 use crate::data::pacing::Pacer;
@@ -78,6 +82,7 @@ use crate::event::Event;
 use crate::mutant::Mutant;
 use crate::outbox::Destination;
 use crate::view::Member;
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -128,6 +133,8 @@ pub struct Process {
     pacer: Option<Pacer>,
     /// By rank: when that member last answered a report of this observer that it does not wait for it.
     gates_ended: Vec<Option<Instant>>,
+    /// What this process stores, if it is a member that does.
+    storage: Option<Box<Storage>>,
 }
 
 impl Process {
@@ -137,8 +144,15 @@ impl Process {
     /// # Errors
     /// If the configuration contradicts itself.
     pub fn new(now: Instant, config: Config) -> Result<Self, ConfigError> {
+        let mut process = Self::outside(now, config)?;
+        process.begin(now);
+        Ok(process)
+    }
+
+    /// A process that is in no view, and has not begun.
+    fn outside(now: Instant, config: Config) -> Result<Self, ConfigError> {
         config.check()?;
-        let mut process = Self {
+        Ok(Self {
             state: standing::State::Outside(standing::Outside::default()),
             data: Pipeline::idle(config.clone(), Epoch(0)),
             past: retention::Retention::default(),
@@ -167,10 +181,9 @@ impl Process {
             gates: Gates::default(),
             pacer: pacing::pacer(now, &config),
             gates_ended: vec![None; usize::from(config.members)],
+            storage: Storage::of(&config),
             cx: Context::new(config),
-        };
-        process.begin(now);
-        Ok(process)
+        })
     }
 
     /// Receives a datagram that was sent to this process alone.

@@ -14,6 +14,7 @@ mod continuation;
 mod detector;
 mod direct;
 mod driver;
+mod durable;
 mod election;
 mod flow;
 mod following;

@@ -41,6 +41,9 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
             &["continuation", "survival", "views", "agreement", "uniform"]
         }
         Mutant::DecisionForgotten => &["progress"],
+        Mutant::AckBeforeSync | Mutant::PromiseNotStored => {
+            &["acknowledgement", "acknowledged", "agreement", "uniform", "views", "window", "integrity", "completeness"]
+        }
         Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
         Mutant::AckAfterPromise | Mutant::UniformAtOne | Mutant::AllButSuspected => &["uniform"],
         Mutant::DataAcrossEpochs | Mutant::ResubmitAll => {

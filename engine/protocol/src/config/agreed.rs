@@ -11,19 +11,20 @@ use bourdon_wire::{MTU_MIN_BYTES, Rank};
 use core::fmt::{self, Display, Formatter};
 
 const ORDERS: [Order; 5] = [Order::Unordered, Order::Fifo, Order::Causal, Order::Total, Order::RealTime];
-const RELIABILITIES: [Reliability; 5] = [
+const RELIABILITIES: [Reliability; 6] = [
     Reliability::Unreliable,
     Reliability::BestEffort,
     Reliability::Reliable,
     Reliability::Uniform,
     Reliability::Stable,
+    Reliability::Durable,
 ];
 const QUORUMS: [Quorum; 2] = [Quorum::View, Quorum::Members];
 const MUTEXES: [MutexKind; 5] =
     [MutexKind::Replicated, MutexKind::Central, MutexKind::Lamport, MutexKind::RicartAgrawala, MutexKind::TokenRing];
 const ELECTIONS: [ElectionKind; 2] = [ElectionKind::Bully, ElectionKind::Ring];
 const ORDER_NAMES: [&str; 5] = ["unordered", "fifo", "causal", "total", "realtime"];
-const RELIABILITY_NAMES: [&str; 5] = ["unreliable", "best-effort", "reliable", "uniform", "stable"];
+const RELIABILITY_NAMES: [&str; 6] = ["unreliable", "best-effort", "reliable", "uniform", "stable", "durable"];
 const QUORUM_NAMES: [&str; 2] = ["view", "members"];
 const MUTEX_NAMES: [&str; 5] = ["replicated", "central", "lamport", "ricart-agrawala", "token-ring"];
 const ELECTION_NAMES: [&str; 2] = ["bully", "ring"];
@@ -38,7 +39,7 @@ const MTU_COUNT: u64 = (Limits::MTU_MAX_BYTES - MTU_MIN_BYTES) as u64 + 1;
 /// Members, and a sequencer that is one of them.
 const SEATS: u64 = 64 * 65 / 2;
 /// The digits' ranges, from the lowest.
-const RANGES: [u64; 11] = [2, 2, 2, 5, 5, 2, 5, 2, SEATS, MTU_COUNT, LONG_COUNT];
+const RANGES: [u64; 11] = [2, 2, 2, 5, 6, 2, 5, 2, SEATS, MTU_COUNT, LONG_COUNT];
 
 /// Every number that a configuration can have fits 64 bits.
 const _: () = {

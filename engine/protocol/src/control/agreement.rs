@@ -75,6 +75,8 @@ pub enum ToAgreement {
         /// The view; of epoch 0 before the first.
         view: View,
     },
+    /// It was restarted in this view, where it had promised this ballot and accepted this value.
+    Restored(Moment, Ballot, Option<(Ballot, Value)>),
     /// It takes no part in the end of its view any more.
     Ended,
     /// It looks whether the view should change.
@@ -131,12 +133,13 @@ pub enum Order {
     },
     /// Stop, as the promise of this ballot requires, and report what is held.
     Wedge(Ballot),
-    /// Fetch what is missing of a proposed cut, at the latest from the members in `stay`; report when it is held.
+    /// Fetch what is missing of a proposed value's cut, at the latest from the members in `stay`; report when it is
+    /// held.
     Fetch {
         /// The ballot in which it was proposed.
         ballot: Ballot,
-        /// The cut.
-        cut: Cut,
+        /// The value.
+        value: Value,
         /// The members that go on to the next view.
         stay: u64,
     },
@@ -343,6 +346,11 @@ impl Agreement {
             ToAgreement::CutHeld(moment, ballot) => {
                 self.drive(part, &moment, |driver, detectors, out| driver.on_cut_held(ballot, detectors, out));
             }
+            ToAgreement::Restored(moment, promised, accepted) => {
+                self.drive(part, &moment, |driver, detectors, out| {
+                    driver.restore(promised, accepted, detectors, out);
+                });
+            }
             ToAgreement::Replaced(member) => part.driver.replace(member),
             ToAgreement::Birth(birth) => part.driver.note_birth(birth),
             ToAgreement::Begun { .. } | ToAgreement::Ended | ToAgreement::HandOver(_) => {}
@@ -374,7 +382,10 @@ impl Agreement {
                     self.give(Order::Send { to, instance, ballot, step });
                 }
                 Command::Wedge(ballot) => self.give(Order::Wedge(ballot)),
-                Command::Fetch { ballot, cut, stay } => self.give(Order::Fetch { ballot, cut, stay }),
+                Command::Fetch { ballot, stay, .. } => {
+                    let Some(value) = part.driver.ballots().wanted().cloned() else { continue };
+                    self.give(Order::Fetch { ballot, value, stay });
+                }
                 Command::Conclude { stay, .. } => self.conclude(part, stay),
                 Command::Arm(Timer::Repeat) => {
                     part.again_at = moment.at + self.rules.ballot_retry_ns;

@@ -234,6 +234,13 @@ impl ViewChange {
         Self { own, view, members_min, promised, accepted, proposed, leading, decided, birth_floor: 0, mutant }
     }
 
+    /// Takes up what this member had stored before it was restarted: it promises and accepts nothing below that.
+    pub(super) fn restore(&mut self, promised: Ballot, accepted: Option<(Ballot, Value)>) {
+        assert!(!self.is_wedged() && self.accepted.is_none(), "a member is restored before it takes part");
+        self.promised = accepted.as_ref().map_or(promised, |(ballot, _)| promised.max(*ballot));
+        self.accepted = accepted;
+    }
+
     /// Whether a ballot was promised: nothing more is sent, ordered, acknowledged or delivered in this epoch.
     pub fn is_wedged(&self) -> bool {
         self.promised != Ballot(0)

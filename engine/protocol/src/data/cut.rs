@@ -19,6 +19,7 @@ use super::ordering::Ordering;
 use super::pack::Outgoing;
 use super::pipeline::Pipeline;
 use super::unordered::{deliver_early, early_ranges};
+use crate::config::Reliability;
 use crate::event::Message;
 use crate::mutant::Mutant;
 use crate::values::cut::{Cut, Range};
@@ -126,7 +127,9 @@ impl Pipeline {
     /// What this process holds.
     fn held(&self) -> Cut {
         let ends = self.streams.iter().map(|stream| stream.window.next).collect();
-        let unordered = matches!(self.ordering, Ordering::Unordered(_));
+        // What lies beyond a gap is not stored, and at `durable` not delivered before the gap is closed.
+        let unordered =
+            matches!(self.ordering, Ordering::Unordered(_)) && self.config.reliability != Reliability::Durable;
         let ranges = self.streams.iter().filter(|_| unordered).flat_map(early_ranges).collect();
         Cut { ends, ranges, phase: self.barrier.own_reached() }
     }

@@ -4,7 +4,7 @@ use super::DATA_CHANNEL;
 use super::flow::{FlowControl, own_window};
 use super::pack::Packer;
 use super::sequencer::Sequencer;
-use crate::config::{Config, Order};
+use crate::config::{Config, Order, Reliability};
 use crate::view::{Beginning, View};
 use bourdon_wire::{DatagramHeader, Instant, Rank};
 
@@ -63,7 +63,8 @@ impl Ack {
     #[inline]
     pub(super) fn received(&mut self, now: Instant, config: &Config, window: u64) {
         self.counted(now, config, window);
-        if config.reliability.waits_for_others() {
+        // At `durable` a row has something to state once the datagram is stored.
+        if config.reliability.waits_for_others() && config.reliability != Reliability::Durable {
             self.due = now;
         }
     }

@@ -135,6 +135,7 @@ impl Pipeline {
             outbound,
             turn: 0,
         };
+        pipeline.stability.senders_hold = pipeline.config.reliability != Reliability::Durable;
         pipeline.stability.overwrites = pipeline.config.mutant == Some(Mutant::RowsOverwrite);
         pipeline.update_flow();
         pipeline
@@ -202,7 +203,7 @@ impl Pipeline {
         let is_held = |stream: &Stream| {
             let (number, walked) = stream.cursor.position();
             let begun = if walked > 0 { number.next() } else { number };
-            begun <= self.stability.held_by_enough(stream.rank, stream.window.next, &self.view, Enough::Quorum)
+            begun <= self.stability.held_by_enough(stream.rank, stream.held(), &self.view, Enough::Quorum)
         };
         let is_present = |stream: &&Stream| self.view.bits() & bit(stream.rank) != 0;
         self.is_lossy() || self.streams.iter().filter(is_present).all(is_held)
@@ -289,6 +290,10 @@ impl Pipeline {
     #[inline]
     fn may_take(&mut self, datagram: &Datagram<'_>, counters: &mut Counters) -> bool {
         let stream = &mut self.streams[datagram.header.rank().index()];
+        if datagram.header.number() >= stream.accepts_to {
+            counters.add(Counter::DiscardedWindow, 1);
+            return false;
+        }
         if !stream.window.started {
             if self.config.start == Start::Oldest {
                 return false; // a heartbeat gives the oldest datagram; this one will be requested again
@@ -524,7 +529,7 @@ impl Pipeline {
 
     /// How far a quorum holds a stream.
     pub(crate) fn held_by_quorum(&self, rank: Rank) -> DatagramNumber {
-        let own = self.streams[rank.index()].window.next;
+        let own = self.streams[rank.index()].held();
         self.stability.held_by_enough(rank, own, &self.view, Enough::Quorum)
     }
 
@@ -535,7 +540,7 @@ impl Pipeline {
 
     /// The sequencer holds every message that it has put in order: an acknowledgement that needs no row.
     pub(crate) fn note_sequencer_holds(&mut self, marks: &[DatagramNumber]) {
-        if Some(self.view.sequencer) != self.own() {
+        if Some(self.view.sequencer) != self.own() && self.stability.senders_hold {
             self.stability.note(self.view.sequencer, marks);
         }
     }
@@ -708,7 +713,7 @@ impl Pipeline {
             _ => Enough::Quorum,
         };
         for stream in self.streams.iter_mut().filter(|stream| view.bits() & bit(stream.rank) != 0) {
-            let held = stability.held_by_enough(stream.rank, stream.window.next, view, enough);
+            let held = stability.held_by_enough(stream.rank, stream.held(), view, enough);
             let held = if self.config.mutant == Some(Mutant::UniformAtOne) { stream.window.next } else { held };
             // What was delivered stays delivered; a stop never falls.
             stream.stop = if stream.stop.0 == u64::MAX { held } else { stream.stop.max(held) };

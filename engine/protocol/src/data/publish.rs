@@ -236,7 +236,7 @@ impl Pipeline {
         if let Some(outbound) = &mut self.outbound {
             let own = &self.streams[outbound.rank.index()];
             // What the network has not taken is still needed, also where this process has delivered it already.
-            let floor = own.floor().min(outbound.packer.sent);
+            let floor = own.slots_from().min(outbound.packer.sent);
             outbound.flow.update(&self.stability, floor, &own.log);
             let (limit, log_end) = (outbound.flow.limit, floor + own.log.capacity());
             debug_assert!(self.config.mutant.is_some() || limit <= log_end, "the window ends where the log does");

@@ -47,6 +47,9 @@ pub(crate) struct Stability {
     delivered: Vec<DatagramNumber>,
     /// For the mutation check: the last row counts, not the highest.
     pub(crate) overwrites: bool,
+    /// A sender holds its own datagrams without a row. At `durable` it does once it has stored them, as its row
+    /// reports.
+    pub(crate) senders_hold: bool,
 }
 
 impl Stability {
@@ -60,6 +63,7 @@ impl Stability {
             received: vec![DatagramNumber(0); members * members],
             delivered: vec![DatagramNumber(0); members * members],
             overwrites: false,
+            senders_hold: true,
         }
     }
 
@@ -108,7 +112,7 @@ impl Stability {
     ) -> DatagramNumber {
         let mark = |rank: Rank| match self.own {
             Some(this) if this == rank => own,
-            _ if rank == stream => DatagramNumber(u64::MAX),
+            _ if rank == stream && self.senders_hold => DatagramNumber(u64::MAX),
             _ => self.acknowledged(rank, stream),
         };
         let mut marks = [DatagramNumber(0); Rank::MAX.index() + 1];
@@ -183,7 +187,11 @@ pub(crate) fn own_row(
     };
     let entries = streams.iter().map(move |stream| {
         let received = if lie { stream.window.known_end } else { stream.window.next };
-        debug_assert!(stream.floor() <= received, "only what has been received is delivered");
+        debug_assert!(lie || stream.floor() <= received, "only what has been received is delivered");
+        if stream.stored < received || stream.slots_from() < stream.floor() {
+            // A sender frees what all have delivered: a member that has not stored it yet may need it again.
+            return RowEntry::new(received.min(stream.stored), stream.slots_from().min(stream.stored));
+        }
         RowEntry::new(received, stream.floor())
     });
     (row, entries)

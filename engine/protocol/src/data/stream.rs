@@ -58,6 +58,11 @@ pub(crate) struct Stream {
     pub(crate) stop: DatagramNumber,
     /// Markers of phases below this may be passed; at others delivery stops until the barrier is complete.
     pub(crate) passes: u64,
+    /// Every datagram below this is stored, and counts as held: at `durable`; elsewhere all that was received counts.
+    pub(crate) stored: DatagramNumber,
+    /// Below this slots may be used again, as far as storage is concerned; and what they would hold then ends here.
+    freed: DatagramNumber,
+    pub(super) accepts_to: DatagramNumber,
     /// Whether the sequencer has ordered any of its messages since this process came.
     pub(crate) ordered: bool,
     /// The first message that was due here in this view.
@@ -105,6 +110,9 @@ impl Stream {
             resumes_in: None,
             stop: DatagramNumber(u64::MAX),
             passes: phase,
+            stored: DatagramNumber(u64::MAX),
+            freed: DatagramNumber(u64::MAX),
+            accepts_to: DatagramNumber(u64::MAX),
             ordered: false,
             began: first,
             excused: first,
@@ -175,6 +183,23 @@ impl Stream {
             Some(hole) if floor >= hole.from => hole.to,
             _ => floor,
         }
+    }
+
+    /// How far this process holds the stream: what it reports to others, and counts itself.
+    #[inline]
+    pub(crate) fn held(&self) -> DatagramNumber {
+        self.window.next.min(self.stored)
+    }
+
+    /// Slots below this may be used again, as far as storage is concerned.
+    pub(crate) fn free(&mut self, freed: DatagramNumber) {
+        (self.freed, self.accepts_to) = (freed, DatagramNumber(freed.0.saturating_add(self.log.capacity())));
+    }
+
+    /// The oldest datagram whose slot may not be used again.
+    #[inline]
+    pub(crate) fn slots_from(&self) -> DatagramNumber {
+        self.floor().min(self.freed)
     }
 
     /// The first datagram that can't be delivered yet.

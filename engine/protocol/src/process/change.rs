@@ -109,7 +109,9 @@ impl Process {
                 self.send_step(now, to, instance, &steps::encode(ballot, &step))
             }
             Order::Wedge(ballot) => self.end_data(now, EndOrder::Wedge(BallotNumber(ballot.0))),
-            Order::Fetch { ballot, cut, stay } => {
+            Order::Fetch { ballot, value, stay } => {
+                let cut = value.cut.clone();
+                self.note_proposed(ballot, value);
                 self.end_data(now, EndOrder::FetchCut(BallotNumber(ballot.0), cut, stay));
             }
             Order::Conclude { value, leads, stay } => {
@@ -139,8 +141,15 @@ impl Process {
         self.report_end(now, report);
     }
 
+    /// Reports to the agreement what the data plane has done, at `durable` once that is stored.
     fn report_end(&mut self, now: Instant, report: Option<EndReport>) {
-        let (Some(report), moment) = (report, self.moment(now)) else { return };
+        if let Some(report) = report.and_then(|report| self.store_report(report)) {
+            self.report_stored_end(now, report);
+        }
+    }
+
+    pub(super) fn report_stored_end(&mut self, now: Instant, report: EndReport) {
+        let moment = self.moment(now);
         let report = match report {
             EndReport::Wedged(ballot, held) => ToAgreement::Wedged(moment, Ballot(ballot.0), held),
             EndReport::CutHeld(ballot) => {

@@ -39,6 +39,9 @@ impl Process {
             next_number = outbound.packer.sent;
             blocked = outbound.flow.blocked;
         }
+        if let Some(end) = self.restored_end() {
+            (next_number, next_sequence, next_order) = end;
+        }
         if blocked {
             beat_flags |= heartbeat_flags::SOLICIT;
         }

@@ -46,6 +46,8 @@ pub struct MemoryUse {
     pub ahead_bytes: usize,
     /// Locks, requests, elections, and messages about them that are not acknowledged.
     pub coordination: usize,
+    /// Records to be stored, and what waits for some.
+    pub records: usize,
     /// The logs of epochs that have ended.
     pub retained_bytes: usize,
     /// Epochs that have ended and whose datagrams are retained.
@@ -302,6 +304,7 @@ impl Process {
             direct_messages: self.direct.held(),
             ahead_bytes: self.ahead.held_bytes(),
             coordination: self.coordination.held() + self.control.held(),
+            records: self.storage.as_ref().map_or(0, |storage| storage.held()),
             retained_bytes: self.past.bytes(),
             retained_epochs,
             decisions,

@@ -111,7 +111,11 @@ impl Process {
         let holds = self.holds_end();
         if self.standing() == Standing::Following {
             self.follow_on(now, holds);
-        } else if holds && let Some(decided) = self.state.ending_mut().and_then(|ending| ending.decided.take()) {
+        } else if holds
+            && let Some((value, _)) = self.state.ending().and_then(|ending| ending.decided.clone())
+            && self.may_install(&value)
+            && let Some(decided) = self.state.ending_mut().and_then(|ending| ending.decided.take())
+        {
             self.install(now, decided);
         }
         if matches!(self.data.end, EpochState::Decided(_)) {
@@ -189,6 +193,7 @@ impl Process {
         }
         let beginning = &ahead;
         self.data = Pipeline::new(self.cx.config.clone(), view.clone(), rank, beginning, &mut self.past.spare);
+        self.enter_stored(own.is_some());
         self.begin_time(now);
         self.begin_part(own, &view);
         self.look_due = now;
@@ -228,7 +233,7 @@ impl Process {
     }
 
     /// Reports a view, and what became of the members that it lacks.
-    fn report_view(&mut self, earlier: &View, view: &View, leavers: u64) {
+    pub(super) fn report_view(&mut self, earlier: &View, view: &View, leavers: u64) {
         let is_gone = |member: &&Member| earlier.instance == view.instance && !view.contains(**member);
         let gone = earlier.members.iter().filter(is_gone).fold(0, |gone, member| gone | bit(member.rank));
         let (epoch, members, sequencer) = (view.epoch, Ranks(view.bits()), view.sequencer);
@@ -260,8 +265,7 @@ impl Process {
 
     /// The next view is without this process; `value` is the decision, if this process knows it.
     pub(super) fn removed(&mut self, now: Instant, value: Option<Value>, epoch: Epoch) {
-        let published = self.data.outbound.as_ref().map(|outbound| outbound.packer.next_sequence);
-        let published = published.unwrap_or_default() + self.unsettled.len() as u64;
+        let published = Some(self.own_next()).filter(|_| !self.is_restored());
         let (incarnation, instance) = (self.cx.config.incarnation, self.data.view.instance);
         self.leave_own_behind();
         self.settle_decided();

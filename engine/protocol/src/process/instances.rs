@@ -43,7 +43,8 @@ pub(super) struct Doubt {
     pub(super) instance: InstanceId,
     /// The first view without that incarnation.
     pub(super) epoch: Epoch,
-    pub(super) published: Sequence,
+    /// Not known of a process that was restarted since.
+    pub(super) published: Option<Sequence>,
 }
 
 /// Another instance that is alive beside this member's.

@@ -41,7 +41,7 @@ pub(super) type Behind = Option<(Incarnation, Range<Sequence>)>;
 impl Process {
     /// Every message of this process below this is acknowledged: at the levels `unreliable` and `best-effort` it was
     /// given to the network; at `reliable` every member of the view holds it and, in causal and total order, all that
-    /// was delivered here up to it; at `uniform` and `stable` it was delivered here. `None` while this process is no
+    /// was delivered here up to it; from `uniform` on it was delivered here. `None` while this process is no
     /// member: its messages are in doubt.
     pub fn own_acknowledged(&mut self) -> Option<Sequence> {
         let own = self.data.own()?;
@@ -53,7 +53,9 @@ impl Process {
                 return Some(self.advance_own_mark(own).max(first));
             }
             Reliability::Reliable => self.held_by_all(own).min(self.own_sent()),
-            Reliability::Uniform | Reliability::Stable => return Some(self.data.streams[own.index()].delivered),
+            Reliability::Uniform | Reliability::Stable | Reliability::Durable => {
+                return Some(self.data.streams[own.index()].delivered);
+            }
         };
         let last = held.0.checked_sub(1).map(DatagramNumber);
         let after = last.and_then(|last| self.data.streams[own.index()].sequence_after(last));
@@ -122,7 +124,7 @@ impl Process {
 
     /// Every member of the view has received every datagram of a stream below this.
     fn held_by_all(&self, stream: Rank) -> DatagramNumber {
-        let here = self.data.streams[stream.index()].window.next;
+        let here = self.data.streams[stream.index()].held();
         self.data.stability.held_by_enough(stream, here, &self.data.view, Enough::AllBut(0))
     }
 

@@ -69,6 +69,10 @@ impl Process {
         {
             return false;
         }
+        // A restarted member fetches what it had sent and not stored.
+        if own.incarnation == self.cx.config.incarnation && header.channel() == DATA_CHANNEL && self.is_restored() {
+            return false;
+        }
         if header.incarnation() == self.cx.config.incarnation {
             self.cx.count(Counter::DiscardedOwn);
         } else {

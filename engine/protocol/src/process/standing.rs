@@ -10,7 +10,7 @@ pub(super) use following::Following;
 pub(super) use gone::Gone;
 pub(super) use member::Joined;
 
-use crate::control::view_change::Value;
+use crate::control::view_change::{Ballot, Value};
 use alloc::boxed::Box;
 use bourdon_wire::{Epoch, Instant};
 
@@ -55,6 +55,8 @@ pub(super) struct Ending {
     pub(super) announced: Option<Value>,
     /// This process has reported that it holds a proposed cut, and may have accepted it.
     pub(super) may_have_accepted: bool,
+    /// At `durable`: the value proposed last, whose cut is being fetched.
+    pub(super) proposed: Option<(Ballot, Value)>,
 }
 
 impl State {

@@ -481,7 +481,9 @@ impl Process {
         let is_agreed = doubt.instance == view.instance && !self.cx.config.reliability.is_lossy();
         if let Some(own) = self.cx.config.rank().filter(|_| is_agreed) {
             let Doubt { incarnation, published, .. } = doubt;
-            let delivered = self.data.beginning.first_of(own).min(published);
+            let first = self.data.beginning.first_of(own);
+            let published = published.unwrap_or(first);
+            let delivered = first.min(published);
             self.settle_own(incarnation, delivered);
             self.cx.event(Event::Settled { incarnation, delivered, published });
         }

@@ -43,6 +43,17 @@ impl Process {
         to: Destination,
         nonce: u64,
     ) {
+        let (info, entries) = self.view_record((view, beginning, barriers), nonce);
+        let parts = [info.as_bytes(), entries.as_bytes()];
+        self.cx.send_as(header, now, to, Kind::View, parts);
+    }
+
+    /// A view as a record, followed by its list.
+    pub(super) fn view_record(
+        &self,
+        (view, beginning, barriers): (&View, &Beginning, u64),
+        nonce: u64,
+    ) -> (ViewInfo, Vec<ViewEntry>) {
         let entry = |rank: Rank, incarnation: Incarnation| ViewEntry {
             rank: rank.0.into(),
             incarnation: incarnation.0.into(),
@@ -62,8 +73,7 @@ impl Process {
             birth: view.birth.into(),
             nonce: nonce.into(),
         };
-        let parts = [info.as_bytes(), entries.as_bytes()];
-        self.cx.send_as(header, now, to, Kind::View, parts);
+        (info, entries)
     }
 
     pub(super) fn on_view_info(&mut self, now: Instant, header: &DatagramHeader, body: &[u8]) {

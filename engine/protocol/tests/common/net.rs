@@ -3,7 +3,8 @@
 
 use super::GROUP;
 use bourdon_protocol::{
-    Config, Destination, Event, Outgoing, Process, Refusal, Role, SnapshotAnswer, SnapshotTicket, Standing, Start,
+    Config, Destination, Event, Message, Outgoing, Process, Refusal, Role, SnapshotAnswer, SnapshotTicket, Standing,
+    Start,
 };
 use bourdon_wire::records::{BallotStep, Transfer};
 use bourdon_wire::{Address, Datagram, Incarnation, Instant, Kind, Rank};
@@ -40,6 +41,11 @@ pub struct TestProcess {
     pub answers_after_ns: u64,
     /// What it will answer, and when.
     pub asked: Vec<(Instant, SnapshotTicket, Vec<u8>)>,
+    /// Its records; how many are stored, and how many will be at this time.
+    pub disk: Vec<Vec<u8>>,
+    pub synced: usize,
+    pub written: usize,
+    pub syncs_at: Option<Instant>,
 }
 
 type Alter = Box<dyn FnMut(usize, usize, &mut Vec<u8>) -> usize>;
@@ -53,6 +59,8 @@ pub struct Net {
     /// From, to, datagram: may change it, and returns how many copies arrive.
     pub alter: Alter,
     pub configure: fn(&mut Config),
+    /// How long a sync of the disk takes.
+    pub sync_ns: u64,
 }
 
 impl Net {
@@ -64,6 +72,7 @@ impl Net {
             lose: Box::new(|_, _| false),
             alter: Box::new(|_, _, _| 1),
             configure,
+            sync_ns: 0,
         };
         for index in 0..usize::from(members + observers) {
             net.processes.push(TestProcess {
@@ -77,6 +86,10 @@ impl Net {
                 declines: false,
                 answers_after_ns: 0,
                 asked: Vec::new(),
+                disk: Vec::new(),
+                synced: 0,
+                written: 0,
+                syncs_at: None,
             });
             net.start(index, 1);
         }
@@ -89,6 +102,46 @@ impl Net {
     }
 
     pub fn start_as(&mut self, index: usize, incarnation: u32, role: Role) {
+        let config = self.config(index, incarnation, role);
+        self.processes[index].process = Some(Process::new(self.now, config).unwrap());
+        self.processes[index].shown.clear();
+        self.processes[index].state.clear();
+        self.processes[index].asked.clear();
+        self.processes[index].disk.clear();
+        let one = &mut self.processes[index];
+        (one.synced, one.written, one.syncs_at) = (0, 0, None);
+    }
+
+    /// A member starts again with what it had stored; what its application is given again counts as shown.
+    pub fn restore(&mut self, index: usize, incarnation: u32) {
+        let config = self.config(index, incarnation, Role::Member(Rank(index as u16)));
+        let one = &mut self.processes[index];
+        one.disk.truncate(one.synced);
+        (one.written, one.syncs_at, one.asked) = (one.synced, None, Vec::new());
+        one.shown.clear();
+        let shown = &mut one.shown;
+        let emit = |d: &Message<'_>| shown.push(Output::Message(d.sender.0, d.sequence.0, d.order.map(|o| o.0)));
+        one.process = Some(Process::restore(self.now, config, &one.disk, emit).unwrap());
+    }
+
+    /// Hands records to the disk, and what has been synced back.
+    fn store(&mut self) {
+        let (now, sync_ns) = (self.now, self.sync_ns);
+        for one in &mut self.processes {
+            let Some(process) = &mut one.process else { continue };
+            if one.syncs_at.take_if(|at| *at <= now).is_some() {
+                one.synced = one.written;
+                process.stored(now, one.synced as u64);
+            }
+            let taken = process.take_records(now, |record| one.disk.push(record.to_vec()));
+            assert!(taken == 0 || taken == one.disk.len() as u64);
+            if one.disk.len() > one.written && one.syncs_at.is_none() {
+                (one.written, one.syncs_at) = (one.disk.len(), Some(now + sync_ns));
+            }
+        }
+    }
+
+    fn config(&mut self, index: usize, incarnation: u32, role: Role) -> Config {
         let mut config = Config::new(GROUP, self.members as u16, role);
         config.incarnation = Incarnation(incarnation);
         config.address = address(index);
@@ -99,10 +152,7 @@ impl Net {
         config.limits.receive_log_bytes = 1 << 20;
         config.limits.window_bytes = 1 << 18;
         (self.configure)(&mut config);
-        self.processes[index].process = Some(Process::new(self.now, config).unwrap());
-        self.processes[index].shown.clear();
-        self.processes[index].state.clear();
-        self.processes[index].asked.clear();
+        config
     }
 
     fn is_at(&self, index: usize, address: Address) -> bool {
@@ -124,6 +174,7 @@ impl Net {
     }
 
     pub fn pump(&mut self) {
+        self.store();
         let mut wire = Vec::new();
         for (from, one) in self.processes.iter_mut().enumerate() {
             let Some(process) = &mut one.process else { continue };

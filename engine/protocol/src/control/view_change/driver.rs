@@ -165,6 +165,19 @@ impl Driver {
         self.wedge(out);
     }
 
+    /// Takes up what this member had stored before it was restarted, and begins a ballot: it sends nothing more in this
+    /// view, so the view must end.
+    pub fn restore(
+        &mut self,
+        promised: Ballot,
+        accepted: Option<(Ballot, Value)>,
+        detectors: &DetectorReport,
+        out: &mut Commands,
+    ) {
+        self.change.restore(promised, accepted);
+        self.lead_again(detectors, out);
+    }
+
     /// The data plane is wedged, as the promise of `ballot` requires, and holds this.
     pub fn on_wedged(&mut self, ballot: Ballot, held: Cut, detectors: &DetectorReport, out: &mut Commands) {
         if ballot != self.change.promised() || self.change.decided().is_some() {

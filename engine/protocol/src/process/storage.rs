@@ -1,0 +1,157 @@
+//! Where a process hands out its records and hears that they are stored: see `data/durable.rs`.
+
+use super::{Process, Standing, steps};
+use crate::control::view_change::{Ballot, Step, Value};
+use crate::data::durable::Awaiting;
+use crate::mutant::Mutant;
+use crate::outbox::sealed;
+use crate::values::handover::EndReport;
+use crate::view::{Beginning, View};
+use bourdon_wire::{DatagramNumber, Epoch, Instant, Kind, OrderNumber, Sequence};
+use zerocopy::IntoBytes;
+
+impl Process {
+    /// Hands out what is to be stored, one record a call, in the order in which it must be stored. Returns how many
+    /// records this process has handed out so far: see [`Process::stored`]. A member at the level `durable` has some;
+    /// its caller takes them after each step, before it sleeps.
+    pub fn take_records(&mut self, now: Instant, mut take: impl FnMut(&[u8])) -> u64 {
+        let Some(mut storage) = self.storage.take() else { return 0 };
+        if self.state.takes_part() {
+            storage.hand_out(Some(self.data.view.epoch), &mut take);
+            storage.hand_out_datagrams(&self.data, &mut take);
+            if storage.is_row_due(&self.data) {
+                let header = self.cx.header(self.data.view.instance, self.data.view.epoch);
+                storage.record_row(&self.data, header, self.cx.wall(now));
+            }
+        }
+        storage.hand_out(None, &mut take);
+        let taken = storage.taken();
+        self.storage = Some(storage);
+        taken
+    }
+
+    /// The first `upto` records are stored: no crash loses them any more.
+    pub fn stored(&mut self, now: Instant, upto: u64) {
+        let mut any_held = false;
+        while let Some(storage) = &mut self.storage
+            && let Some(awaiting) = storage.pop_stored(upto)
+        {
+            match awaiting {
+                Awaiting::Nothing => {}
+                Awaiting::Held(rank, end) => {
+                    let stream = &mut self.data.streams[rank.index()];
+                    stream.stored = stream.stored.max(end);
+                    any_held = true;
+                }
+                Awaiting::Freed(floors) => {
+                    self.data.streams.iter_mut().zip(floors).for_each(|(stream, floor)| stream.free(floor));
+                    self.data.update_flow();
+                    any_held = true; // the others may send more
+                }
+                Awaiting::Report(report) => self.report_stored_end(now, report),
+                Awaiting::Entry(epoch) => {
+                    storage.view_stored(epoch);
+                    self.look_due = now;
+                }
+            }
+        }
+        if any_held {
+            self.data.note_rows();
+            if let Some(outbound) = self.data.outbound.as_mut().filter(|_| self.data.end.is_open()) {
+                outbound.ack.due = now;
+            }
+            self.settle_clients(now);
+            self.settle_grants(now);
+        }
+    }
+
+    /// Records what the data plane reports to the agreement; returns the report if it waits for nothing.
+    pub(super) fn store_report(&mut self, report: EndReport) -> Option<EndReport> {
+        let header = self.cx.header(self.data.view.instance, self.data.view.epoch);
+        let forms = self.data.view.epoch == Epoch(0);
+        let Some(storage) = &mut self.storage else { return Some(report) };
+        if self.cx.config.mutant == Some(Mutant::PromiseNotStored) {
+            return Some(report);
+        }
+        let (ballot, step) = match &report {
+            // Before the first view nothing that was promised binds: see `ViewChange::adopted`.
+            EndReport::Wedged(..) if forms => return Some(report),
+            EndReport::Wedged(ballot, _) => (Ballot(ballot.0), Step::Prepare),
+            EndReport::CutHeld(ballot) => {
+                let proposed = self.state.ending_mut().and_then(|ending| ending.proposed.take());
+                let Some((ballot, value)) = proposed.filter(|(proposed, _)| proposed.0 == ballot.0) else {
+                    return Some(report);
+                };
+                (ballot, Step::Propose(value))
+            }
+        };
+        let bytes = steps::encode(ballot, &step);
+        storage.push(sealed(header, Kind::Ballot, [&bytes, &[]], 0), Awaiting::Report(report));
+        None
+    }
+
+    /// The agreement has a value whose cut is to be fetched.
+    pub(super) fn note_proposed(&mut self, ballot: Ballot, value: Value) {
+        if let Some(ending) = self.state.ending_mut().filter(|_| self.storage.is_some()) {
+            ending.proposed = Some((ballot, value));
+        }
+    }
+
+    /// Whether the view that was decided may be entered: all of the view before has been delivered, and at `durable`
+    /// the decision is stored, and where the view begins.
+    pub(super) fn may_install(&mut self, value: &Value) -> bool {
+        let (epoch, next) = (self.data.view.epoch, value.view(self.data.view.epoch.next()));
+        let own = self.cx.own_member().filter(|own| next.contains(*own));
+        let Some(storage) = self.storage.as_mut().filter(|_| own.is_some()) else { return true };
+        if let (true, is_stored) = storage.has_view(&next) {
+            return is_stored;
+        }
+        let step = steps::encode(Ballot(0), &Step::Decide(value.clone()));
+        let header = self.cx.header(value.instance, epoch);
+        storage.push(sealed(header, Kind::Ballot, [&step, &[]], 0), Awaiting::Nothing);
+        let mut beginning = self.data.next_beginning();
+        beginning.first.resize(usize::from(self.cx.config.members), Sequence(0));
+        self.record_view(next, &beginning);
+        false
+    }
+
+    /// Records a view, and where it begins.
+    fn record_view(&mut self, view: View, beginning: &Beginning) {
+        let header = self.cx.header(view.instance, view.epoch);
+        let (info, entries) = self.view_record((&view, beginning, 0), 0);
+        let bytes = sealed(header, Kind::View, [info.as_bytes(), entries.as_bytes()], 0);
+        self.storage.iter_mut().for_each(|storage| storage.push_view(view.clone(), bytes.clone()));
+    }
+
+    /// A view was entered: nothing in it counts as held before it is stored.
+    pub(super) fn enter_stored(&mut self, is_member: bool) {
+        let Some(storage) = &mut self.storage else { return };
+        storage.enter();
+        if !is_member {
+            return;
+        }
+        let counts_all = self.cx.config.mutant == Some(Mutant::AckBeforeSync);
+        for stream in &mut self.data.streams {
+            stream.free(DatagramNumber(0));
+            stream.stored = DatagramNumber(if counts_all { u64::MAX } else { 0 });
+        }
+        if !storage.has_view(&self.data.view).0 {
+            let (view, beginning) = (self.data.view.clone(), self.data.beginning.clone());
+            self.record_view(view, &beginning);
+        }
+    }
+
+    /// Whether a member was restarted in this view: it sends nothing of its own in it, and fetches what it had sent as
+    /// it fetches the rest.
+    #[inline]
+    pub(super) fn is_restored(&self) -> bool {
+        self.data.outbound.is_none() && self.standing() == Standing::Member
+    }
+
+    /// Where the stream of a restarted member ends, as far as it is here: for its heartbeats.
+    pub(super) fn restored_end(&self) -> Option<(DatagramNumber, Sequence, OrderNumber)> {
+        let rank = self.cx.config.rank().filter(|_| self.is_restored())?;
+        let stream = &self.data.streams[rank.index()];
+        Some((stream.window.next, stream.window.complete, self.data.order_at_end(rank)))
+    }
+}
