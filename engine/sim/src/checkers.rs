@@ -210,6 +210,12 @@ impl Checkers {
         self.memory.stepped(process)
     }
 
+    /// A process is back with all that it had reported to others.
+    pub(crate) fn restored(&mut self, index: usize, member: Member) {
+        self.views.restored(member);
+        self.watermarks.restored(index);
+    }
+
     /// A process and its application are gone.
     pub(crate) fn crashed(&mut self, index: usize) {
         self.mutexes.crashed(index);

@@ -7,8 +7,9 @@
 //! The deliveries to one application are a *lineage*: it begins with nothing, or with a snapshot, and ends when the
 //! process ends or takes another snapshot.
 
+use crate::disk::NO_INCARNATION;
 use crate::names::name_of;
-use bourdon_protocol::{Message, Process};
+use bourdon_protocol::{Member, Message, Process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
@@ -94,6 +95,8 @@ pub(crate) struct Lineage {
     pub(crate) phase: u64,
     /// The view it is in; none before the first and after a removal.
     pub(crate) epoch: Option<u64>,
+    /// The last view that it was in.
+    pub(crate) last_epoch: u64,
     pub(crate) gaps: Vec<Gap>,
     /// When it had heard every member.
     pub(crate) formed_at_ns: Option<u64>,
@@ -270,6 +273,24 @@ impl History {
         }
         self.messages.push(message);
         free
+    }
+
+    /// A member comes back with what it had stored: what it had published and was not acknowledged may be
+    /// lost with its process, and its names may be used again.
+    pub(crate) fn abandon(&mut self, member: Member) {
+        let publisher = (member.rank.0, member.incarnation.0);
+        let (below, _) = self.acknowledged.get(&publisher).copied().unwrap_or_default();
+        let lost = |message: &Published| {
+            message.publisher == Some(publisher) && (message.at_barrier || message.sequence >= below)
+        };
+        for message in self.messages.iter_mut().filter(|message| lost(message)) {
+            message.publisher = Some((publisher.0, NO_INCARNATION.0));
+        }
+        for (_, incarnations) in self.names[member.rank.index()].range_mut(below..) {
+            for (incarnation, _) in incarnations.iter_mut().filter(|(incarnation, _)| *incarnation == publisher.1) {
+                *incarnation = NO_INCARNATION.0;
+            }
+        }
     }
 
     /// Finds the message of a delivery.

@@ -18,6 +18,7 @@ pub mod checkers;
 mod clock;
 mod control;
 mod demand;
+mod disk;
 mod feedback;
 mod guarantee;
 mod history;

@@ -99,6 +99,7 @@ pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
     match mutant {
         Mutant::OtherInstanceBelieved => Some(Family::Restarted),
         Mutant::HeartbeatsShort => Some(Family::BlackHole),
+        Mutant::AckBeforeSync | Mutant::PromiseNotStored => Some(Family::Durable),
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => Some(Family::Gated),
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
         Mutant::DecisionForgotten => Some(Family::Departed),

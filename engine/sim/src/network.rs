@@ -33,6 +33,8 @@ pub struct Faults {
     pub partition: u64,
     pub crash: u64,
     pub restart: u64,
+    /// Restarts with what a disk had.
+    pub restored: u64,
     pub leave: u64,
     pub hand_over: u64,
     pub evidence: u64,
@@ -72,6 +74,7 @@ impl Faults {
             (&mut self.partition, other.partition),
             (&mut self.crash, other.crash),
             (&mut self.restart, other.restart),
+            (&mut self.restored, other.restored),
             (&mut self.leave, other.leave),
             (&mut self.hand_over, other.hand_over),
             (&mut self.evidence, other.evidence),

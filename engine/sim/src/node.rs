@@ -6,6 +6,7 @@
 
 use crate::clock::Clock;
 use crate::control::Control;
+use crate::disk::{Disk, Had};
 use crate::history::{History, Published, Sent};
 use crate::locker::Locker;
 use crate::names::NAMES;
@@ -79,6 +80,10 @@ pub(crate) struct Node {
     pub(crate) has_moved: bool,
     /// Datagrams of streams that came in another view or instance than its process's.
     pub(crate) data_refused: u64,
+    /// Where members store what they report to others.
+    pub(crate) disk: Disk,
+    /// What its application had when its process crashed, and is delivered again.
+    pub(crate) had: Option<Had>,
 }
 
 /// The datagrams that a process has discarded because they are of another view or instance.
@@ -120,6 +125,8 @@ impl Node {
             clock_back_ms: 0,
             has_moved: false,
             data_refused: 0,
+            disk: Disk::default(),
+            had: None,
         }
     }
 

@@ -7,6 +7,7 @@
 //! Invariant: [`Plan::config`] gives configurations that [`Config::check`] accepts.
 
 mod draw;
+mod durable;
 mod family;
 mod hand_over;
 mod judged;
@@ -288,6 +289,9 @@ pub struct Plan {
     /// Publishers send more slowly for observers that lose too much.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paced: bool,
+    /// How long a sync of a member's disk takes at most, where members store what they report to others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sync_max_ns: u64,
 }
 
 /// Low enough that publishers reach it, and high enough that what was lost is repaired before a run ends.

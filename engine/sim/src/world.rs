@@ -9,6 +9,7 @@
 //! beside them, `narrow.rs` judges what becomes of paths that carry no long datagrams, `snapshots.rs` moves the
 //! applications' state, and `ending.rs` judges the result once the faults are frozen.
 
+mod disks;
 mod duel;
 mod ending;
 mod generations;
@@ -32,7 +33,7 @@ use crate::node::{ClientNode, Node};
 use crate::options::{Mode, Options};
 use crate::plan::{EventPlan, Plan, RestartPlan, WALL_NS, address};
 use crate::violation::{Verdict, Violation};
-use bourdon_protocol::{Member, Mutant, Process};
+use bourdon_protocol::{Config, Member, Mutant, Process};
 use bourdon_wire::{Address, Incarnation, InstanceId, Instant, Rank};
 use fastrand::Rng;
 use std::cmp::Reverse;
@@ -66,6 +67,8 @@ pub struct Outcome {
 enum What {
     Arrive(Arrival),
     Step(usize),
+    /// A sync of a member's disk ends, in this life of its process.
+    Synced(usize, u32),
     /// A member's control thread runs.
     Control(usize),
     Publish(usize),
@@ -270,6 +273,13 @@ impl<'p> World<'p> {
 
     /// A process begins an incarnation, its first or a later one.
     fn begin(&mut self, index: usize) {
+        let config = self.fresh_config(index);
+        let now = self.nodes[index].clock.read(self.now_ns);
+        self.live(index, Process::new(now, config).expect("the plan was checked"));
+    }
+
+    /// What a process is configured with that begins another incarnation.
+    fn fresh_config(&mut self, index: usize) -> Config {
         let mut config = self.plan.config(index, self.ends[index], self.seed, self.mutant);
         let node = &mut self.nodes[index];
         node.incarnation =
@@ -286,8 +296,7 @@ impl<'p> World<'p> {
         config.instance_candidate = InstanceId(self.seed.rotate_left(17) ^ u64::from(node.incarnation) << 8 | 1);
         config.incarnation = Incarnation(node.incarnation);
         config.seed ^= u64::from(node.incarnation) << 48;
-        let process = Process::new(node.clock.read(self.now_ns), config).expect("the plan was checked");
-        self.live(index, process);
+        config
     }
 
     fn live(&mut self, index: usize, process: Process) {
@@ -317,13 +326,14 @@ impl<'p> World<'p> {
                 What::Arrive(arrival) => self.arrive(arrival),
                 What::Step(index) => self.step(index, event.at_ns)?,
                 What::Control(index) => self.step_control(index, event.at_ns)?,
+                What::Synced(index, lives) => self.synced_disk(index, lives),
                 What::Publish(member) => self.want_to_publish(member),
                 What::Client(index) => self.step_client(index),
                 What::Join(index) => self.begin(index),
-                What::Happen(index) => self.happen(self.plan.events[index]),
+                What::Happen(index) => self.happen(self.plan.events[index])?,
                 What::Evidence(index, rank, incarnation) => self.give_evidence(index, rank, incarnation),
                 What::Recover(event) => self.recover_by_hand(event)?,
-                What::Later(event) => self.happen(event),
+                What::Later(event) => self.happen(event)?,
                 What::Hinder(index) => self.hinder(index),
                 What::GroupStops(restart) => self.group_stops(restart),
                 What::GroupStarts(restart) => self.group_starts(restart),

@@ -53,6 +53,15 @@ fn gates_break_nothing() {
     assert!(report.faults.crash > 50 && report.delivered > 1_000_000, "{report:?}");
 }
 
+/// Members that come back with what their disks have, one, some or all at once: nothing that was acknowledged is lost,
+/// nothing is delivered twice or in another order, and the group is whole again.
+#[test]
+fn restarts_with_a_disk_lose_nothing() {
+    let report = run(0..60, Options { family: Some(Family::Durable), ..options(Mode::Both) }, &|_| {});
+    assert_clean(&report);
+    assert!(report.faults.restored > 400 && report.delivered > 20_000, "{report:?}");
+}
+
 /// Paths on which long datagrams vanish for seconds: the process that lacks them is named, the others go on, repairs do
 /// not flood, and once the path is mended everything arrives.
 #[test]

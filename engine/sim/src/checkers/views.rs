@@ -76,6 +76,11 @@ impl Views {
         self.continuation.crashed(member);
     }
 
+    /// An incarnation that crashed is back.
+    pub(super) fn restored(&mut self, member: Member) {
+        self.continuation.crashed.remove(&member);
+    }
+
     /// Incarnations that crashed.
     pub(crate) fn crashes(&self) -> &BTreeSet<Member> {
         &self.continuation.crashed

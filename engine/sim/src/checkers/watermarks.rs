@@ -34,6 +34,11 @@ fn read(process: &Process, into: &mut Vec<u64>) {
 }
 
 impl Watermarks {
+    /// A process is back, and reads its records again.
+    pub(super) fn restored(&mut self, process: usize) {
+        self.0.get_mut(process).into_iter().for_each(|marks| *marks = Default::default());
+    }
+
     pub(super) fn stepped(&mut self, process: &Process, stepped: usize, processes: usize) -> Verdict {
         self.0.resize(processes, Default::default());
         let (before, after) = &mut self.0[stepped];

@@ -35,13 +35,15 @@ pub enum Family {
     Duels,
     /// Views that change all the time.
     Turbulent,
+    /// Members that store what they report to others, and crash and come back with it.
+    Durable,
     /// Paths on which long datagrams vanish for seconds while nothing else goes wrong.
     BlackHole,
 }
 
 impl Family {
     /// Every family, the unkind first.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Stalled,
         Self::Departed,
         Self::Restarted,
@@ -57,6 +59,7 @@ impl Family {
         Self::Duels,
         Self::Turbulent,
         Self::BlackHole,
+        Self::Durable,
     ];
 
     /// The families that are as unkind as real hosts, in turn.
@@ -82,6 +85,7 @@ impl Family {
             Self::Duels => "duels",
             Self::Turbulent => "turbulent",
             Self::BlackHole => "black-hole",
+            Self::Durable => "durable",
         }
     }
 
@@ -103,6 +107,7 @@ impl Family {
             Self::Duels => Plan::duel(seed),
             Self::Turbulent => Plan::turbulent(seed),
             Self::BlackHole => Plan::black_hole(seed),
+            Self::Durable => Plan::durable(seed),
         }
     }
 }

@@ -55,7 +55,7 @@ impl World<'_> {
         let Some(mut lineage) = Lineage::resume(index, member, &bytes) else {
             return Err(Violation::new("snapshot", format!("process {index} got a snapshot that cannot be read")));
         };
-        lineage.epoch = Some(process.view().epoch.0);
+        (lineage.epoch, lineage.last_epoch) = (Some(process.view().epoch.0), process.view().epoch.0);
         lineage.generation = self.history.lineages[node.lineage].generation;
         lineage.whole &= !self.plan.is_lossy(); // it does not know which losses were reported to its donor
         if !self.plan.is_lossy() {

@@ -28,6 +28,7 @@ impl World<'_> {
         }
         self.mix(index as u64);
         let busy = self.nodes[index].take_in(self.now_ns, self.plan.batch);
+        self.hear_disk(index);
         self.obey(index);
         self.finish_snapshots(index);
         self.watch_ballots(index);
@@ -45,6 +46,7 @@ impl World<'_> {
         let all_sent = self.transmit(index, !goes_on);
         let more = self.deliver(index)?;
         let all_sent = self.transmit(index, true) && all_sent;
+        self.store(index);
         self.launch();
         self.coordinate(index, false)?;
         self.hand_reports_over(index);
@@ -162,12 +164,12 @@ impl World<'_> {
             let Self { nodes, history, checkers, past, instances, now_ns, mode, digest, .. } = self;
             let node = &mut nodes[index];
             let (now, lineage) = (node.clock.read(*now_ns), node.lineage);
-            let Some(process) = &mut node.process else { return Ok(false) };
+            let (Some(process), had) = (&mut node.process, &node.had) else { return Ok(false) };
             let checkers = past.get_mut(history.lineages[lineage].generation as usize).unwrap_or(checkers);
             let mut verdict = Ok(());
             let count = process.deliver(now, limit, |delivery| {
                 *digest = mixed(*digest, delivery.sequence.0 << 16 | u64::from(delivery.sender.0));
-                if verdict.is_ok() {
+                if verdict.is_ok() && !had.as_ref().is_some_and(|had| had.has(delivery)) {
                     let safety = *mode != Mode::Liveness;
                     let judged = checkers.delivered(history, lineage, delivery, safety);
                     verdict = judged.and_then(|()| instances.delivered(history, lineage));
@@ -298,6 +300,9 @@ impl World<'_> {
 
     /// A process has entered a view.
     fn enter(&mut self, index: usize) -> Verdict {
+        if self.is_restored_view(index) {
+            return Ok(());
+        }
         if !self.enters_a_generation(index)? {
             return Ok(());
         }
@@ -337,7 +342,7 @@ impl World<'_> {
         node.control.iter_mut().filter(|_| continues).for_each(|control| control.continued.push(view.epoch.0));
         let phase = process.phase();
         let lineage = &mut history.lineages[node.lineage];
-        lineage.epoch = Some(view.epoch.0);
+        (lineage.epoch, lineage.last_epoch) = (Some(view.epoch.0), view.epoch.0);
         if !moved {
             // It begins in the middle, or missed a view.
             (lineage.whole, lineage.formed_at_ns, lineage.phase, lineage.order) = (false, None, phase, 0);

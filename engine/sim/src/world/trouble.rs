@@ -2,20 +2,21 @@
 
 use super::{Phase, What, World};
 use crate::plan::{EventPlan, Happening, later_address};
+use crate::violation::Verdict;
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{Member, Mutant};
 use bourdon_wire::{Address, Incarnation, Rank};
 
 impl World<'_> {
-    pub(super) fn happen(&mut self, event: EventPlan) {
+    pub(super) fn happen(&mut self, event: EventPlan) -> Verdict {
         if self.is_down {
-            return; // no process of the group is running
+            return Ok(()); // no process of the group is running
         }
         let index = usize::from(event.process);
         let until_ns = self.now_ns + event.for_ns;
         match event.what {
             Happening::Crash => self.crash(index),
-            Happening::Restart => self.restart(index),
+            Happening::Restart => return self.restart(index),
             Happening::Leave => self.leave(index),
             Happening::Sync => {
                 self.nodes[index].syncs.push_back(event.other != 0);
@@ -66,10 +67,14 @@ impl World<'_> {
                 self.wake_control(index, self.now_ns);
             }
         }
+        Ok(())
     }
 
     pub(super) fn crash(&mut self, index: usize) {
         let Some(process) = self.nodes[index].crash() else { return };
+        if Self::stores(self.plan, index) {
+            self.nodes[index].disk.crash(&mut self.rng);
+        }
         self.checkers.crashed(index);
         self.life_ends(&process);
         self.network.faults.crash += 1;
@@ -114,23 +119,27 @@ impl World<'_> {
         self.live(index, process);
     }
 
-    fn restart(&mut self, index: usize) {
+    fn restart(&mut self, index: usize) -> Verdict {
         if let Some(process) = &self.nodes[index].process {
             if !self.nodes[index].left || process.standing() != bourdon_protocol::Standing::Gone {
-                return; // it has not left
+                return Ok(()); // it has not left
             }
             if process.is_parting() {
                 // A process that ends before it reports that it is out has crashed, perhaps with the decision.
                 if self.phase == Phase::Faulty {
                     self.restart_in_a_while(index);
                 }
-                return;
+                return Ok(());
             }
             self.nodes[index].crash();
             self.checkers.crashed(index);
         }
         self.network.faults.restart += 1;
+        if Self::stores(self.plan, index) {
+            return self.restore(index);
+        }
         self.begin(index);
+        Ok(())
     }
 
     /// The host of a process gets another address, whether the process runs or not.
