@@ -7,8 +7,10 @@
 //! memory. What a node has beside it (settings, locks, rings, threads) is in crate `bourdon`.
 
 mod clock;
+mod store;
 
 pub use clock::{Clock, Time};
+pub use store::Store;
 
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
@@ -18,6 +20,7 @@ use bourdon_protocol::{
     Recovery, Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl,
 };
 use bourdon_wire::{Incarnation, Instant, Rank, Sequence, TopicId};
+use std::collections::VecDeque;
 use std::time::Duration;
 
 /// The most datagrams one call to [`Engine::poll`] takes from the network: several full segmentation runs, and few
@@ -53,6 +56,16 @@ pub enum Item<'a> {
     Event(Event),
 }
 
+/// Where a durable member's records are stored.
+#[derive(Debug)]
+struct Storing {
+    store: Box<dyn Store>,
+    /// What the member delivers again, after a restart.
+    again: VecDeque<store::Again>,
+    /// How many records the process knows to be stored.
+    stored: u64,
+}
+
 /// A process and its port.
 #[derive(Debug)]
 pub struct Engine<P, C = Clock> {
@@ -75,6 +88,8 @@ pub struct Engine<P, C = Clock> {
     is_cold: bool,
     /// Datagrams the port handed over.
     port_datagrams: u64,
+    /// Where a durable member's records are stored, and what it delivers again.
+    storing: Option<Box<Storing>>,
 }
 
 impl<P: Port> Engine<P> {
@@ -109,6 +124,7 @@ impl<P: Port, C: Time> Engine<P, C> {
             may_deliver: true,
             is_cold: true,
             port_datagrams: 0,
+            storing: None,
         })
     }
 
@@ -120,6 +136,55 @@ impl<P: Port, C: Time> Engine<P, C> {
         let mut config = self.process.config().clone();
         config.snapshots |= snapshots;
         self.process = Process::new(self.now, config).expect("it has taken this configuration before");
+        self.restore().expect("it has read these records before");
+    }
+
+    /// From now on this process, a member at the level `durable`, stores its records, and it begins with those that are
+    /// stored.
+    ///
+    /// # Errors
+    /// If they can't be read.
+    pub fn store_in(&mut self, store: Box<dyn Store>) -> Result<(), PortError> {
+        self.storing = Some(Box::new(Storing { store, again: VecDeque::new(), stored: 0 }));
+        self.owes = true;
+        self.restore()
+    }
+
+    fn restore(&mut self) -> Result<(), PortError> {
+        let Some(storing) = &mut self.storing else { return Ok(()) };
+        let (records, config) = (storing.store.read()?, self.process.config().clone());
+        storing.again.clear();
+        let emit = |message: &Message<'_>| storing.again.push_back(store::Again::new(message));
+        self.process = Process::restore(self.now, config, records, emit).expect("it has taken this configuration");
+        Ok(())
+    }
+
+    /// Delivers what a restarted member delivers again, at most `limit`; returns how much.
+    #[cold]
+    fn deliver_again(&mut self, limit: usize, on_item: &mut impl FnMut(Item<'_>)) -> Result<usize, PortError> {
+        self.store()?;
+        let Some(storing) = &mut self.storing else { return Ok(0) };
+        let count = storing.again.len().min(limit);
+        storing.again.drain(..count).for_each(|again| on_item(Item::Message(&again.message())));
+        self.owes |= !storing.again.is_empty();
+        Ok(count)
+    }
+
+    /// Hands records to the store, and what is stored to the process: after what was sent, and whenever a call finds
+    /// nothing to do, or sleeps. What comes meanwhile waits for the next sync; the windows soon leave no other work.
+    #[cold]
+    fn store(&mut self) -> Result<(), PortError> {
+        self.now = self.clock.now();
+        let Some(storing) = &mut self.storing else { return Ok(()) };
+        self.process.take_records(self.now, |record| storing.store.append(record));
+        let stored = storing.store.stored()?;
+        if std::mem::replace(&mut storing.stored, stored) < stored {
+            self.process.stored(self.now, stored);
+            self.may_deliver = true;
+        }
+        self.owes |= self.process.has_to_send();
+        self.is_cold = true; // the next call that finds nothing does this again
+        Ok(())
     }
 
     /// Publishes a message on a topic. It goes out with the next [`Engine::flush`] or [`Engine::poll`].
@@ -219,6 +284,12 @@ impl<P: Port, C: Time> Engine<P, C> {
                 self.discard_stale()?;
             }
             self.flush()?;
+            if self.storing.is_some() {
+                let count = self.deliver_again(limit, &mut on_item)?;
+                if count > 0 {
+                    return Ok(count);
+                }
+            }
         }
         if self.process.has_events()
             && let Some(count) = self.hand_events_out(&mut on_item)
@@ -261,6 +332,9 @@ impl<P: Port, C: Time> Engine<P, C> {
             // The first call that finds nothing: no message waits for this.
             self.is_cold = false;
             self.process.warm();
+            if self.storing.is_some() {
+                self.store()?;
+            }
         }
         Ok(received + delivered + usize::from(timer_due && self.process.has_events()))
     }
@@ -359,6 +433,9 @@ impl<P: Port, C: Time> Engine<P, C> {
 
     /// Sends what is to go out, and returns how long the thread may sleep; not at all if something is due.
     fn before_sleep(&mut self, longest: Duration) -> Result<Option<Duration>, PortError> {
+        if self.storing.is_some() {
+            self.store()?;
+        }
         if self.in_burst || self.owes {
             self.flush()?;
         }

@@ -15,6 +15,7 @@ mod network;
 mod process;
 mod protocol;
 mod ranges;
+mod storage;
 mod text;
 mod threads;
 mod timing;
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+pub use storage::StorageSettings;
 pub use threads::{IdleStrategy, ThreadSettings};
 pub use timing::TimingSettings;
 
@@ -88,6 +90,8 @@ pub struct Settings {
     pub channels: Vec<ChannelSettings>,
     /// `[process]`: what this process is.
     pub process: ProcessSettings,
+    /// `[storage]`: where a durable member stores what it reports to others.
+    pub storage: StorageSettings,
     /// `[network]`: how this process reaches the others.
     pub network: NetworkSettings,
     /// `[limits]`: sizes and rates.
@@ -307,11 +311,14 @@ pub enum SettingsError {
         /// How many of that size this process needs.
         count: usize,
     },
-    /// The level `durable` needs what no node has yet: a place where it stores what it reports.
-    #[error("{what} is \"durable\", which this version's nodes do not support: take \"uniform\"")]
-    NotStored {
-        /// The key.
-        what: String,
+    /// A member at the level `durable` has no place to store what it reports: set `storage.directory`.
+    #[error("group.reliability is \"durable\" and storage.directory is not set: set it, or take \"uniform\"")]
+    NoStorage,
+    /// A channel can't be `durable`: only the group can.
+    #[error("the reliability of channel {name} is \"durable\", which only a group's can be: take \"uniform\"")]
+    ChannelNotStored {
+        /// The channel.
+        name: String,
     },
     /// Values that are right each for itself contradict each other: the text names them.
     #[error(transparent)]
@@ -350,20 +357,8 @@ impl Settings {
         self.flow.check()?;
         self.protocol(usize::MAX).check()?;
         self.check_effects()?;
-        self.check_storage()?;
+        StorageSettings::check(self)?;
         channels::check(self)
-    }
-
-    /// Whether every level can be had.
-    fn check_storage(&self) -> Result<(), SettingsError> {
-        let group = ("group.reliability".to_owned(), Some(self.group.reliability));
-        let channels = self.channels.iter();
-        let channels =
-            channels.map(|channel| (format!("reliability of channel {}", channel.name), channel.reliability));
-        match [group].into_iter().chain(channels).find(|(_, level)| *level == Some(Reliability::Durable)) {
-            Some((what, _)) => Err(SettingsError::NotStored { what }),
-            None => Ok(()),
-        }
     }
 }
 

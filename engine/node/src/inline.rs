@@ -25,6 +25,7 @@ use crate::patterns::Filter;
 use crate::reports::Reports;
 use crate::request::{Call, Calling, Calls, Completion, Directs, Outbound, Request};
 use crate::snapshot::{Snapshot, SnapshotRequests};
+use crate::storage::Storage;
 use crate::subscribe::Subscribe;
 use crate::topic::{Payload, Topic};
 use crate::transport::{NodePort, pick};
@@ -187,8 +188,12 @@ impl InlineNode {
         };
         config.link_port = links.as_ref().map_or(0, Links::port);
         let asked_bytes = settings.network.receive_buffer_bytes;
+        let store = Storage::open(settings, port.waker())?;
         let engine = Engine::new(port, config);
-        let engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
+        let mut engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
+        if let Some(store) = store {
+            engine.store_in(store)?;
+        }
         let waker = engine.port().waker();
         Ok(Self {
             engine,

@@ -32,6 +32,7 @@ mod placement;
 mod reports;
 mod request;
 mod snapshot;
+mod storage;
 mod subscribe;
 mod threaded;
 mod topic;

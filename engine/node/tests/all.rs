@@ -9,6 +9,7 @@ mod closing;
 mod common;
 mod configuration;
 mod direct;
+mod durable;
 mod environment;
 mod inline_locks;
 mod locks;

@@ -11,7 +11,7 @@ fn a_node_refuses_a_level_that_it_can_not_keep() {
     let mut settings = Settings::default();
     settings.group.reliability = bourdon::settings::Reliability::Durable;
     let refusal = settings.check().unwrap_err().to_string();
-    assert!(refusal.contains("group.reliability is \"durable\""), "{refusal}");
+    assert!(refusal.contains("storage.directory is not set"), "{refusal}");
 }
 
 fn docs() -> PathBuf {

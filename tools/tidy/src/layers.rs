@@ -26,6 +26,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
         "bourdon",
         &[
             "bourdon-engine",
+            "bourdon-log",
             "bourdon-port",
             "bourdon-protocol",
             "bourdon-ring",

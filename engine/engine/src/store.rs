@@ -1,0 +1,44 @@
+//! Where a durable member's records are stored: see `docs/protocols/durable.md`.
+
+use bourdon_port::PortError;
+use bourdon_protocol::Message;
+use std::fmt::Debug;
+
+/// Stores records in their order, beside the thread that polls.
+pub trait Store: Debug + Send {
+    /// What is stored: from the beginning of the last view but one, or earlier. Called before the first record is
+    /// appended.
+    ///
+    /// # Errors
+    /// If it can't be read, or is damaged.
+    fn read(&mut self) -> Result<Vec<Box<[u8]>>, PortError>;
+
+    /// Takes a record, to be stored behind all before it.
+    fn append(&mut self, record: &[u8]);
+
+    /// Has what was appended stored, without waiting for it. Returns how many records are stored by now: those that
+    /// were read count.
+    ///
+    /// # Errors
+    /// If a record can't be stored: the process must end, as by a crash.
+    fn stored(&mut self) -> Result<u64, PortError>;
+}
+
+/// A message that a restarted member delivers again.
+#[derive(Debug)]
+pub(crate) struct Again {
+    message: Message<'static>,
+    name: Option<Box<str>>,
+    payload: Box<[u8]>,
+}
+
+impl Again {
+    pub(crate) fn new(message: &Message<'_>) -> Self {
+        let (name, payload) = (message.name.map(Box::from), Box::from(message.payload));
+        Self { message: Message { name: None, payload: &[], ..*message }, name, payload }
+    }
+
+    pub(crate) fn message(&self) -> Message<'_> {
+        Message { name: self.name.as_deref(), payload: &self.payload, ..self.message }
+    }
+}
