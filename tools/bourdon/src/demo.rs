@@ -211,10 +211,6 @@ fn name(value: impl ValueEnum) -> String {
     value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-fn not_yet(flag: &str, value: impl ValueEnum, instead: &str) -> Failure {
-    Failure::unusable(format!("--{flag} {} is not available in this version; use {instead}", name(value)))
-}
-
 /// Whether the requested faults can be injected on this transport.
 fn check_faults(args: &Args) -> Result<(), Failure> {
     let has_links = matches!(args.transport, TransportArg::Tcp | TransportArg::Auto);
@@ -312,9 +308,16 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         ReliabilityArg::Stable => Reliability::Stable,
         ReliabilityArg::Unreliable => Reliability::Unreliable,
         ReliabilityArg::BestEffort => Reliability::BestEffort,
-        ReliabilityArg::Durable => return Err(not_yet("reliability", args.reliability, "stable")),
+        ReliabilityArg::Durable if args.restart_after.is_some() => {
+            return Err(Failure::unusable(
+                "--restart-after is not possible with --reliability durable yet: leave out one",
+            ));
+        }
+        ReliabilityArg::Durable => Reliability::Durable,
     };
     group.relay = args.relay;
+    // Each run has a directory of its own in it.
+    settings.storage.directory = (group.reliability == Reliability::Durable).then(std::env::temp_dir);
     settings.flow.mode = match args.flow {
         FlowArg::Free => Flow::Free,
         FlowArg::Paced => Flow::Paced,

@@ -192,7 +192,6 @@ fn bad_input_and_usage_say_what_to_do_and_exit_2() {
         (&["--publishers", "4"], "members"),
         (&["--group-address", "239.255.1.1:0"], "port"),
         (&["--drop", "101"], "0 to 100"),
-        (&["--reliability", "durable"], "stable"),
         (&["--transport", "shm", "--interface", "eth0"], "processes of this host only"),
         (&["--transport", "tcp", "--drop", "1"], "--break-links"),
         (&["--break-links", "3"], "--transport tcp"),

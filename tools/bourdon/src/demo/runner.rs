@@ -6,9 +6,9 @@
 //!
 //! Where messages may be lost, a loss is no fault. Where they may be or were lost, orders are compared by the messages
 //! that two processes have in common. Otherwise the demo checks that every process that was not killed delivered every
-//! message once, with no gap. In total order each delivered sequence is a prefix of the longest one, at `uniform` and
-//! `stable` also the sequences of killed processes, by their histories. With one publisher the payloads, hashed in
-//! delivery order, are the input's.
+//! message once, with no gap. In total order each delivered sequence is a prefix of the longest one, at `uniform`,
+//! `stable` and `durable` also the sequences of killed processes, by their histories. With one publisher the payloads,
+//! hashed in delivery order, are the input's.
 
 use super::input::{Record, Source};
 use super::link::{Assignment, Order, ProcessReport, Tally};
@@ -290,6 +290,8 @@ fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&
         start_ns: None,
     };
     (assignment.settings.process.role, assignment.settings.process.rank) = (role, rank);
+    let storage = &mut assignment.settings.storage.directory;
+    *storage = storage.take().filter(|_| role == Role::Member).map(|all| all.join(format!("member-{rank}")));
     // Every receiver draws its own faults from the one seed.
     assignment.settings.faults.seed = plan.fault_seed.wrapping_mul(1_000).wrapping_add(u64::from(index));
     assignment
@@ -329,6 +331,8 @@ struct Run<'a> {
     killed: Vec<String>,
     /// The directory for histories that only the demo reads.
     own_history: Option<TempDir>,
+    /// The directory for what durable members store.
+    _storage: Option<TempDir>,
 }
 
 impl<'a> Run<'a> {
@@ -370,9 +374,13 @@ impl<'a> Run<'a> {
         // A killed process's deliveries are known from its history.
         let wants_own = plan.history.is_none() && !plan.kills.is_empty();
         let made = wants_own.then(|| tempfile::tempdir().map_err(Failure::unusable)).transpose();
+        let stores = plan.settings.group.reliability == Reliability::Durable;
+        let storage = stores.then(|| tempfile::tempdir().map_err(Failure::unusable)).transpose()?;
+        let mut settings = plan.settings.clone();
+        settings.storage.directory = storage.as_ref().map(|directory| directory.path().to_owned());
         Ok(Self {
             plan,
-            settings: plan.settings.clone(),
+            settings,
             length,
             outcome,
             bar,
@@ -380,6 +388,7 @@ impl<'a> Run<'a> {
             restarts: Vec::new(),
             killed: Vec::new(),
             own_history: made?,
+            _storage: storage,
         })
     }
 
@@ -689,7 +698,7 @@ impl<'a> Run<'a> {
             }
             chains.push(chain);
         }
-        let judged = matches!(self.plan.settings.group.reliability, Reliability::Uniform | Reliability::Stable);
+        let judged = self.plan.settings.group.reliability.waits_for_others();
         chains.retain(|_| judged);
         chains
     }
