@@ -53,8 +53,10 @@ impl Storage {
         let Some(path) = directory.filter(|_| settings.group.reliability == Reliability::Durable) else {
             return Ok(None);
         };
-        std::fs::create_dir_all(path)
-            .map_err(|source| PortError::Io { doing: "creating storage.directory", source })?;
+        std::fs::create_dir_all(path).map_err(|error| {
+            let why = format!("{}: {error}: name a directory that this user may write", path.display());
+            PortError::Io { doing: "creating storage.directory", source: io::Error::new(error.kind(), why) }
+        })?;
         let group = GroupId::of(&settings.group.name);
         let owner = u64::from(group.0) << 16 | u64::from(settings.process.rank);
         let opening = failed("opening storage.directory");

@@ -84,3 +84,22 @@ fn all_members_stop_at_once_and_nothing_that_was_delivered_is_lost() {
     assert!(views.windows(2).all(|views| views[0].0 == views[1].0), "one instance: {views:?}");
     assert!(views.windows(2).all(|views| views[0].1 < views[1].1), "its views go on: {views:?}");
 }
+
+#[test]
+fn a_directory_that_a_member_can_not_store_in_is_refused() {
+    let world = World::new(MEMBERS);
+    let directory = world.path().join("disk");
+    drop(InlineNode::join(&settings(&world, 0, directory.clone())).expect("it is its own"));
+    let refusal = |rank: u16, directory: PathBuf| {
+        InlineNode::join(&settings(&world, rank, directory)).expect_err("it is not").to_string()
+    };
+    let none = Path::new("/proc/none").to_path_buf();
+    assert!(refusal(0, none).contains("/proc/none"), "it is named");
+    let holder = InlineNode::join(&settings(&world, 0, directory.clone())).expect("it is its own");
+    let why = refusal(0, directory.clone());
+    assert!(why.contains("another process"), "{why}");
+    drop(holder);
+    std::fs::write(directory.join("00000000000000ff.segment"), "garbage").expect("it can be written");
+    let why = refusal(0, directory);
+    assert!(why.contains("00000000000000ff.segment"), "{why}");
+}
