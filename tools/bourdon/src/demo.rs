@@ -5,7 +5,10 @@
 //! what they prove to have delivered with the input and with each other (`runner.rs`), and prints the outcome
 //! (`report.rs`).
 
+mod children;
 mod input;
+mod journal;
+mod kill;
 mod link;
 mod names;
 pub(crate) mod process;
@@ -14,6 +17,7 @@ mod report;
 mod runner;
 mod schedule;
 mod share;
+mod shown;
 
 pub(crate) use schedule::Rate;
 
@@ -123,9 +127,10 @@ pub(crate) struct Args {
         help_heading = "Faults",
     )]
     break_links: u64,
-    /// Let a process kill itself (SIGKILL) once it has delivered K messages: member:0@20000; may be given several times
+    /// Let a process kill itself (SIGKILL) once it has delivered K messages: member:0@20000; may be given several
+    /// times; all@K kills all processes once one has delivered K (durable only, with --restart-after)
     #[arg(long, value_name = "ROLE:RANK@K", help_heading = "Faults")]
-    kill: Vec<runner::Kill>,
+    kill: Vec<kill::Kill>,
     /// Restart a killed process after this many milliseconds
     #[arg(long, value_name = "MS", requires = "kill", help_heading = "Faults")]
     restart_after: Option<u64>,
@@ -170,7 +175,6 @@ enum ReliabilityArg {
     Reliable,
     Uniform,
     Stable,
-    #[value(hide = true)] // it needs a log on disk
     Durable,
 }
 
@@ -231,6 +235,12 @@ fn check_faults(args: &Args) -> Result<(), Failure> {
             "--interface is about multicast: over tcp the demo's processes meet on loopback",
         ));
     }
+    let kills_all = args.kill.iter().any(|kill| kill.victim == kill::Victim::All);
+    if kills_all && (!matches!(args.reliability, ReliabilityArg::Durable) || args.restart_after.is_none()) {
+        return Err(Failure::unusable(
+            "--kill all@K leaves nothing in memory: it needs --reliability durable, and --restart-after",
+        ));
+    }
     Ok(())
 }
 
@@ -249,7 +259,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let records = source.load()?;
     settings.process.snapshots = runner::can_be_kept(&records);
     let count = records.len() as u64;
-    runner::check_kills(&args.kill, args.members, args.observers, count).map_err(Failure::unusable)?;
+    kill::check(&args.kill, args.members, args.observers, count).map_err(Failure::unusable)?;
     if args.restart_after.is_some() && !settings.process.snapshots {
         return Err(Failure::unusable("the input is too large to be handed to a restarted process: use --messages"));
     }
@@ -308,11 +318,6 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
         ReliabilityArg::Stable => Reliability::Stable,
         ReliabilityArg::Unreliable => Reliability::Unreliable,
         ReliabilityArg::BestEffort => Reliability::BestEffort,
-        ReliabilityArg::Durable if args.restart_after.is_some() => {
-            return Err(Failure::unusable(
-                "--restart-after is not possible with --reliability durable yet: leave out one",
-            ));
-        }
         ReliabilityArg::Durable => Reliability::Durable,
     };
     group.relay = args.relay;

@@ -314,6 +314,32 @@ fn the_dead_are_replaced_and_what_they_were_shown_counts_where_that_is_promised(
     }
 }
 
+/// All processes die at once, several times: the disks of the members are all that is left.
+#[test]
+fn what_a_durable_group_delivered_outlives_the_kill_of_all() {
+    for more in [
+        &["--kill", "all@1000", "--kill", "all@4000", "--kill", "all@4100", "--kill", "all@8000"][..],
+        &["--kill", "all@5000", "--kill", "member:2@2000", "--kill", "observer:0@7000", "--drop", "2"],
+        &["--kill", "member:0@2000", "--kill", "member:1@6000"], // each is removed, or back before that
+    ] {
+        let group = ["--members", "5", "--observers", "1", "--publishers", "3", "--reliability", "durable"];
+        let restart = ["--messages", "10000", "--rate", "x4", "--restart-after", "50"];
+        let (output, object) = run(&[&group[..], &restart, more].concat());
+        assert_eq!(output.status.code(), Some(0), "{more:?}: {}", String::from_utf8_lossy(&output.stderr));
+        for row in rows(&object) {
+            assert_eq!((&row["delivered"], &row["duplicates"]), (&10_000.into(), &0.into()), "{more:?}: {row}");
+        }
+    }
+    for (more, expected) in [
+        (&["--kill", "all@5", "--restart-after", "50"][..], "needs --reliability durable"),
+        (&["--kill", "all@5", "--reliability", "durable"], "needs --reliability durable, and --restart-after"),
+    ] {
+        let output = demo(more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{more:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{more:?}");
+    }
+}
+
 #[test]
 fn impossible_kills_are_refused() {
     for (kill, expected) in [

@@ -34,9 +34,11 @@ pub(crate) struct Assignment {
     pub(crate) barrier_every: Option<u64>,
     /// Where to write what is delivered.
     pub(crate) history: Option<PathBuf>,
-    /// This is a second incarnation: it joins, and begins with a member's state.
+    /// The process was killed before: it begins with what it has stored, or with a member's state.
     pub(crate) restarted: bool,
-    /// When publishing began, for a second incarnation.
+    /// Where a durable member keeps what it has delivered.
+    pub(crate) journal: Option<PathBuf>,
+    /// When publishing began, for a restarted process.
     pub(crate) start_ns: Option<u64>,
 }
 
@@ -84,7 +86,7 @@ pub(crate) struct Tally {
     /// The number of records of each share.
     pub(crate) shares: Vec<u64>,
     pub(crate) views: u64,
-    /// Whether it began again with a member's state.
+    /// Whether it began again, with what it had stored or a member's state.
     pub(crate) restarted: bool,
     /// (latency, count) for each bucket of the histogram.
     pub(crate) latency_ns: Vec<(u64, u64)>,

@@ -2,9 +2,12 @@
 //!
 //! It publishes the records of its shares at their intended times, delivers the messages of all publishers, and keeps a
 //! proof of its deliveries (`proof.rs`). After its last delivery it serves retransmissions until the demo ends it. If
-//! the demo requires it, it kills itself at an exact message. Its second incarnation, or a process that the other
-//! members had given up, takes over the state of a member and continues from there.
+//! the demo requires it, it kills itself at an exact message. A process that was started again, or that the other
+//! members had given up, takes over the state of a member and continues from there. A durable member that was started
+//! again has its own (`journal.rs`).
 
+use super::journal::Journal;
+use super::kill::name_of;
 use super::link::{Assignment, Order, ProcessReport, Tally};
 use super::proof::Proof;
 use super::schedule::Schedule;
@@ -18,6 +21,7 @@ use bourdon::{Delivery, Event, InlineNode, Snapshot, Topic};
 use bourdon_lab::history::writer::History;
 use sha2::Digest;
 use std::io::{BufRead, Write};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -46,23 +50,42 @@ pub(crate) fn run() -> Result<(), Failure> {
     let Some(assignment) = assignment else {
         return Err(Failure::unusable("this command is part of `bourdon demo`, which starts it itself"));
     };
-    let mut process = match DemoProcess::new(assignment) {
-        Ok(process) => process,
-        Err(why) => {
-            send_report(&ProcessReport::Unusable { why });
-            return Ok(());
-        }
-    };
-    let orders = listen(&process.node);
-    match process.serve(&orders) {
-        Ok(()) => Ok(()),
-        Err(why) => {
-            send_report(&ProcessReport::Stuck { why });
-            // The demo decides what happens next: it may still request the result.
-            process.answer(&orders);
-            Ok(())
+    let mut orders = None;
+    loop {
+        let mut process = match DemoProcess::new(assignment.clone()) {
+            Ok(process) => process,
+            Err(why) => {
+                send_report(&ProcessReport::Unusable { why });
+                return Ok(());
+            }
+        };
+        let orders = orders.get_or_insert_with(|| listen(&process.node));
+        match process.serve(orders) {
+            Ok(StateLost) => {
+                drop(process);
+                forget(&assignment)?;
+            }
+            Err(why) => {
+                send_report(&ProcessReport::Stuck { why });
+                // The demo decides what happens next: it may still request the result.
+                process.answer(orders);
+                return Ok(());
+            }
         }
     }
+}
+
+/// The group's storage holds a view of this member whose state the application had not kept before its crash: it joins
+/// with nothing, and takes a member's state.
+struct StateLost;
+
+/// Removes what this member has stored: to the others it is a member whose disk is lost.
+fn forget(assignment: &Assignment) -> Result<(), Failure> {
+    for path in assignment.settings.storage.directory.iter().chain(&assignment.journal) {
+        let removed = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        removed.map_err(|error| Failure::broken(format!("can't remove {}: {error}", path.display())))?;
+    }
+    Ok(())
 }
 
 fn listen(node: &InlineNode) -> Receiver<Order> {
@@ -92,6 +115,9 @@ struct DemoProcess {
     /// The incarnation number: of the process, and after each removal.
     incarnation: u32,
     restarted: bool,
+    /// Its incarnation in the last view that it kept, if it is a durable member that was started again; none once it
+    /// has entered a view.
+    kept_as: Option<Option<u32>>,
     /// It was removed, and has not taken a member's state since.
     awaits_state: bool,
     /// The result is wanted.
@@ -115,8 +141,12 @@ impl DemoProcess {
         } else {
             None
         };
-        let incarnation = if assignment.restarted { 2 } else { 1 };
-        let proof = begin_proof(&assignment, incarnation)?;
+        let mut incarnation = 1;
+        while assignment.restarted && file_of(&assignment, incarnation).is_some_and(|file| file.exists()) {
+            incarnation += 1;
+        }
+        let mut proof = begin_proof(&assignment, incarnation)?;
+        let kept_as = resume(&assignment, &mut proof)?.filter(|_| assignment.restarted);
         let node = InlineNode::join(settings).map_err(|error| in_options(&error))?;
         let (start_ns, restarted) = (assignment.start_ns, assignment.restarted);
         Ok(Self {
@@ -129,6 +159,7 @@ impl DemoProcess {
             views: 0,
             incarnation,
             restarted,
+            kept_as,
             awaits_state: false,
             must_finish: false,
             barriers: 0,
@@ -139,8 +170,8 @@ impl DemoProcess {
         })
     }
 
-    /// Runs until the demo ends it.
-    fn serve(&mut self, orders: &Receiver<Order>) -> Result<(), String> {
+    /// Runs until the demo ends it, or the process must begin with nothing.
+    fn serve(&mut self, orders: &Receiver<Order>) -> Result<StateLost, String> {
         loop {
             while let Ok(order) = orders.try_recv() {
                 match order {
@@ -155,7 +186,7 @@ impl DemoProcess {
             let work = self.node.poll(usize::MAX, |delivery| match delivery {
                 Delivery::Message(message) => {
                     proof.deliver(&message, clock.wall_ns());
-                    if kill_at == Some(proof.count()) {
+                    if kill_at.is_some_and(|at| proof.count() >= at) {
                         die(proof);
                     }
                 }
@@ -169,7 +200,11 @@ impl DemoProcess {
                 history.flush();
                 history.failure().map_or(Ok(()), |why| Err(why.to_owned()))?;
             }
+            self.proof.journal.as_mut().map_or(Ok(()), Journal::flush)?;
             self.break_link();
+            if self.has_lost_state(&events, snapshot.is_some()) {
+                return Ok(StateLost);
+            }
             self.hear(events, snapshot)?;
             if let Some(request) = request {
                 let state = self.proof.snapshot();
@@ -291,9 +326,9 @@ impl DemoProcess {
                 history.view(epoch, &oldest_first);
             });
         }
-        self.proof.owners.view(members);
+        self.proof.enter(members, self.own_incarnation().unwrap_or(0));
         if let Some(shares) = &mut self.shares {
-            if is_in {
+            if is_in && !self.proof.is_stopped() {
                 shares.own(&self.proof.owners, rank, &self.proof.done);
             } else {
                 shares.let_go();
@@ -316,8 +351,28 @@ impl DemoProcess {
         if self.proof.count() > 0 {
             self.bump_incarnation()?;
         }
-        self.awaits_state = false;
-        self.proof.restore(state)
+        (self.awaits_state, self.kept_as) = (false, None);
+        self.proof.journal = None;
+        self.proof.restore(state)?;
+        if self.assignment.kill_at.is_some_and(|at| self.proof.count() >= at) {
+            die(&mut self.proof);
+        }
+        if let Some(path) = &self.assignment.journal {
+            self.proof.journal = Some(Journal::begin(path, state)?);
+        }
+        Ok(())
+    }
+
+    fn own_incarnation(&self) -> Option<u32> {
+        let own = self.node.rank()?;
+        self.node.view().members.iter().find(|member| member.rank == own).map(|member| member.incarnation.0)
+    }
+
+    /// Whether the node is back in a view that it had joined with a state that was not kept.
+    fn has_lost_state(&mut self, events: &[Event], has_snapshot: bool) -> bool {
+        let enters = events.iter().any(|event| matches!(event, Event::View { .. }));
+        let Some(kept_as) = self.kept_as.take_if(|_| enters) else { return false };
+        !has_snapshot && kept_as != self.own_incarnation() && self.node.view().epoch.0 > 1
     }
 
     fn bump_incarnation(&mut self) -> Result<(), String> {
@@ -418,15 +473,29 @@ impl DemoProcess {
 
 fn begin_proof(assignment: &Assignment, incarnation: u32) -> Result<Proof, String> {
     let settings = &assignment.settings;
-    let name = match settings.process.role {
-        Role::Member => format!("member-{}", settings.process.rank),
-        _ => format!("observer-{}", settings.process.rank),
-    };
-    let incarnation = if incarnation > 1 { format!(".{incarnation}") } else { String::new() };
-    let file = assignment.history.as_ref().map(|directory| directory.join(format!("{name}{incarnation}.tsv")));
-    let history = file.map(|path| History::create(&path)).transpose()?;
+    let history = file_of(assignment, incarnation).map(|path| History::create(&path)).transpose()?;
     let (members, keeps) = (settings.group.members, settings.process.snapshots);
     Ok(Proof::new(members, assignment.publishers, assignment.messages, keeps, history))
+}
+
+/// Where this incarnation writes what it delivers.
+fn file_of(assignment: &Assignment, incarnation: u32) -> Option<PathBuf> {
+    let process = &assignment.settings.process;
+    let name = name_of(process.role, process.rank);
+    assignment.history.as_ref().map(|directory| directory.join(history_file(&name, incarnation)))
+}
+
+/// The file of this incarnation of a process in a directory of histories.
+pub(super) fn history_file(name: &str, incarnation: u32) -> String {
+    let incarnation = if incarnation > 1 { format!(".{incarnation}") } else { String::new() };
+    format!("{}{incarnation}.tsv", name.replace(':', "-"))
+}
+
+/// Goes on from what this member delivered before its crash, if it is durable: returns its incarnation then.
+fn resume(assignment: &Assignment, proof: &mut Proof) -> Result<Option<Option<u32>>, String> {
+    let Some(path) = &assignment.journal else { return Ok(None) };
+    let (journal, bytes) = Journal::open(path)?;
+    proof.resume(journal, &bytes).map(Some)
 }
 
 /// Dies at once, like a killed process: nothing more is sent, and no record of a delivery is lost.
@@ -434,6 +503,7 @@ fn die(proof: &mut Proof) -> ! {
     if let Some(history) = &mut proof.history {
         history.flush();
     }
+    let _ = proof.journal.as_mut().map(Journal::flush);
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     unreachable!("a process does not outlive SIGKILL")
 }

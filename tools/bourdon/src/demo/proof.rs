@@ -1,27 +1,15 @@
 //! What one process of a demo can prove to have delivered, and the state that it sends to a joiner.
 
+use super::journal::{Entry, Journal, entries};
 use super::link::LATENCY_MAX_NS;
 use super::share::{self, Owners};
+use super::shown::{Shown, read, write};
 use bourdon::Message;
 use bourdon::id::Rank;
 use bourdon_lab::history::writer::{Delivered, History, hash};
 use hdrhistogram::Histogram;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
-
-/// One delivery, as a proof and a snapshot hold it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shown<'a> {
-    pub(crate) view: u64,
-    pub(crate) order: Option<u64>,
-    pub(crate) publisher: u16,
-    pub(crate) sequence: u64,
-    /// The message it answers.
-    pub(crate) after: Option<(u16, u64)>,
-    /// The share that the record belongs to.
-    pub(crate) share: u16,
-    pub(crate) payload: &'a [u8],
-}
 
 /// What has been delivered.
 pub(crate) struct Proof {
@@ -44,6 +32,20 @@ pub(crate) struct Proof {
     pub(crate) history: Option<History>,
     /// Every delivery, for joiners; none if there are too many.
     kept: Option<Vec<u8>>,
+    /// Where a durable member keeps them.
+    pub(crate) journal: Option<Journal>,
+    resume: Resume,
+}
+
+/// How far a durable member that was started again has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resume {
+    /// The view in which it crashed will come first.
+    Comes,
+    /// It is in the view in which it crashed: messages are delivered again until this view ends.
+    Stopped,
+    /// It goes on like any member.
+    Done,
 }
 
 /// A message's name.
@@ -72,6 +74,8 @@ impl Proof {
             last: None,
             history,
             kept: keeps.then(Vec::new),
+            journal: None,
+            resume: Resume::Done,
         }
     }
 
@@ -86,6 +90,9 @@ impl Proof {
         let (share, after, payload) = share::read(delivery.topic, delivery.payload);
         let Rank(publisher) = delivery.sender;
         let (order, sequence) = (delivery.order.map(|order| order.0), delivery.sequence.0);
+        if self.resume != Resume::Done && self.has_seen(publisher, sequence) {
+            return;
+        }
         self.show(&Shown { view: delivery.epoch.0, order, publisher, sequence, after, share, payload });
         self.latency_ns.saturating_record(wall_ns.saturating_sub(delivery.send_time_ns));
     }
@@ -112,6 +119,45 @@ impl Proof {
         if let Some(kept) = &mut self.kept {
             write(kept, shown);
         }
+        if let Some(journal) = &mut self.journal {
+            journal.deliver(shown);
+        }
+    }
+
+    fn has_seen(&self, rank: u16, sequence: u64) -> bool {
+        match self.seen.get(usize::from(rank)).and_then(|bits| bits.get(sequence as usize / 64)) {
+            Some(bits) => bits & (1 << (sequence % 64)) != 0,
+            None => self.seen_beyond.contains(&(rank, sequence)),
+        }
+    }
+
+    /// A view was installed.
+    pub(crate) fn enter(&mut self, members: u64, incarnation: u32) {
+        self.resume = if self.resume == Resume::Comes { Resume::Stopped } else { Resume::Done };
+        self.owners.view(members);
+        if let Some(journal) = &mut self.journal {
+            journal.view(members, incarnation);
+        }
+    }
+
+    /// Whether it is in the view in which it crashed: what it had published there may still be delivered.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.resume != Resume::Done
+    }
+
+    /// Goes on from what this process delivered before its crash. Returns its incarnation in its last view.
+    pub(crate) fn resume(&mut self, journal: Journal, bytes: &[u8]) -> Result<Option<u32>, String> {
+        let (mut last, mut read) = (None, Ok(()));
+        entries(bytes, |entry| match entry {
+            Entry::Delivery(shown) => self.show(&shown),
+            Entry::View { members, incarnation } => {
+                self.owners.view(members);
+                (self.resume, last) = (Resume::Comes, Some(incarnation));
+            }
+            Entry::State(state) => read = self.restore(state),
+        });
+        self.journal = Some(journal);
+        read.map(|()| last)
     }
 
     /// Retracts what belongs to no view, as if it had never been delivered. Possible as long as every delivery is kept.
@@ -128,7 +174,7 @@ impl Proof {
             rest = after;
         }
         again.owners = self.owners.clone();
-        again.history = self.history.take();
+        (again.history, again.journal) = (self.history.take(), self.journal.take());
         std::mem::swap(&mut again.latency_ns, &mut self.latency_ns);
         *self = again;
     }
@@ -154,45 +200,6 @@ impl Proof {
         }
         Ok(())
     }
-}
-
-/// Words in front of each payload of a snapshot.
-const HEAD_WORDS: usize = 8;
-
-fn write(kept: &mut Vec<u8>, shown: &Shown<'_>) {
-    let none = u64::MAX;
-    let (after_rank, after) = shown.after.map_or((none, none), |(rank, sequence)| (u64::from(rank), sequence));
-    let head: [u64; HEAD_WORDS] = [
-        shown.payload.len() as u64,
-        shown.view,
-        shown.order.unwrap_or(none),
-        shown.publisher.into(),
-        shown.sequence,
-        shown.share.into(),
-        after_rank,
-        after,
-    ];
-    head.iter().for_each(|word| kept.extend_from_slice(&word.to_le_bytes()));
-    kept.extend_from_slice(shown.payload);
-}
-
-fn read(bytes: &[u8]) -> Option<(Shown<'_>, &[u8])> {
-    let (head, rest) = bytes.split_at_checked(8 * HEAD_WORDS)?;
-    let word = |index: usize| {
-        let word = head[8 * index..8 * index + 8].try_into().expect("eight bytes");
-        u64::from_le_bytes(word)
-    };
-    let (payload, rest) = rest.split_at_checked(usize::try_from(word(0)).ok()?)?;
-    let shown = Shown {
-        view: word(1),
-        order: Some(word(2)).filter(|order| *order != u64::MAX),
-        publisher: word(3) as u16,
-        sequence: word(4),
-        share: word(5) as u16,
-        after: (word(6) != u64::MAX).then_some((word(6) as u16, word(7))),
-        payload,
-    };
-    Some((shown, rest))
 }
 
 #[cfg(test)]

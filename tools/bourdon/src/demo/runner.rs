@@ -10,10 +10,12 @@
 //! `stable` and `durable` also the sequences of killed processes, by their histories. With one publisher the payloads,
 //! hashed in delivery order, are the input's.
 
+use super::children::{Children, Word};
 use super::input::{Record, Source};
+use super::kill::{Kill, Victim, name_of};
 use super::link::{Assignment, Order, ProcessReport, Tally};
 use super::names::names;
-use super::process::hex;
+use super::process::{hex, history_file};
 use super::proof;
 use super::schedule::{Rate, Schedule};
 use crate::exit::{Failure, note};
@@ -21,12 +23,7 @@ use bourdon::settings::{Flow, Order as DeliveryOrder, Reliability, Role, Setting
 use indicatif::{ProgressBar, ProgressStyle};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::str::FromStr;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -65,57 +62,6 @@ pub(crate) struct Plan {
     pub(crate) retry_address: bool,
     /// How many connections are to be closed.
     pub(crate) break_links: u64,
-}
-
-/// A process that is to kill itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kill {
-    role: Role,
-    rank: u16,
-    /// It kills itself once it has delivered this many messages.
-    at: u64,
-}
-
-impl FromStr for Kill {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let help = || format!("{text:?} is not like member:0@20000 or observer:1@500");
-        let (victim, at) = text.split_once('@').ok_or_else(help)?;
-        let (role, rank) = victim.split_once(':').ok_or_else(help)?;
-        let role = match role {
-            "member" => Role::Member,
-            "observer" => Role::Observer,
-            _ => return Err(help()),
-        };
-        let (rank, at) = (rank.parse().map_err(|_| help())?, at.parse().map_err(|_| help())?);
-        if at == 0 {
-            Err("a process can be killed from its first message on: use @1".into())
-        } else {
-            Ok(Self { role, rank, at })
-        }
-    }
-}
-
-/// Checks that each process to be killed exists, is named once, and can deliver as many messages.
-pub(crate) fn check_kills(kills: &[Kill], members: u16, observers: u16, messages: u64) -> Result<(), String> {
-    for (index, kill) in kills.iter().enumerate() {
-        let count = if kill.role == Role::Member { members } else { observers };
-        let name = name_of(kill.role, kill.rank);
-        if kill.at > messages {
-            return Err(format!(
-                "{name} can't be killed at message {}: there are {messages} messages; give a lower number after the @",
-                kill.at
-            ));
-        }
-        if kill.rank >= count {
-            return Err(format!("there is no {name} to kill: there are {members} members and {observers} observers"));
-        }
-        if kills[..index].iter().any(|other| (other.role, other.rank) == (kill.role, kill.rank)) {
-            return Err(format!("{name} can be killed only once"));
-        }
-    }
-    Ok(())
 }
 
 /// Whether every process can keep all records, to send them to a joiner.
@@ -159,11 +105,6 @@ pub(crate) struct Row {
     news: Option<String>,
 }
 
-fn name_of(role: Role, rank: u16) -> String {
-    let role = if role == Role::Member { "member" } else { "observer" };
-    format!("{role}:{rank}")
-}
-
 impl Row {
     pub(crate) fn name(&self) -> String {
         name_of(self.role, self.rank)
@@ -175,100 +116,9 @@ impl Row {
     }
 }
 
-enum Word {
-    ProcessReport(ProcessReport),
-    Ended,
-}
-
-/// The processes of a demo.
-struct Children {
-    children: Vec<(Child, ChildStdin)>,
-    words: Receiver<(usize, Word)>,
-    sender: Sender<(usize, Word)>,
-}
-
-impl Drop for Children {
-    fn drop(&mut self) {
-        for (child, _) in &mut self.children {
-            let _ = child.kill();
-        }
-        for (child, _) in &mut self.children {
-            let _ = child.wait();
-        }
-    }
-}
-
-impl Children {
-    fn start(plan: &Plan, settings: &Settings, messages: u64, history: Option<&Path>) -> Result<Self, Failure> {
-        let (sender, words) = channel();
-        let mut children = Self { children: Vec::new(), words, sender };
-        for index in 0..plan.settings.group.members + plan.observers {
-            let assignment = assignment(plan, settings, messages, history, index);
-            let child = children.spawn(&assignment, usize::from(index))?;
-            children.children.push(child);
-        }
-        Ok(children)
-    }
-
-    fn spawn(&self, assignment: &Assignment, index: usize) -> Result<(Child, ChildStdin), Failure> {
-        let unusable = |error: std::io::Error| Failure::unusable(format!("can't start a process: {error}"));
-        let program = std::env::current_exe().map_err(unusable)?;
-        let mut command = Command::new(program);
-        command.arg("demo-process").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(unusable)?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let (mut stdin, stdout) = (stdin.expect("stdin is piped"), stdout.expect("stdout is piped"));
-        let sender = self.sender.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines() {
-                let Some(report) = line.ok().and_then(|line| serde_json::from_str(&line).ok()) else { break };
-                let _ = sender.send((index, Word::ProcessReport(report)));
-            }
-            let _ = sender.send((index, Word::Ended));
-        });
-        if let Err(error) = send(&mut stdin, assignment) {
-            let _ = child.kill();
-            let _ = child.wait();
-            return Err(unusable(error));
-        }
-        Ok((child, stdin))
-    }
-
-    fn order(&mut self, index: usize, order: &Order) {
-        // The end of a process's stdout reports that it is gone.
-        let _ = send(&mut self.children[index].1, order);
-    }
-
-    fn order_all(&mut self, order: &Order) {
-        (0..self.children.len()).for_each(|index| self.order(index, order));
-    }
-
-    fn hear(&self, limit: Duration) -> Option<(usize, Word)> {
-        self.words.recv_timeout(limit).ok()
-    }
-
-    /// How a process ended, in words.
-    fn exit_status(&mut self, index: usize) -> String {
-        match self.children[index].0.wait() {
-            Ok(status) => match status.signal() {
-                Some(signal) => format!("was killed by signal {signal}"),
-                None => format!("ended with exit code {}", status.code().unwrap_or(-1)),
-            },
-            Err(error) => format!("ended ({error})"),
-        }
-    }
-}
-
-fn send(stdin: &mut ChildStdin, what: &impl serde::Serialize) -> std::io::Result<()> {
-    let mut line = serde_json::to_string(what).map_err(std::io::Error::other)?;
-    line.push('\n');
-    stdin.write_all(line.as_bytes())?;
-    stdin.flush()
-}
-
 fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&Path>, index: u16) -> Assignment {
     let (role, rank) = part(plan, index);
-    let kill = plan.kills.iter().find(|kill| (kill.role, kill.rank) == (role, rank));
+    let kill = next_kill(&plan.kills, role, rank);
     // In turn, at even distances.
     let processes = u64::from(plan.settings.group.members + plan.observers);
     let breaks = (0..plan.break_links).filter(|count| count % processes == u64::from(index));
@@ -287,14 +137,21 @@ fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&
         barrier_every: plan.barrier_every,
         history: history.map(Path::to_owned),
         restarted: false,
+        journal: None,
         start_ns: None,
     };
     (assignment.settings.process.role, assignment.settings.process.rank) = (role, rank);
     let storage = &mut assignment.settings.storage.directory;
     *storage = storage.take().filter(|_| role == Role::Member).map(|all| all.join(format!("member-{rank}")));
+    assignment.journal = storage.as_ref().map(|directory| directory.with_extension("journal"));
     // Every receiver draws its own faults from the one seed.
     assignment.settings.faults.seed = plan.fault_seed.wrapping_mul(1_000).wrapping_add(u64::from(index));
     assignment
+}
+
+/// The kill that comes first for this process.
+fn next_kill(kills: &[Kill], role: Role, rank: u16) -> Option<&Kill> {
+    kills.iter().filter(|kill| kill.concerns(role, rank)).min_by_key(|kill| kill.at)
 }
 
 fn part(plan: &Plan, index: u16) -> (Role, u16) {
@@ -327,6 +184,8 @@ struct Run<'a> {
     start_ns: u64,
     /// Killed processes that are to be started again, and when.
     restarts: Vec<(usize, Instant)>,
+    /// The kills that have not happened yet.
+    kills: Vec<Kill>,
     /// The names of the killed processes, one entry for each kill.
     killed: Vec<String>,
     /// The directory for histories that only the demo reads.
@@ -386,6 +245,7 @@ impl<'a> Run<'a> {
             bar,
             start_ns: 0,
             restarts: Vec::new(),
+            kills: plan.kills.clone(),
             killed: Vec::new(),
             own_history: made?,
             _storage: storage,
@@ -404,10 +264,29 @@ impl<'a> Run<'a> {
             .map_err(|error| Failure::broken(format!("can't write {}: {error}", directory.join("killed").display())))
     }
 
+    /// Removes the histories that an earlier demo's restarted processes wrote there.
+    fn clear_history(&self) -> Result<(), Failure> {
+        let Some(directory) = self.history() else { return Ok(()) };
+        for row in &self.outcome.rows {
+            let later = (2..).map(|incarnation| directory.join(history_file(&row.name(), incarnation)));
+            for file in later.take_while(|file| file.exists()) {
+                let failed = |error| Failure::unusable(format!("can't remove {}: {error}", file.display()));
+                std::fs::remove_file(&file).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn assignment(&self, index: u16) -> Assignment {
+        assignment(self.plan, &self.settings, self.outcome.messages, self.history(), index)
+    }
+
     /// Starts all processes and waits until each has heard every member.
     fn gather(&mut self) -> Result<Children, Failure> {
+        self.clear_history()?;
         for attempt in 1.. {
-            let mut children = Children::start(self.plan, &self.settings, self.outcome.messages, self.history())?;
+            let all = 0..self.outcome.rows.len() as u16;
+            let mut children = Children::start(all.map(|index| self.assignment(index)))?;
             match self.wait_until_ready(&mut children) {
                 Ok(()) => return Ok(children),
                 Err(Failure::Unusable(why))
@@ -548,16 +427,39 @@ impl<'a> Run<'a> {
     /// A process ended, as planned or not.
     fn note_end(&mut self, children: &mut Children, index: usize) {
         let exit_status = children.exit_status(index);
+        let row = &self.outcome.rows[index];
+        let kill = next_kill(&self.kills, row.role, row.rank).copied();
+        match kill.filter(|_| exit_status.contains("signal 9")) {
+            Some(kill) => {
+                self.kills.retain(|other| *other != kill);
+                if kill.victim == Victim::All {
+                    let others = (0..self.outcome.rows.len()).filter(|other| *other != index);
+                    let running: Vec<usize> = others.filter(|other| self.runs(*other)).collect();
+                    running.iter().for_each(|other| children.kill(*other));
+                    running.iter().for_each(|other| self.note_killed_row(*other));
+                }
+                self.note_killed_row(index);
+            }
+            None => {
+                let failure = format!("{} {exit_status}", row.name());
+                self.outcome.failures.push(failure);
+                let row = &mut self.outcome.rows[index];
+                (row.killed, row.restarts) = (true, false);
+                self.killed.push(row.name());
+            }
+        }
+    }
+
+    /// Whether the process at this place runs: it is neither gone nor awaits its restart.
+    fn runs(&self, index: usize) -> bool {
+        !self.outcome.rows[index].is_out() && self.restarts.iter().all(|(waits, _)| *waits != index)
+    }
+
+    fn note_killed_row(&mut self, index: usize) {
         let row = &mut self.outcome.rows[index];
-        let planned = self.plan.kills.iter().any(|kill| (kill.role, kill.rank) == (row.role, row.rank));
-        let first = !row.killed;
         row.killed = true;
         self.killed.push(row.name());
-        if !planned || !first || !exit_status.contains("signal 9") {
-            row.restarts = false;
-            let failure = format!("{} {exit_status}", row.name());
-            self.outcome.failures.push(failure);
-        } else if let Some(delay) = self.plan.restart_after {
+        if let Some(delay) = self.plan.restart_after {
             (row.restarts, row.delivered, row.lost, row.published_all) = (true, 0, 0, false);
             self.restarts.push((index, Instant::now() + delay));
         }
@@ -588,11 +490,14 @@ impl<'a> Run<'a> {
     fn restart_due(&mut self, children: &mut Children) -> Result<(), Failure> {
         while let Some(place) = self.restarts.iter().position(|(_, at)| *at <= Instant::now()) {
             let (index, _) = self.restarts.swap_remove(place);
-            let mut again = assignment(self.plan, &self.settings, self.outcome.messages, self.history(), index as u16);
-            (again.restarted, again.start_ns, again.kill_at) = (true, Some(self.start_ns), None);
+            let mut again = self.assignment(index as u16);
+            let row = &self.outcome.rows[index];
+            let kill = next_kill(&self.kills, row.role, row.rank);
+            (again.restarted, again.start_ns) = (true, Some(self.start_ns));
+            again.kill_at = kill.map(|kill| kill.at);
             again.breaks_at.clear();
             again.settings.process.start = Start::Snapshot;
-            children.children[index] = children.spawn(&again, index)?;
+            children.restart(&again, index)?;
         }
         Ok(())
     }
@@ -677,8 +582,9 @@ impl<'a> Run<'a> {
 
     /// A planned kill that did not happen tested nothing.
     fn judge_kills(&mut self) {
-        let (planned, happened) = (self.plan.kills.len(), self.outcome.rows.iter().filter(|row| row.killed).count());
-        if self.outcome.failures.is_empty() && happened < planned {
+        let (planned, left) = (self.plan.kills.len(), self.kills.len());
+        if self.outcome.failures.is_empty() && left > 0 {
+            let happened = planned - left;
             self.outcome.failures.push(format!("{happened} of {planned} kills happened: name lower message numbers"));
         }
     }
@@ -689,14 +595,16 @@ impl<'a> Run<'a> {
         let Some(directory) = self.history().map(Path::to_owned) else { return Vec::new() };
         let mut chains = Vec::new();
         for row in self.outcome.rows.iter_mut().filter(|row| row.killed) {
-            let file = directory.join(format!("{}.tsv", row.name().replace(':', "-")));
-            let Ok(text) = std::fs::read_to_string(&file) else { continue };
-            let mut chain = vec![0];
-            names(&text).for_each(|(rank, n)| chain.push(proof::link(*chain.last().unwrap_or(&0), rank, n)));
-            if row.is_out() {
-                row.delivered = chain.len() as u64 - 1;
+            let name = row.name();
+            let files = (1..).map(|incarnation| directory.join(history_file(&name, incarnation)));
+            for text in files.map_while(|file| std::fs::read_to_string(file).ok()) {
+                let mut chain = vec![0];
+                names(&text).for_each(|(rank, n)| chain.push(proof::link(*chain.last().unwrap_or(&0), rank, n)));
+                if row.is_out() {
+                    row.delivered = chain.len() as u64 - 1;
+                }
+                chains.push(chain);
             }
-            chains.push(chain);
         }
         let judged = self.plan.settings.group.reliability.waits_for_others();
         chains.retain(|_| judged);
@@ -776,18 +684,5 @@ mod tests {
         let all: Vec<u64> = (0..9).collect();
         assert!(have_one_order(&[all.clone(), vec![0, 1, 7, 8], vec![3, 8]]));
         assert!(!have_one_order(&[all, vec![0, 8, 7]]));
-    }
-
-    #[test]
-    fn kills_are_read_or_refused() {
-        let kill = Kill { role: Role::Observer, rank: 2, at: 50 };
-        assert_eq!("observer:2@50".parse(), Ok(kill));
-        for bad in ["", "member:0", "member@5", "client:0@5", "member:x@5", "member:0@0", "member:0@-1"] {
-            assert!(bad.parse::<Kill>().is_err(), "{bad}");
-        }
-        assert!(check_kills(&[kill], 3, 3, 50).is_ok());
-        assert!(check_kills(&[kill], 3, 2, 50).is_err());
-        assert!(check_kills(&[kill], 3, 3, 49).is_err_and(|why| why.contains("there are 49 messages")));
-        assert!(check_kills(&[kill, Kill { at: 40, ..kill }], 3, 3, 50).is_err());
     }
 }
