@@ -148,6 +148,7 @@ regressions! {
     epoch_ends_while_a_run_is_delivered,
     member_enters_a_view_and_is_out_at_once,
     a_lost_group_is_made_again_by_hand,
+    a_restarted_member_forgets_the_locks,
     newer_instance_at_a_higher_epoch_is_not_believed,
     message_arrives_after_the_agreed_barrier,
 }

@@ -337,6 +337,9 @@ impl Mutex {
         match &mut self.algorithm {
             Algorithm::Replicated(replicated) => {
                 replicated.enter(&self.seat, view, order, &mut self.effects);
+                if is_member {
+                    replicated.release_inherited(&self.seat, view);
+                }
                 self.is_open = is_member;
             }
             Algorithm::Textbook(textbook) => {

@@ -32,7 +32,9 @@ use alloc::collections::VecDeque;
 use alloc::vec;
 use alloc::vec::Vec;
 use bourdon_wire::records::{OrderRun, Row, RowEntry};
-use bourdon_wire::{DatagramHeader, DatagramNumber, Epoch, Frames, HEADER_BYTES, Kind, OrderNumber, Rank};
+use bourdon_wire::{
+    ClientId, DatagramHeader, DatagramNumber, Epoch, Frames, HEADER_BYTES, Kind, OrderNumber, Rank, Sequence,
+};
 use zerocopy::IntoBytes;
 
 /// Once a stream is delivered so many parts of a window further, that is stored, and its slots can be used again.
@@ -62,6 +64,20 @@ struct Entry {
     awaiting: Awaiting,
 }
 
+/// A view whose record is made once the table of locks at its beginning is known.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) view: View,
+    /// The record of the view.
+    pub(crate) bytes: Vec<u8>,
+    /// The record of the decision, unless the view was joined.
+    pub(crate) decision: Option<Vec<u8>>,
+    /// What was delivered of each client before.
+    pub(crate) clients: Vec<(ClientId, Sequence, Sequence)>,
+    /// The request for the table.
+    pub(crate) ticket: u64,
+}
+
 /// What a durable member keeps about its records.
 #[derive(Debug)]
 pub(crate) struct Storage {
@@ -77,6 +93,8 @@ pub(crate) struct Storage {
     freed: Vec<DatagramNumber>,
     /// The last view of which a record was made, and whether that is stored.
     view: (View, bool),
+    /// The view of which the record is being made.
+    begins: Option<Beginning>,
 }
 
 impl Storage {
@@ -92,6 +110,7 @@ impl Storage {
                 recorded: marks.clone(),
                 freed: marks,
                 view: (View::none(Epoch(0), config.sequencer), false),
+                begins: None,
             })
         })
     }
@@ -194,6 +213,21 @@ impl Storage {
         let epoch = view.epoch;
         self.view = (view, false);
         self.entries.push_back(Entry { bytes, begins: Some(epoch), awaiting: Awaiting::Entry(epoch) });
+    }
+
+    /// The record of this view is made later: [`Storage::pop_beginning`].
+    pub(crate) fn note_beginning(&mut self, begins: Beginning) {
+        self.begins = Some(begins);
+    }
+
+    /// The view whose record can be made, now that the table of this ticket is known.
+    pub(crate) fn pop_beginning(&mut self, ticket: u64) -> Option<Beginning> {
+        self.begins.take_if(|begins| begins.ticket == ticket)
+    }
+
+    /// Whether the record of this view is being made: what follows it is stored behind it.
+    pub(crate) fn is_beginning(&self, view: &View) -> bool {
+        self.begins.as_ref().is_some_and(|begins| begins.view == *view)
     }
 
     /// Whether this view is among the records, and whether its record is stored.

@@ -52,6 +52,8 @@ pub(super) struct Coordinating {
     /// What was last reported to a coordinator on another thread, and whether this process has left.
     may: Option<(Result<(), CoordinationRefusal>, bool)>,
     tickets: u64,
+    /// The next view is one in which this process was restarted: it takes no part in locks and elections there.
+    pub(super) sits_out: bool,
 }
 
 impl Coordinating {
@@ -68,6 +70,7 @@ impl Coordinating {
             unheld: VecDeque::new(),
             may: None,
             tickets: 0,
+            sits_out: false,
         }
     }
 
@@ -237,7 +240,7 @@ impl Process {
 
     fn may_coordinate(&self) -> Result<(), CoordinationRefusal> {
         match self.standing() {
-            Standing::Member if self.state.lacks_majority() || !self.reaches_quorum() => {
+            Standing::Member if self.state.lacks_majority() || !self.reaches_quorum() || self.is_restored() => {
                 Err(CoordinationRefusal::NoMajority)
             }
             Standing::Member => Ok(()),
@@ -287,7 +290,8 @@ impl Process {
 
     /// A view begins: this member announces what it holds.
     pub(super) fn begin_coordination(&mut self, now: Instant, order: OrderNumber) {
-        let is_member = self.standing() == Standing::Member;
+        let sits_out = core::mem::take(&mut self.coordination.sits_out);
+        let is_member = self.standing() == Standing::Member && !sits_out;
         self.coordination.birth = self.data.view.birth;
         self.coordination.tenure += 1;
         self.coordination.unheld.clear(); // what the previous view delivered is in the cut

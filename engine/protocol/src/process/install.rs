@@ -113,7 +113,7 @@ impl Process {
             self.follow_on(now, holds);
         } else if holds
             && let Some((value, _)) = self.state.ending().and_then(|ending| ending.decided.clone())
-            && self.may_install(&value)
+            && self.may_install(now, &value)
             && let Some(decided) = self.state.ending_mut().and_then(|ending| ending.decided.take())
         {
             self.install(now, decided);

@@ -21,8 +21,10 @@ use crate::control::view_change::{Ballot, Step, Value};
 use crate::data::DATA_CHANNEL;
 use crate::event::Message;
 use crate::values::handover::{BallotNumber, EndOrder};
+use crate::values::position::Position;
 use crate::view::Member;
-use bourdon_wire::records::{BallotStep, Row, ViewInfo};
+use alloc::vec::Vec;
+use bourdon_wire::records::{self, BallotStep, Row, ViewInfo};
 use bourdon_wire::{Datagram, DatagramNumber, Epoch, Frame, Incarnation, InstanceId, Instant, Kind};
 
 /// What the records of the last view say about its end.
@@ -32,8 +34,20 @@ struct Promised {
     accepted: Option<(Ballot, Value)>,
     /// What was decided: it counts with the view that it begins.
     decided: Option<Value>,
+    /// What that view begins with, as far as it was read.
+    position: Vec<u8>,
     /// The incarnation that accepted the first view, which is not among the records.
     forms: Option<Incarnation>,
+}
+
+impl Promised {
+    fn read_position(&mut self, frame: &Frame<'_>) {
+        let Some((record, bytes)) = records::Transfer::read(frame.body) else { return };
+        if record.part.get() == 0 {
+            self.position.clear(); // of a view that was not entered
+        }
+        self.position.extend_from_slice(bytes);
+    }
 }
 
 impl Process {
@@ -85,6 +99,7 @@ impl Process {
                     self.replay_row(&frame);
                     self.deliver_again(now, emit);
                 }
+                Some(Kind::Transfer) => promised.read_position(&frame),
                 Some(Kind::Ballot) if is_current || header.epoch() == Epoch(0) => {
                     self.replay_step(datagram, &frame, promised);
                 }
@@ -115,11 +130,21 @@ impl Process {
             self.past.forget();
         }
         self.cx.config.incarnation = own.incarnation;
-        if let Some(value) = core::mem::take(promised).decided.filter(|value| value.view(view.epoch) == view) {
+        let Promised { decided, position, .. } = core::mem::take(promised);
+        if let Some(value) = decided.filter(|value| value.view(view.epoch) == view) {
             self.conclude_again(now, value, emit);
         }
+        let position = Position::read(&position).map(|(position, _)| position);
+        // Without one the table was empty, and no client was known.
+        let (clients, locks) = position
+            .filter(|position| position.epoch == view.epoch)
+            .map_or_else(Default::default, |position| (position.clients, position.locks));
+        self.take_table_over(now, locks);
+        self.coordination.sits_out = true;
         self.storage.iter_mut().for_each(|storage| storage.note_view(view.clone()));
         self.enter(now, view, &beginning);
+        self.clients.take_over(&clients);
+        self.clients.renumber();
         self.data.outbound = None; // from now on this process only receives in this view
         for stream in &mut self.data.streams {
             stream.stored = DatagramNumber(u64::MAX);

@@ -2,13 +2,19 @@
 
 use super::{Process, Standing, steps};
 use crate::control::view_change::{Ballot, Step, Value};
-use crate::data::durable::Awaiting;
+use crate::data::durable::{self, Awaiting};
 use crate::mutant::Mutant;
 use crate::outbox::sealed;
 use crate::values::handover::EndReport;
+use crate::values::position::Position;
 use crate::view::{Beginning, View};
+use alloc::vec::Vec;
+use bourdon_wire::records;
 use bourdon_wire::{DatagramNumber, Epoch, Instant, Kind, OrderNumber, Sequence};
 use zerocopy::IntoBytes;
+
+/// A position is stored in records of so many bytes, so that each is a datagram like any other.
+const POSITION_PART_BYTES: usize = 32 << 10;
 
 impl Process {
     /// Hands out what is to be stored, one record a call, in the order in which it must be stored. Returns how many
@@ -16,7 +22,7 @@ impl Process {
     /// its caller takes them after each step, before it sleeps.
     pub fn take_records(&mut self, now: Instant, mut take: impl FnMut(&[u8])) -> u64 {
         let Some(mut storage) = self.storage.take() else { return 0 };
-        if self.state.takes_part() {
+        if self.state.takes_part() && !storage.is_beginning(&self.data.view) {
             storage.hand_out(Some(self.data.view.epoch), &mut take);
             storage.hand_out_datagrams(&self.data, &mut take);
             if storage.is_row_due(&self.data) {
@@ -99,28 +105,56 @@ impl Process {
 
     /// Whether the view that was decided may be entered: all of the view before has been delivered, and at `durable`
     /// the decision is stored, and where the view begins.
-    pub(super) fn may_install(&mut self, value: &Value) -> bool {
+    pub(super) fn may_install(&mut self, now: Instant, value: &Value) -> bool {
         let (epoch, next) = (self.data.view.epoch, value.view(self.data.view.epoch.next()));
         let own = self.cx.own_member().filter(|own| next.contains(*own));
         let Some(storage) = self.storage.as_mut().filter(|_| own.is_some()) else { return true };
         if let (true, is_stored) = storage.has_view(&next) {
             return is_stored;
         }
+        if storage.is_beginning(&next) {
+            return false;
+        }
         let step = steps::encode(Ballot(0), &Step::Decide(value.clone()));
         let header = self.cx.header(value.instance, epoch);
-        storage.push(sealed(header, Kind::Ballot, [&step, &[]], 0), Awaiting::Nothing);
+        let decision = sealed(header, Kind::Ballot, [&step, &[]], 0);
         let mut beginning = self.data.next_beginning();
         beginning.first.resize(usize::from(self.cx.config.members), Sequence(0));
-        self.record_view(next, &beginning);
+        self.record_view(next, &beginning, Some(decision));
+        self.pass_reports(now);
         false
     }
 
-    /// Records a view, and where it begins.
-    fn record_view(&mut self, view: View, beginning: &Beginning) {
+    /// Records a view, where it begins, and what it begins with: what was delivered of each client, and the table of
+    /// locks, once the coordinator gives it.
+    fn record_view(&mut self, view: View, beginning: &Beginning, decision: Option<Vec<u8>>) {
         let header = self.cx.header(view.instance, view.epoch);
         let (info, entries) = self.view_record((&view, beginning, 0), 0);
         let bytes = sealed(header, Kind::View, [info.as_bytes(), entries.as_bytes()], 0);
-        self.storage.iter_mut().for_each(|storage| storage.push_view(view.clone(), bytes.clone()));
+        let (clients, ticket) = (self.clients.runs(), self.want_table());
+        let begins = durable::Beginning { view, bytes, decision, clients, ticket };
+        if let Some(storage) = &mut self.storage {
+            storage.note_beginning(begins);
+        }
+    }
+
+    /// The table with which a view begins has come: its record is made.
+    pub(super) fn store_table(&mut self, now: Instant, ticket: u64, table: &[u8]) {
+        let Some(begins) = self.storage.as_mut().and_then(|storage| storage.pop_beginning(ticket)) else { return };
+        let durable::Beginning { view, bytes, decision, clients, .. } = begins;
+        let header = self.cx.header(view.instance, view.epoch);
+        let mut position = Vec::new();
+        if !clients.is_empty() || !table.is_empty() {
+            Position::between_views(view.epoch, clients, table.to_vec()).write(&mut position);
+        }
+        let Some(storage) = &mut self.storage else { return };
+        decision.into_iter().for_each(|decision| storage.push(decision, Awaiting::Nothing));
+        for (part, bytes) in position.chunks(POSITION_PART_BYTES).enumerate() {
+            let record = records::Transfer { part: (part as u32).into(), ..zerocopy::FromZeros::new_zeroed() };
+            storage.push(sealed(header, Kind::Transfer, [record.as_bytes(), bytes], 0), Awaiting::Nothing);
+        }
+        storage.push_view(view, bytes);
+        self.look_due = now;
     }
 
     /// A view was entered: nothing in it counts as held before it is stored.
@@ -137,7 +171,7 @@ impl Process {
         }
         if !storage.has_view(&self.data.view).0 {
             let (view, beginning) = (self.data.view.clone(), self.data.beginning.clone());
-            self.record_view(view, &beginning);
+            self.record_view(view, &beginning, None);
         }
     }
 

@@ -171,6 +171,7 @@ impl Process {
 
     /// The coordinator gives the table that a snapshot or a position waits for.
     pub(super) fn on_table(&mut self, now: Instant, ticket: u64, table: &[u8]) {
+        self.store_table(now, ticket, table);
         let ticket = SnapshotTicket(ticket);
         if let Some(unfinished) = self.transfer.donor.as_mut().and_then(|donor| donor.unfinished(ticket)) {
             unfinished.table = Some(table.to_vec());

@@ -47,6 +47,11 @@ impl Reader<'_> {
 }
 
 impl Position {
+    /// What a view begins with beyond its own numbers: how far each client was delivered, and the table of locks.
+    pub(crate) fn between_views(epoch: Epoch, clients: Vec<(ClientId, Sequence, Sequence)>, locks: Vec<u8>) -> Self {
+        Self { epoch, order: OrderNumber(0), run: None, phase: 0, streams: Vec::new(), clients, locks }
+    }
+
     /// Encodes it as bytes, in front of the application's.
     pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         assert!(self.streams.len() <= Rank::MAX.index() + 1, "one place a rank, as its reader demands");

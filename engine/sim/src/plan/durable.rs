@@ -2,8 +2,8 @@
 
 use super::draw::pick;
 use super::unkind::lasting_observer;
-use super::{DetectorPlan, FaultPlan, Happening, MS, Plan};
-use bourdon_protocol::{Order, Reliability};
+use super::{DetectorPlan, FaultPlan, Happening, LockPlan, MS, Plan};
+use bourdon_protocol::{ElectionKind, MutexKind, Order, Reliability};
 use fastrand::Rng;
 
 impl Plan {
@@ -40,6 +40,11 @@ impl Plan {
             }
         }
         plan.draw_syncs(rng);
+        if plan.order == Order::Total && rng.bool() {
+            let kinds =
+                (pick(rng, &[MutexKind::Replicated, MutexKind::Replicated, MutexKind::Central]), ElectionKind::Bully);
+            plan.locks = Some(LockPlan::draw(rng, kinds, members, until_ns));
+        }
         plan.events.sort_by_key(|event| event.at_ns);
         plan
     }

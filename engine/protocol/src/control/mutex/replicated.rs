@@ -131,6 +131,8 @@ pub(crate) struct Replicated {
     /// Commands to publish.
     commands: VecDeque<Command>,
     recent: VecDeque<Grant>,
+    /// The table was taken over since this member last entered a view.
+    is_inherited: bool,
 }
 
 impl Replicated {
@@ -284,6 +286,21 @@ impl Replicated {
         }
     }
 
+    /// Gives back what this member, by the table that it has taken over, requested before it was restarted: its
+    /// application has forgotten it.
+    pub(crate) fn release_inherited(&mut self, seat: &Seat, view: &View) {
+        if !core::mem::take(&mut self.is_inherited) {
+            return;
+        }
+        let own = view.members.iter().find(|member| member.rank == seat.own);
+        for (name, queue) in &self.table {
+            for request in queue.requests.iter().filter(|request| Some(&request.by) == own) {
+                self.next_id = self.next_id.max(request.id);
+                self.commands.push_back(Command { what: What::Release, id: request.id, name: *name });
+            }
+        }
+    }
+
     /// The latest grants of all locks to all members, the newest last.
     pub(crate) fn recent(&self) -> impl Iterator<Item = &Grant> {
         self.recent.iter()
@@ -315,8 +332,8 @@ impl Replicated {
 
     /// Starts with another member's table, if it is valid.
     pub(crate) fn take_over(&mut self, bytes: &[u8]) {
-        let table = Self::read(bytes).unwrap_or_default();
-        *self = Self { table, next_id: self.next_id, ..Self::default() };
+        let (table, recent) = (Self::read(bytes).unwrap_or_default(), core::mem::take(&mut self.recent));
+        *self = Self { table, next_id: self.next_id, recent, is_inherited: true, ..Self::default() };
     }
 
     /// Decodes a table from bytes.
