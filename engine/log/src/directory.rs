@@ -4,7 +4,7 @@ use crate::disk::{Disk, File};
 use crate::error::Error;
 use rustix::fs::{
     Access, AtFlags, Dir, FallocateFlags, FlockOperation, Mode, OFlags, accessat, fallocate, flock, fstat, fsync,
-    mkdir, open, openat, renameat, unlinkat,
+    mkdir, mkdirat, open, openat, renameat, unlinkat,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -104,6 +104,21 @@ impl Disk for Directory {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    fn move_into(&self, directory: &str, names: &[String]) -> io::Result<()> {
+        match mkdirat(&self.fd, directory, Mode::RWXU) {
+            Ok(()) => fsync(&self.fd)?,
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let into = openat(&self.fd, directory, flags, Mode::empty())?;
+        for name in names {
+            renameat(&self.fd, name, &into, name)?;
+        }
+        fsync(&into)?;
+        Ok(fsync(&self.fd)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -35,6 +35,13 @@ pub trait Disk {
     /// What the host reports.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
+    /// Moves files into a directory in this one, which is made if it is not there. They survive a crash there once this
+    /// has returned; if it fails, some may have been moved.
+    ///
+    /// # Errors
+    /// What the host reports.
+    fn move_into(&self, directory: &str, names: &[String]) -> io::Result<()>;
+
     /// Removes a name; it stays removed after a crash once [`sync`](Self::sync) has returned.
     ///
     /// # Errors

@@ -94,6 +94,15 @@ pub enum Error {
         /// The segment's name.
         segment: String,
     },
+    /// Damaged logs were set aside too often.
+    #[error(
+        "the log is damaged, and {count} damaged logs were set aside before: replace the disk, or move the directories \
+         damaged-* away"
+    )]
+    DamagedTooOften {
+        /// How many are kept.
+        count: u16,
+    },
     /// The disk is full. Nothing is lost, and the log can be used once there is room.
     #[error("no space for {needed} bytes ({source}): free space on the disk, or keep less with a retention limit")]
     Full {

@@ -21,17 +21,21 @@ mod directory;
 mod disk;
 mod error;
 pub mod format;
+mod ledger;
 mod log;
 mod mutant;
 mod reader;
 pub mod scan;
 mod segment;
+#[doc(hidden)]
+pub mod sim_disk;
 
 pub use damage::Damage;
 pub use directory::{Directory, PlainFile};
 pub use disk::{Disk, File};
 pub use error::Error;
 pub use format::Record;
+pub use ledger::{DAMAGED_MAX, Found, Ledger};
 pub use log::{Log, Pruned, Recovery, Retention, Settings};
 pub use mutant::Mutant;
 pub use reader::{Entry, Reader};

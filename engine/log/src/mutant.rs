@@ -19,6 +19,8 @@ pub enum Mutant {
     TrustPagesAtOpen,
     /// A log that is opened again writes on in its last segment, over what was cut.
     WriteOnAfterCut,
+    /// A ledger hands out what is left of a damaged log.
+    IgnoreDamage,
     /// A batch begins in the block in which the synced one before it ended.
     ShareBlockBetweenBatches,
 }

@@ -52,7 +52,7 @@ pub(crate) struct Tail {
     pub(crate) is_torn: bool,
 }
 
-fn generation_of(name: &str) -> Option<u64> {
+pub(crate) fn generation_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(SUFFIX).filter(|digits| digits.len() == 16)?;
     u64::from_str_radix(digits, 16).ok()
 }

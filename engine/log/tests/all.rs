@@ -4,4 +4,4 @@ mod crash;
 mod damage;
 mod directory;
 mod format;
-mod sim_disk;
+mod ledger;

@@ -3,7 +3,7 @@
 //! A script runs until power fails in one of its calls to the disk, for each of them. Each state that the disk may be
 //! in then is recovered, checked, written on, and recovered again. Planted bugs show that the check can fail.
 
-use crate::sim_disk::SimDisk;
+use bourdon_log::sim_disk::SimDisk;
 use bourdon_log::{Entry, Error, Log, Mutant, Retention, Settings};
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -207,7 +207,7 @@ fn recover(disk: &SimDisk, owner: &Owner, mutant: Option<Mutant>, rng: &mut Rng)
             owner.settle(&log)?;
         }
         drop(log);
-        for state in disk.crash_states(rng).into_iter().take(16) {
+        for state in disk.crash_states(|| rng.bool()).into_iter().take(16) {
             let log = open(&state, mutant)?;
             match (cut.is_none(), cuts) {
                 (true, Some(_)) => {
@@ -231,7 +231,7 @@ fn enumerate(script: &[Step], mutant: Option<Mutant>) -> Result<usize, String> {
         let disk = SimDisk::default();
         disk.fail_power_at(call);
         let owner = run(&disk, script, mutant).map_err(|fault| format!("call {call}: {fault}"))?;
-        for (index, state) in disk.crash_states(&mut rng).into_iter().enumerate() {
+        for (index, state) in disk.crash_states(|| rng.bool()).into_iter().enumerate() {
             let recovered = recover(&state, &owner, mutant, &mut rng);
             recovered.map_err(|fault| format!("{script:?}, call {call}, state {index}: {fault}"))?;
             count += 1;
@@ -253,7 +253,7 @@ fn failing_syncs(script: &[Step], mutant: Option<Mutant>) -> Result<(), String> 
             let _ = owner.step(&mut log, *step);
         }
         drop(log);
-        for state in disk.crash_states(&mut rng) {
+        for state in disk.crash_states(|| rng.bool()) {
             let log = open(&state, mutant).map_err(|fault| format!("sync {sync}: {fault}"))?;
             owner.check(&log).map_err(|fault| format!("sync {sync}: {fault}"))?;
         }
@@ -261,7 +261,7 @@ fn failing_syncs(script: &[Step], mutant: Option<Mutant>) -> Result<(), String> 
         owner.rely(&log);
         owner.acknowledged = log.recovery().damage.first().map_or(log.synced(), |damage| damage.from);
         drop(log);
-        for state in disk.crash_states(&mut rng) {
+        for state in disk.crash_states(|| rng.bool()) {
             let log = open(&state, mutant)?;
             owner.check(&log).map_err(|fault| format!("sync {sync}, opened again: {fault}"))?;
         }

@@ -1,6 +1,6 @@
 //! Damage in the middle is found, reported with its positions, never cut, and repaired from another copy.
 
-use crate::sim_disk::SimDisk;
+use bourdon_log::sim_disk::SimDisk;
 use bourdon_log::{Damage, Entry, Error, Log, Mutant, Reader, Record, Retention, Settings};
 use fastrand::Rng;
 use std::ops::ControlFlow;

@@ -1,17 +1,16 @@
-//! A disk in memory that loses power: what was written and not synced may be on it, sector by sector, or not.
+//! For tests: a disk in memory that loses power: what was written and not synced may be on it, sector by sector, or not.
 //!
 //! A process reads what it wrote (the kernel's pages); the disk holds what was synced, and any part of the rest. Names
 //! are the same: created, renamed and removed at once for the process, on disk once the directory was synced.
 
-use bourdon_log::{Disk, File};
-use fastrand::Rng;
+use crate::disk::{Disk, File};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{Error, ErrorKind, Result};
 use std::rc::Rc;
 
 /// What a disk writes whole or not at all, unless it destroys the block around it.
-pub(crate) const SECTOR: usize = 512;
+pub const SECTOR: usize = 512;
 const BLOCK: usize = 4096;
 /// Up to so many unsynced writes, every subset of them is a crash state.
 const SUBSETS_OF: usize = 9;
@@ -22,7 +21,7 @@ const DRAWN: usize = 64;
 enum Pending {
     Sector { file: usize, offset: usize, bytes: Vec<u8> },
     Length { file: usize, length: usize },
-    Name { remove: Option<String>, link: Option<(String, usize)> },
+    Names { remove: Vec<String>, link: Vec<(String, usize)> },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -46,11 +45,11 @@ struct State {
 
 /// The disk; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SimDisk(Rc<RefCell<State>>);
+pub struct SimDisk(Rc<RefCell<State>>);
 
 /// An open file.
 #[derive(Debug)]
-pub(crate) struct SimFile(SimDisk, usize);
+pub struct SimFile(SimDisk, usize);
 
 fn off() -> Error {
     Error::other("the power is off")
@@ -58,43 +57,43 @@ fn off() -> Error {
 
 impl SimDisk {
     /// Power fails in this call that changes something, counted from 0.
-    pub(crate) fn fail_power_at(&self, call: usize) {
+    pub fn fail_power_at(&self, call: usize) {
         self.0.borrow_mut().power_fails_at = Some(call);
     }
 
     /// This sync of a file fails, counted from 0: what was written stays in the pages, and is never written again.
-    pub(crate) fn fail_sync_at(&self, sync: usize) {
+    pub fn fail_sync_at(&self, sync: usize) {
         self.0.borrow_mut().sync_fails_at = Some(sync);
     }
 
-    pub(crate) fn set_room(&self, bytes: Option<usize>) {
+    pub fn set_room(&self, bytes: Option<usize>) {
         self.0.borrow_mut().room = bytes;
     }
 
     /// This block can't be read.
-    pub(crate) fn lose_block(&self, name: &str, block: usize) {
+    pub fn lose_block(&self, name: &str, block: usize) {
         self.0.borrow_mut().unreadable = Some((name.into(), block));
     }
 
-    pub(crate) fn is_off(&self) -> bool {
+    pub fn is_off(&self) -> bool {
         self.0.borrow().is_off
     }
 
-    pub(crate) fn calls(&self) -> usize {
+    pub fn calls(&self) -> usize {
         self.0.borrow().calls
     }
 
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         self.0.borrow().names.keys().cloned().collect()
     }
 
-    pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
+    pub fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.0.borrow();
         state.pages[state.names[name]].clone()
     }
 
     /// Changes bytes of a file, on disk and in the pages.
-    pub(crate) fn change(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
+    pub fn change(&self, name: &str, change: impl Fn(&mut Vec<u8>)) {
         let mut state = self.0.borrow_mut();
         let file = state.names[name];
         change(&mut state.pages[file]);
@@ -102,7 +101,7 @@ impl SimDisk {
     }
 
     /// A copy, with nothing unsynced.
-    pub(crate) fn copy(&self) -> SimDisk {
+    pub fn copy(&self) -> SimDisk {
         let state = self.0.borrow();
         let (pages, names) = (state.pages.clone(), state.names.clone());
         SimDisk::holding(pages, names)
@@ -115,7 +114,7 @@ impl SimDisk {
     }
 
     /// Every state in which a loss of power at this instant may leave the disk, up to the bounds above.
-    pub(crate) fn crash_states(&self, rng: &mut Rng) -> Vec<SimDisk> {
+    pub fn crash_states(&self, mut draw: impl FnMut() -> bool) -> Vec<SimDisk> {
         let state = self.0.borrow();
         let count = state.pending.len();
         let mut choices: Vec<Vec<bool>> = Vec::new();
@@ -125,7 +124,7 @@ impl SimDisk {
             choices.extend((0..=count).map(|prefix| (0..count).map(|at| at < prefix).collect()));
             choices.extend((0..count).map(|only| (0..count).map(|at| at == only).collect()));
             choices.extend((0..count).map(|without| (0..count).map(|at| at != without).collect()));
-            choices.extend((0..DRAWN).map(|_| (0..count).map(|_| rng.bool()).collect()));
+            choices.extend((0..DRAWN).map(|_| (0..count).map(|_| draw()).collect()));
         }
         let mut states: Vec<SimDisk> = choices.iter().map(|choice| state.after(choice, None)).collect();
         for destroyed in 0..count {
@@ -165,9 +164,9 @@ fn apply(pending: &Pending, files: &mut [Vec<u8>], names: &mut BTreeMap<String, 
             content[*offset..offset + bytes.len()].copy_from_slice(bytes);
         }
         Pending::Length { file, length } => files[*file].resize(*length, 0),
-        Pending::Name { remove, link } => {
-            remove.as_ref().map(|name| names.remove(name));
-            link.as_ref().map(|(name, file)| names.insert(name.clone(), *file));
+        Pending::Names { remove, link } => {
+            names.retain(|name, _| !remove.contains(name));
+            names.extend(link.iter().cloned());
         }
     }
 }
@@ -187,6 +186,22 @@ impl State {
         SimDisk::holding(files, names)
     }
 
+    /// Gives these names others, in one step; those in a directory are given as names with a slash.
+    fn rename(&mut self, to: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+        let mut link = Vec::new();
+        for (name, file) in &self.names {
+            link.extend(to(name).map(|to| (name.clone(), (to, *file))));
+        }
+        let (remove, link): (Vec<String>, Vec<_>) = link.into_iter().unzip();
+        if link.is_empty() {
+            return Err(ErrorKind::NotFound.into());
+        }
+        let pending = Pending::Names { remove, link };
+        apply(&pending, &mut [], &mut self.names);
+        self.pending.push(pending);
+        Ok(())
+    }
+
     fn used(&self) -> usize {
         self.names.values().map(|file| self.pages[*file].len()).sum()
     }
@@ -196,7 +211,10 @@ impl Disk for SimDisk {
     type File = SimFile;
 
     fn list(&self) -> Result<Vec<String>> {
-        Ok(self.names())
+        let mut names = self.names();
+        names.iter_mut().for_each(|name| name.truncate(name.find('/').unwrap_or(name.len())));
+        names.dedup(); // one directory's names stand side by side
+        Ok(names)
     }
 
     fn open(&self, name: &str) -> Result<SimFile> {
@@ -213,7 +231,7 @@ impl Disk for SimDisk {
             state.pages.push(Vec::new());
             state.disk.push(Vec::new());
             state.names.insert(name.into(), file);
-            state.pending.push(Pending::Name { remove: None, link: Some((name.into(), file)) });
+            state.pending.push(Pending::Names { remove: Vec::new(), link: vec![(name.into(), file)] });
             Ok(file)
         })?;
         Ok(SimFile(self.clone(), file))
@@ -221,17 +239,24 @@ impl Disk for SimDisk {
 
     fn rename(&self, from: &str, to: &str) -> Result<()> {
         self.change_by(|state| {
-            let file = state.names.remove(from).ok_or(ErrorKind::NotFound)?;
-            state.names.insert(to.into(), file);
-            state.pending.push(Pending::Name { remove: Some(from.into()), link: Some((to.into(), file)) });
-            Ok(())
+            state.rename(&|name| {
+                let rest = name.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('/'));
+                Some(to.to_owned() + rest?)
+            })
         })
+    }
+
+    fn move_into(&self, directory: &str, names: &[String]) -> Result<()> {
+        for moved in names {
+            self.change_by(|state| state.rename(&|name| (name == moved).then(|| format!("{directory}/{name}"))))?;
+        }
+        self.sync()
     }
 
     fn remove(&self, name: &str) -> Result<()> {
         self.change_by(|state| {
             state.names.remove(name).ok_or(ErrorKind::NotFound)?;
-            state.pending.push(Pending::Name { remove: Some(name.into()), link: None });
+            state.pending.push(Pending::Names { remove: vec![name.into()], link: Vec::new() });
             Ok(())
         })
     }
@@ -239,7 +264,7 @@ impl Disk for SimDisk {
     fn sync(&self) -> Result<()> {
         self.change_by(|state| {
             if state.power_fails_at != Some(state.calls - 1) {
-                state.pending.retain(|pending| !matches!(pending, Pending::Name { .. }));
+                state.pending.retain(|pending| !matches!(pending, Pending::Names { .. }));
                 state.disk_names = state.names.clone();
             }
             Ok(())

@@ -1,0 +1,143 @@
+//! A ledger hands out what is needed without a gap, or nothing: then it has set the damaged log aside.
+
+use bourdon_log::sim_disk::SimDisk;
+use bourdon_log::{DAMAGED_MAX, Error, Found, Ledger, Settings};
+use fastrand::Rng;
+
+const SEGMENT_BYTES: u64 = 20_480;
+
+/// The first record of each of these begins something.
+const RECORDS: &[&[u64]] = &[&[10, 900, 3000], &[20, 400, 5000, 9000, 60], &[30, 8000, 200], &[40, 70]];
+
+fn settings() -> Settings {
+    Settings { segment_bytes: SEGMENT_BYTES, ..Settings::new(5) }
+}
+
+fn begins(record: &[u8]) -> bool {
+    record[0] == b'B'
+}
+
+fn open(disk: &SimDisk) -> Result<(Ledger<SimDisk, fn(&[u8]) -> bool>, Found), Error> {
+    Ledger::open(disk.clone(), settings(), begins as fn(&[u8]) -> bool)
+}
+
+fn record(index: usize, length: u64, begins: bool) -> Vec<u8> {
+    let mut rng = Rng::with_seed(index as u64);
+    let mut record: Vec<u8> = (0..length).map(|_| rng.u8(..)).collect();
+    record[0] = if begins { b'B' } else { b'r' };
+    record
+}
+
+fn records() -> Vec<Vec<u8>> {
+    let all = RECORDS.iter().flat_map(|part| part.iter().enumerate());
+    all.enumerate().map(|(index, (place, length))| record(index, *length, place == 0)).collect()
+}
+
+/// A ledger in which every record was synced by itself, and with its mark. Nothing of it was discarded.
+fn written() -> SimDisk {
+    let disk = SimDisk::default();
+    let mut log = bourdon_log::Log::open(disk.clone(), settings()).expect("it opens");
+    for record in records() {
+        log.append(0, 0, &record).expect("it takes it");
+        log.sync().expect("it syncs");
+    }
+    log.close().expect("it closes");
+    assert!(disk.names().len() > 2, "several segments");
+    disk
+}
+
+/// The index of the first record that is needed: the one before the last beginning but one.
+fn needed_from() -> usize {
+    let beginnings = RECORDS.iter().take(RECORDS.len() - 2).map(|part| part.len()).sum::<usize>();
+    beginnings - 1
+}
+
+#[test]
+fn each_flipped_bit_is_unneeded_or_sets_the_log_aside() {
+    let (whole, records) = (written(), records());
+    let (mut unneeded, mut needed) = (0, 0);
+    for name in whole.names() {
+        for at in (0..SEGMENT_BYTES as usize).step_by(61) {
+            let disk = whole.copy();
+            disk.change(&name, |bytes| {
+                let at = at.min(bytes.len() - 1);
+                bytes[at] ^= 4;
+            });
+            let before: Vec<_> = disk.names().iter().map(|name| (name.clone(), disk.bytes(name))).collect();
+            let (_, found) = open(&disk).expect("it opens");
+            match &found.damage {
+                Some(_) => {
+                    needed += 1;
+                    assert_eq!((found.records.len(), found.set_aside), (0, 1));
+                    for (name, bytes) in before {
+                        assert!(disk.bytes(&format!("damaged-1/{name}")) == bytes, "it is set aside as it was");
+                    }
+                }
+                None => {
+                    unneeded += usize::from(found.unneeded.is_some());
+                    let from = records.len() - found.records.len();
+                    assert!(from <= needed_from(), "record {from} of {} is the first", needed_from());
+                    assert!(found.records.iter().map(|record| &record[..]).eq(records[from..].iter().map(|r| &r[..])));
+                }
+            }
+        }
+    }
+    assert!(unneeded > 10 && needed > 10, "{unneeded} {needed}");
+}
+
+#[test]
+fn a_ledger_that_lost_its_oldest_or_a_middle_segment_is_set_aside_if_that_is_needed() {
+    let whole = written();
+    for name in whole.names() {
+        let disk = whole.copy();
+        bourdon_log::Disk::remove(&disk, &name).expect("it is there");
+        let (_, found) = open(&disk).expect("it opens");
+        let is_last = whole.names().last() == Some(&name);
+        assert!(is_last || found.damage.is_some() || found.records.len() >= records().len() - needed_from());
+    }
+}
+
+#[test]
+fn power_fails_while_a_log_is_set_aside_and_it_is_never_read_again() {
+    let damaged = written();
+    let last = damaged.names().pop().expect("it has segments");
+    damaged.change(&last, |bytes| bytes[4150] ^= 1);
+    let before = damaged.names();
+    let (mut states, mut rng) = (0, Rng::with_seed(1));
+    for call in 0.. {
+        let disk = damaged.copy();
+        disk.fail_power_at(call);
+        let opened = open(&disk);
+        for state in disk.crash_states(|| rng.bool()) {
+            states += 1;
+            let (_, found) = open(&state).expect("it opens");
+            assert_eq!((found.records.len(), found.set_aside), (0, 1), "call {call}");
+            let aside = before.iter().all(|name| state.bytes(&format!("damaged-1/{name}")) == damaged.bytes(name));
+            assert!(aside, "call {call}: {:?}", state.names());
+        }
+        if opened.is_ok() {
+            break;
+        }
+    }
+    assert!(states > 50, "{states}");
+}
+
+#[test]
+fn too_many_damaged_logs_are_refused_and_kept() {
+    let disk = SimDisk::default();
+    for count in 1..=DAMAGED_MAX + 1 {
+        let (mut ledger, found) = open(&disk).expect("it opens");
+        assert_eq!(found.set_aside, count - 1);
+        for index in 0..2 {
+            ledger.append(0, &record(index, 100, true)).expect("it takes it");
+            ledger.sync().expect("it syncs");
+        }
+        ledger.mark().expect("it marks");
+        drop(ledger);
+        let name = disk.names().into_iter().rfind(|name| name.ends_with(".segment") && !name.contains('/'));
+        disk.change(&name.expect("it has a segment"), |bytes| bytes[4150] ^= 1);
+    }
+    let names = disk.names();
+    assert!(matches!(open(&disk), Err(Error::DamagedTooOften { count: DAMAGED_MAX })));
+    assert_eq!(disk.names(), names, "nothing is moved or deleted");
+}
