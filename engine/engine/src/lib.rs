@@ -10,7 +10,7 @@ mod clock;
 mod store;
 
 pub use clock::{Clock, Time};
-pub use store::Store;
+pub use store::{Store, StoreState};
 
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
@@ -148,6 +148,11 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.storing = Some(Box::new(Storing { store, again: VecDeque::new(), stored: 0 }));
         self.owes = true;
         self.restore()
+    }
+
+    /// How the storage is, if this process has one.
+    pub fn storage(&self) -> Option<StoreState> {
+        self.storing.as_ref().map(|storing| storing.store.state())
     }
 
     fn restore(&mut self) -> Result<(), PortError> {

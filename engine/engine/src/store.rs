@@ -4,6 +4,17 @@ use bourdon_port::PortError;
 use bourdon_protocol::Message;
 use std::fmt::Debug;
 
+/// How the storage of a member is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreState {
+    /// How many times it was damaged, and set aside.
+    pub set_aside: u16,
+    /// For how long the oldest record has waited that is handed over and not stored; 0 if there is none.
+    pub waited_ns: u64,
+    /// Whether the disk is full.
+    pub is_full: bool,
+}
+
 /// Stores records in their order, beside the thread that polls.
 pub trait Store: Debug + Send {
     /// What is stored: from the beginning of the last view but one, or earlier. Called before the first record is
@@ -22,6 +33,9 @@ pub trait Store: Debug + Send {
     /// # Errors
     /// If a record can't be stored: the process must end, as by a crash.
     fn stored(&mut self) -> Result<u64, PortError>;
+
+    /// How it is.
+    fn state(&self) -> StoreState;
 }
 
 /// A message that a restarted member delivers again.

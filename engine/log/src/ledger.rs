@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::log::{Log, Retention, Settings};
 use crate::mutant::Mutant;
 use crate::reader::{self, Entry};
-use crate::segment::{self, CREATED, SPARE, Segment, generation_of};
+use crate::segment::{self, CREATED, PREPARED, SPARE, Segment, generation_of};
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
@@ -221,7 +221,7 @@ fn set_aside<D: Disk>(disk: &D) -> Result<(), Error> {
         return Err(Error::DamagedTooOften { count: DAMAGED_MAX });
     }
     let mut names = disk.list().map_err(Error::failed("listing the directory"))?;
-    names.retain(|name| generation_of(name).is_some() || name == SPARE || name == CREATED);
+    names.retain(|name| generation_of(name).is_some() || [SPARE, CREATED, PREPARED].contains(&&**name));
     disk.move_into(DAMAGED, &names).map_err(Error::failed("setting the damaged log aside"))?;
     let named = disk.rename(DAMAGED, &format!("{DAMAGED}-{number}")).and_then(|()| disk.sync());
     named.map_err(Error::failed("naming the damaged log"))

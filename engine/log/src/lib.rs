@@ -36,7 +36,7 @@ pub use disk::{Disk, File};
 pub use error::Error;
 pub use format::Record;
 pub use ledger::{DAMAGED_MAX, Found, Ledger};
-pub use log::{Log, Pruned, Recovery, Retention, Settings};
+pub use log::{Log, Pruned, Recovery, Retention, Settings, prepare};
 pub use mutant::Mutant;
 pub use reader::{Entry, Reader};
 pub use segment::Segment;

@@ -7,7 +7,7 @@ use crate::format::{self, BLOCK_BYTES, DATA_START, MAX_RECORD_BYTES, Place, Reco
 use crate::mutant::Mutant;
 use crate::reader::{self, Entry};
 use crate::scan::{Item, Scan};
-use crate::segment::{self, CREATED, SPARE, Segment, is_missing};
+use crate::segment::{self, CREATED, PREPARED, SPARE, Segment, is_missing};
 use std::ops::ControlFlow;
 
 /// The shortest segment: a header and a few blocks.
@@ -85,6 +85,26 @@ struct Active<F> {
     capacity: u64,
 }
 
+/// Fills the file of the next segment, on any thread, while the owner of the log appends: see
+/// [`Log::note_prepared`]. One thread at a time.
+///
+/// # Errors
+/// If the disk is full, or a write fails: nothing is left of it.
+pub fn prepare<D: Disk>(disk: &D, segment_bytes: u64) -> Result<(), Error> {
+    let prepared = disk.create(PREPARED).and_then(|file| {
+        file.allocate(segment_bytes)?;
+        file.sync()
+    });
+    prepared.map_err(|error| {
+        let _ = disk.remove(PREPARED);
+        Error::of_write("preparing a segment", segment_bytes, error)
+    })
+}
+
+/// The next segment is prepared from this part of a segment on: filling it takes as long as writing one, and a node that
+/// ends soon has no use for it.
+const PREPARED_FROM: u64 = 4;
+
 /// A log and its directory.
 #[derive(Debug)]
 pub struct Log<D: Disk> {
@@ -94,6 +114,8 @@ pub struct Log<D: Disk> {
     active: Option<Active<D::File>>,
     /// The last segment of an earlier run, and where its records end: the rest of its file is cut off.
     trim: Option<(u64, u64)>,
+    /// Whether the file of the next segment is filled already.
+    is_prepared: bool,
     next: u64,
     synced: u64,
     /// The position of the last mark.
@@ -123,6 +145,7 @@ impl<D: Disk> Log<D> {
             segments,
             active: None,
             trim: None,
+            is_prepared: false,
             next: first,
             synced: first,
             marked: first,
@@ -130,6 +153,7 @@ impl<D: Disk> Log<D> {
             recovery: Recovery { end: first, synced: first, ..recovery },
         };
         log.remove(CREATED)?;
+        log.remove(PREPARED)?;
         log.mend_headers()?;
         log.recover()?;
         Ok(log)
@@ -349,6 +373,10 @@ impl<D: Disk> Log<D> {
         }
         let (file, capacity_bytes, from) = match spare {
             Some((file, length, _)) => (file, length, SPARE),
+            None if std::mem::take(&mut self.is_prepared) => {
+                let file = self.disk.open(PREPARED).map_err(Error::failed("opening a segment that was prepared"))?;
+                (file, self.settings.segment_bytes, PREPARED)
+            }
             None => {
                 let file =
                     self.disk.create(CREATED).map_err(|error| Error::of_write("creating a segment", 0, error))?;
@@ -366,6 +394,18 @@ impl<D: Disk> Log<D> {
         self.sync_directory()?;
         let bytes = capacity_bytes;
         Ok((Segment { generation, first_position, time_ns, bytes, header_is_damaged: false }, file))
+    }
+
+    /// Whether the next segment is needed soon and would have to be filled with zeros, which takes as long as many syncs:
+    /// then its owner can have it [prepared](prepare) beside its appends.
+    pub fn lacks_next_segment(&self) -> bool {
+        let is_near = self.active.as_ref().is_none_or(|active| active.offset >= active.capacity / PREPARED_FROM);
+        is_near && !self.is_prepared && self.disk.open(SPARE).is_err()
+    }
+
+    /// The next segment was [prepared](prepare), and takes no time any more.
+    pub fn note_prepared(&mut self) {
+        self.is_prepared = true;
     }
 
     /// The file of an expired segment, its length and its generation, if there is one of the right length.

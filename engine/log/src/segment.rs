@@ -10,6 +10,8 @@ use std::io;
 
 /// A segment that is created: it gets its name once its header is synced.
 pub(crate) const CREATED: &str = "created";
+/// A file that is filled with zeros beside the appends, for the next segment.
+pub(crate) const PREPARED: &str = "prepared";
 /// A segment of which all records have expired: the next one takes its file.
 pub(crate) const SPARE: &str = "spare";
 

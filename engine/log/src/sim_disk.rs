@@ -137,6 +137,13 @@ impl SimDisk {
         states
     }
 
+    /// A state in which a loss of power at this instant leaves the disk: each write that was not synced is on it if
+    /// `survives`.
+    pub fn crash(&self, mut survives: impl FnMut() -> bool) -> SimDisk {
+        let state = self.0.borrow();
+        state.after(&state.pending.iter().map(|_| survives()).collect::<Vec<_>>(), None)
+    }
+
     /// Does what a call changes, unless power is off, or fails in it.
     fn change_by<T>(&self, change: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let mut state = self.0.borrow_mut();

@@ -17,8 +17,10 @@ fn begins(record: &[u8]) -> bool {
     record[0] == b'B'
 }
 
-fn open(disk: &SimDisk) -> Result<(Ledger<SimDisk, fn(&[u8]) -> bool>, Found), Error> {
-    Ledger::open(disk.clone(), settings(), begins as fn(&[u8]) -> bool)
+type Begins = fn(&[u8]) -> bool;
+
+fn open(disk: &SimDisk) -> Result<(Ledger<SimDisk, Begins>, Found), Error> {
+    Ledger::open(disk.clone(), settings(), begins as Begins)
 }
 
 fn record(index: usize, length: u64, begins: bool) -> Vec<u8> {

@@ -149,6 +149,10 @@ node_cells! {
     ControlFull = "control_full", "rounds in which the control thread had no room for what the data agent learned";
     PublicationsDropped = "publications_dropped", "messages taken from the application that the group can never take";
     WaitedNs = "waited_ns", "how long it has waited for a view, or as an observer for a majority";
+    StorageWaitedNs = "storage_waited_ns", "how long the oldest record has waited that the disk has not taken";
+    StorageFull = "storage_full", "1 while there is no room on the disk of storage.directory";
+    StorageDamaged = "storage_damaged", "times that this member's storage was damaged and set aside";
+    StorageRepaired = "storage_repaired", "times that it came back after that, with what the others have";
     EventsDropped = "events_dropped", "events that a thread of the application had not fetched in time";
 }
 
@@ -302,6 +306,8 @@ impl CountersWriter {
         }
         let narrow = process.paths_without_long(engine.now());
         let ip = process.own_address().ip_bits();
+        let storage = engine.storage().unwrap_or_default();
+        let set_aside = u64::from(storage.set_aside);
         let (open, limit) = process.window().map_or((0, 0), |(open, limit, _)| (open.0, limit.0));
         let value = |cell| match cell {
             NodeCell::UpdatedNs => engine.now().0.wrapping_add(engine.clock().wall_offset_ns()),
@@ -340,6 +346,10 @@ impl CountersWriter {
             NodeCell::ControlFull => figures.control_full,
             NodeCell::PublicationsDropped => figures.publications_dropped,
             NodeCell::WaitedNs => figures.waited_ns,
+            NodeCell::StorageWaitedNs => storage.waited_ns,
+            NodeCell::StorageFull => u64::from(storage.is_full),
+            NodeCell::StorageDamaged => set_aside,
+            NodeCell::StorageRepaired => set_aside - u64::from(process.config().storage_damaged > 0),
             NodeCell::EventsDropped => figures.events_dropped,
         };
         for cell in NodeCell::ALL {

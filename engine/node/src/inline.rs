@@ -188,7 +188,7 @@ impl InlineNode {
         };
         config.link_port = links.as_ref().map_or(0, Links::port);
         let asked_bytes = settings.network.receive_buffer_bytes;
-        let store = Storage::open(settings, port.waker())?;
+        let store = Storage::open(settings, port.waker(), &mut config, &mut fallback)?;
         let engine = Engine::new(port, config);
         let mut engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
         if let Some(store) = store {
@@ -330,7 +330,7 @@ impl InlineNode {
             counters.1.copy(&self.engine, &AgentFigures { waited_ns, network_lost, ..AgentFigures::default() });
         }
         let reach = self.engine.port().transport().reach();
-        let events = self.reports.due(now, process, reach, &mut self.birth);
+        let events = self.reports.due(now, process, reach, self.engine.storage(), &mut self.birth);
         events.for_each(|event| on_delivery(Delivery::Event(event)));
         Ok(())
     }

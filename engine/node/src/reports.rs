@@ -1,11 +1,12 @@
 //! What a node reports of itself, beside the events of its process: that it waits for a view, or hears no majority of
-//! it; how it reaches its peers; that a birth could not be stored.
+//! it, or for its disk; how it reaches its peers; that a birth could not be stored.
 //!
 //! A member whose peers do not come prints nothing, as does one that searches at the wrong address: its user can't tell
 //! a slow start from a mistake. So a wait is reported within two seconds, and then at intervals that double: a start
 //! that takes minutes fills no log.
 
 use crate::identity::BirthFile;
+use bourdon_engine::StoreState;
 use bourdon_protocol::{Event, Process, Reach, Standing};
 use bourdon_wire::Instant;
 
@@ -27,7 +28,8 @@ const HEARING_INTERVAL_NS: u64 = 250_000_000;
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     reach: ReachReport,
-    view_wait: ViewWait,
+    view_wait: Wait,
+    storage_wait: Wait,
     /// When it is judged again whether an observer hears all members of its view, and the last judgement.
     hearing_due: Instant,
     lacks_some: bool,
@@ -40,6 +42,7 @@ impl Reports {
         now: Instant,
         process: &Process,
         reach: Option<Reach>,
+        storage: Option<StoreState>,
         birth: &mut BirthFile,
     ) -> impl Iterator<Item = Event> {
         let waits_from_ns = match process.standing() {
@@ -50,12 +53,27 @@ impl Reports {
         };
         let waited_ns = self.view_wait.report(now, waits_from_ns);
         let reached = self.reach.settled(now, reach);
+        let storage = self.storage_report(now, storage.unwrap_or_default());
         let events = [
+            storage,
             waited_ns.map(|waited_ns| Event::Waiting(process.waiting(now, waited_ns))),
             reached.map(Event::Reached),
             birth.poll_problem().map(Event::BirthNotStored),
         ];
         events.into_iter().flatten()
+    }
+
+    /// That what is to be stored waits for the disk, or no longer.
+    fn storage_report(&mut self, now: Instant, storage: StoreState) -> Option<Event> {
+        let StoreState { waited_ns, is_full, .. } = storage;
+        let waits = is_full || waited_ns >= FIRST_NS;
+        let was_reported = self.storage_wait.interval_ns > FIRST_NS;
+        let ended = self.storage_wait.since.filter(|_| !waits && was_reported);
+        let report = self.storage_wait.report(now, waits.then_some(0));
+        match (report, ended) {
+            (Some(_), _) => Some(Event::StorageWaits { is_full, waited_ns }),
+            (None, ended) => ended.map(|since| Event::StorageWorks { waited_ns: now.since(since) }),
+        }
     }
 
     /// How long it has waited, if it waits for a view, or observes a view of which it does not hear all members.
@@ -94,16 +112,16 @@ impl ReachReport {
     }
 }
 
-/// A wait for a view.
+/// A wait for a view, or for the disk.
 #[derive(Debug, Default)]
-struct ViewWait {
+struct Wait {
     since: Option<Instant>,
     /// How long after the beginning it is reported next.
     report_after_ns: u64,
     interval_ns: u64,
 }
 
-impl ViewWait {
+impl Wait {
     /// How long the process has waited, if that is to be reported now: while it waits, not before `from_ns`.
     #[inline]
     fn report(&mut self, now: Instant, from_ns: Option<u64>) -> Option<u64> {
@@ -131,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_reported_at_growing_intervals() {
-        let mut wait = ViewWait::default();
+        let mut wait = Wait::default();
         let at = |ms: u64| Instant(ms * 1_000_000);
         let reports: Vec<_> = (0..20_000).filter(|ms| wait.report(at(*ms), Some(FIRST_NS)).is_some()).collect();
         assert_eq!(reports, [1_000, 3_000, 7_000, 15_000]);
@@ -158,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_process_that_follows_reports_later() {
-        let mut wait = ViewWait::default();
+        let mut wait = Wait::default();
         let at = |ms: u64| Instant(ms * 1_000_000);
         let mut reports = |range: std::ops::Range<u64>, from_ns| -> Vec<_> {
             range.filter(|ms| wait.report(at(*ms), from_ns).is_some()).collect()

@@ -330,6 +330,10 @@ pub struct Config {
     pub instance_candidate: InstanceId,
     /// The highest birth of an instance that this process knows from earlier runs, or 0: the next birth is above it.
     pub birth_floor: u64,
+    /// How many times the storage of this member was damaged and set aside, if it was in no view since; else 0. It forms
+    /// no group then: the group whose messages it had stored may be waiting for others, and must not be taken for one
+    /// that has not formed yet.
+    pub storage_damaged: u16,
     /// Seeds the back-off of repair requests.
     pub seed: u64,
     /// Random bits that no other process knows: what cookies are made with (`control/cookie.rs`).
@@ -438,6 +442,7 @@ impl Config {
             wall_offset_ns: 0,
             instance_candidate: InstanceId(1),
             birth_floor: 0,
+            storage_damaged: 0,
             seed: 0,
             secret: [0; 2],
             timing: Timing::default(),

@@ -351,6 +351,19 @@ pub enum Event {
         /// Its address before.
         before: Address,
     },
+    /// This member reports nothing to others, because what it reports must be stored first, and the disk of
+    /// `storage.directory` does not take it: until [`Event::StorageWorks`].
+    StorageWaits {
+        /// Whether the disk is full; else a sync takes long.
+        is_full: bool,
+        /// For how long it has waited.
+        waited_ns: u64,
+    },
+    /// The disk of `storage.directory` takes what this member stores again.
+    StorageWorks {
+        /// For how long it has waited.
+        waited_ns: u64,
+    },
     /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
     BirthNotStored(&'static str),
     /// The control thread takes nothing: this node has stopped sending, acknowledging and delivering.
@@ -405,6 +418,8 @@ impl Event {
             | Self::Dropped { .. }
             | Self::SyncRefused(_)
             | Self::BirthNotStored(_)
+            | Self::StorageWaits { .. }
+            | Self::StorageWorks { .. }
             | Self::Halted
             | Self::Resumed
             | Self::Missed { .. } => false,

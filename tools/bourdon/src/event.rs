@@ -37,6 +37,11 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["epoch"] = epoch.0.into();
             object["members"] = ranks(members);
         }
+        Event::StorageWaits { is_full, waited_ns } => {
+            object["is_full"] = is_full.into();
+            object["waited_ns"] = waited_ns.into();
+        }
+        Event::StorageWorks { waited_ns } => object["waited_ns"] = waited_ns.into(),
         Event::NetworkLost { interface, .. } => object["interface"] = interface.as_str().into(),
         Event::NetworkBack { interface, address, before } => {
             object["interface"] = interface.as_str().into();
@@ -85,6 +90,7 @@ fn add_waiting(object: &mut Value, waiting: &Waiting) {
     object["rank_in_use"] = waiting.rank_in_use.is_some().into();
     object["narrow_from"] = ranks(waiting.narrow.from);
     object["narrow_to"] = ranks(waiting.narrow.to);
+    object["storage_damaged"] = waiting.storage_damaged.into();
     object["hears_no_other"] = waiting.hears_no_other.into();
     object["majority"] = (!waiting.lacks_majority).into();
     object["waited_ns"] = waiting.waited_ns.into();
@@ -96,8 +102,14 @@ pub(crate) fn text(event: Event, left_out: u64) -> String {
     if left_out > 0 {
         text += &format!(" ({left_out} more reports of it were left out)");
     }
-    if let Event::Waiting(waiting) = event {
-        text += &format!(" ({:.1} s so far)", waiting.waited_ns as f64 / 1e9);
+    let waited_ns = match event {
+        Event::Waiting(waiting) => Some((waiting.waited_ns, " so far")),
+        Event::StorageWaits { waited_ns, .. } => Some((waited_ns, " so far")),
+        Event::StorageWorks { waited_ns } => Some((waited_ns, "")),
+        _ => None,
+    };
+    if let Some((waited_ns, so_far)) = waited_ns {
+        text += &format!(" ({:.1} s{so_far})", waited_ns as f64 / 1e9);
     }
     text
 }
@@ -121,6 +133,7 @@ pub(crate) fn is_warning(event: &Event) -> bool {
             | Event::LongDatagramsRestored { .. }
             | Event::Moved { .. }
             | Event::NetworkBack { .. }
+            | Event::StorageWorks { .. }
             | Event::Resumed
     )
 }

@@ -146,7 +146,22 @@ fn health_at(values: &Sample, configured: u16, age_ns: u64) -> String {
         (_, _, 0) => view,
         (_, _, suspected) => format!("suspects {}: {view}", Ranks(suspected)),
     };
-    if narrow.is_empty() { state } else { format!("{state}; NARROW PATH: {narrow}") }
+    let state = if narrow.is_empty() { state } else { format!("{state}; NARROW PATH: {narrow}") };
+    format!("{state}{}", storage(values))
+}
+
+/// What is wrong with the disk to which a durable member writes.
+fn storage(values: &Sample) -> String {
+    let (waited_ns, damaged) = (values.get("storage_waited_ns"), values.get("storage_damaged"));
+    let mut text = match values.get("storage_full") {
+        0 if u128::from(waited_ns) < STALE.as_nanos() => String::new(),
+        0 => format!("; WAITS FOR THE DISK of storage.directory for {}", seconds(waited_ns)),
+        _ => format!("; WAITS FOR ROOM on the disk of storage.directory for {}", seconds(waited_ns)),
+    };
+    if damaged > values.get("storage_repaired") {
+        text += &format!("; STORAGE DAMAGED: set aside in damaged-{damaged} of storage.directory");
+    }
+    text
 }
 
 /// What is worth a rate.
@@ -234,6 +249,11 @@ mod tests {
         let with = |more: &[(&'static str, u64)]| [&view, more].concat();
         assert_eq!(health(&view, 0), "healthy: view 3, 3 of 3 members");
         assert_eq!(health(&with(&[("suspected", 0b110)]), 0), "suspects 1, 2: view 3, 3 of 3 members");
+        let full = with(&[("storage_full", 1), ("storage_waited_ns", 2_500_000_000)]);
+        let room = "healthy: view 3, 3 of 3 members; WAITS FOR ROOM on the disk of storage.directory for 2.5 s";
+        assert_eq!(health(&full, 0), room);
+        let damaged = with(&[("storage_damaged", 2), ("storage_repaired", 1)]);
+        assert!(health(&damaged, 0).ends_with("; STORAGE DAMAGED: set aside in damaged-2 of storage.directory"));
         let lost = with(&[("suspected", 0b110), ("lacks_majority", 1)]);
         assert_eq!(health(&lost, 0), "NO MAJORITY: view 3, 3 of 3 members, silent: 1, 2");
         assert_eq!(health(&[("waited_ns", 2_500_000_000)], 0), "forming for 2.5 s");

@@ -69,12 +69,26 @@ fn text(row: &Value) -> String {
         missing(view),
     );
     out += &advice(view, role, group);
+    out += &storage(&view["storage"]);
     for member in view["members"].as_array().into_iter().flatten() {
         let at = member["address"].as_str().map(|address| format!(", at {address}")).unwrap_or_default();
         let by = member["reached_by"].as_str().map(|way| format!(" by {way}")).unwrap_or_default();
         out += &format!("  member {:>2}  {}{at}{by}\n", member["rank"], state(view, member));
     }
     out
+}
+
+/// What this member waits for of its disk, or has lost on it.
+fn storage(storage: &Value) -> String {
+    let waited = storage["waited_ns"].as_u64().unwrap_or(0) as f64 / 1e9;
+    match (storage["full"] == true, waited >= 1.0, storage["damaged"].as_u64().unwrap_or(0)) {
+        (true, ..) => format!("  this member waits for room on the disk of storage.directory ({waited:.1} s)\n"),
+        (_, true, _) => format!("  this member waits for the disk of storage.directory ({waited:.1} s)\n"),
+        (.., 0) => String::new(),
+        (.., count) => {
+            format!("  damaged storage of this member was set aside {count} times, in damaged-{count} last\n")
+        }
+    }
 }
 
 /// What to do about a node without a network, or a group that lacks a majority or does not form, in one line.

@@ -1,7 +1,7 @@
 //! The view, as the admin socket reports it: taken by the engine's thread, written as JSON by the admin thread.
 
 use crate::transport::NodePort;
-use bourdon_engine::Engine;
+use bourdon_engine::{Engine, StoreState};
 use bourdon_protocol::{Reach, Standing, View};
 use bourdon_wire::{OrderNumber, Rank};
 use serde_json::{Value, json};
@@ -30,6 +30,7 @@ pub(crate) struct ViewReport {
     lacks_majority: bool,
     reach: Option<Reach>,
     network_lost: bool,
+    storage: Option<StoreState>,
     /// By rank: where the member is reached, if that is known.
     addresses: Vec<Option<SocketAddr>>,
     /// By rank: how the member is reached, where that can change; none for this process.
@@ -91,6 +92,7 @@ impl ViewReport {
             lacks_majority: process.lacks_majority() || process.observes_no_majority(now),
             reach: transport.reach(),
             network_lost: transport.is_cut_off(),
+            storage: engine.storage(),
             addresses: (0..members).map(|rank| process.address(Rank(rank)).map(SocketAddr::from)).collect(),
             ways: (0..members).map(|rank| way(Rank(rank))).collect(),
             since: since.clone(),
@@ -111,6 +113,7 @@ impl ViewReport {
             "quorate": !self.lacks_majority && !self.view.members.is_empty(),
             "reach": self.reach.map(reach_as_json),
             "network_lost": self.network_lost,
+            "storage": self.storage.map(storage_as_json),
             "installed_ns": some(self.since.installed_ns),
             "sequencer": self.view.sequencer.0,
             "phase": self.phase,
@@ -148,6 +151,11 @@ impl ViewReport {
 
 fn reach_as_json(reach: Reach) -> Value {
     json!({ "by_multicast": reach.by_multicast, "by_tcp": reach.by_mesh, "by_shm": reach.by_shm })
+}
+
+fn storage_as_json(storage: StoreState) -> Value {
+    let StoreState { set_aside, waited_ns, is_full } = storage;
+    json!({ "damaged": set_aside, "waited_ns": waited_ns, "full": is_full })
 }
 
 /// A point in time, if there was one.

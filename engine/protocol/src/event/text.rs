@@ -50,6 +50,8 @@ impl Event {
             Self::NetworkLost { .. } => "network_lost",
             Self::NetworkBack { .. } => "network_back",
             Self::BirthNotStored(_) => "birth_not_stored",
+            Self::StorageWaits { .. } => "storage_waits",
+            Self::StorageWorks { .. } => "storage_works",
             Self::Halted => "halted",
             Self::Resumed => "resumed",
             Self::Missed { .. } => "missed",
@@ -219,6 +221,16 @@ fn write_obstacle(f: &mut Formatter<'_>, event: &Event) -> Result {
     }
 }
 
+/// The disk takes nothing, or does again.
+fn write_storage(f: &mut Formatter<'_>, event: &Event) -> Result {
+    let what = match event {
+        Event::StorageWaits { is_full: true, .. } => "for room on the disk of storage.directory: free space there",
+        Event::StorageWaits { .. } => "for the disk of storage.directory: a sync takes long",
+        _ => return f.write_str("the disk of storage.directory takes what this member stores again"),
+    };
+    write!(f, "this member waits {what}; publishers may wait for it, nothing is lost, and it goes on by itself")
+}
+
 /// How processes are reached has changed.
 fn write_network(f: &mut Formatter<'_>, event: &Event) -> Result {
     match event {
@@ -320,6 +332,7 @@ impl Display for Event {
             Event::Dropped { .. } | Event::SyncRefused(_) | Event::Halted | Event::Resumed => write_hindrance(f, self),
             Event::Moved { .. } | Event::NetworkLost { .. } | Event::NetworkBack { .. } => write_network(f, self),
             Event::BirthNotStored(why) => f.write_str(why),
+            Event::StorageWaits { .. } | Event::StorageWorks { .. } => write_storage(f, self),
             Event::Missed { count } => {
                 write!(f, "{count} events were not kept for a subscription that left those before them unread")
             }
@@ -406,6 +419,8 @@ mod tests {
             Event::Dropped { publication: 0, first: 3, last: 4, refusal: Some(Refusal::Role) },
             Event::SyncRefused(Refusal::ViewChange),
             Event::BirthNotStored("can't keep it"),
+            Event::StorageWaits { is_full: true, waited_ns: 1 },
+            Event::StorageWorks { waited_ns: 1 },
             Event::Halted,
             Event::Resumed,
             Event::Moved { rank, address: Address::default(), epoch: Epoch(4), members: Ranks(0b101) },

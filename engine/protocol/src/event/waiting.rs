@@ -29,6 +29,8 @@ pub struct Waiting {
     pub rank_in_use: Option<Rank>,
     /// The paths that long datagrams do not pass: over these the members let no process in.
     pub narrow: NarrowPaths,
+    /// How many times its storage was damaged and set aside, if it was in no view since: it forms no group.
+    pub storage_damaged: u16,
     /// Whether no other member was heard at all.
     pub hears_no_other: bool,
     /// How long it has waited.
@@ -59,6 +61,16 @@ impl Display for Waiting {
             (Some(epoch), _) => write!(f, "this process follows view {epoch} and waits to be let in")?,
             (None, true) => f.write_str("this process waits to join the group")?,
             (None, false) => f.write_str("this process waits for the first view")?,
+        }
+        if self.storage_damaged > 0 {
+            write!(
+                f,
+                "; its storage was damaged and is set aside in damaged-{} of storage.directory, so it forms no group and \
+                     waits until a majority of its group is in a view; if the storage of a majority was damaged, run \
+                     `bourdon recover` beside a member whose storage was not or, if there is none, move damaged-* out \
+                     of storage.directory at all members: what the group had stored is lost then",
+                self.storage_damaged
+            )?;
         }
         if let Some(rank) = self.rank_in_use {
             return write!(
@@ -180,6 +192,10 @@ mod tests {
             (
                 Waiting { followed: Some(Epoch(7)), observes: true, missing: Ranks(1), ..first },
                 ["2 of 3 members of view 7 are heard; not heard now: 0", "until the path from them is mended"],
+            ),
+            (
+                Waiting { storage_damaged: 2, ..outside },
+                ["to join the group; its storage", "set aside in damaged-2 of"],
             ),
             (Waiting { rank_in_use: Some(Rank(2)), ..outside }, ["to join", "with this rank, 2: if"]),
         ] {

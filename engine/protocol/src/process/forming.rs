@@ -12,6 +12,11 @@ use alloc::boxed::Box;
 use bourdon_wire::{InstanceId, Instant, Rank};
 
 impl Process {
+    /// Whether this process may be one of those that form the first view: not if it has lost what it had stored.
+    pub(super) fn may_form(&self) -> bool {
+        self.cx.config.storage_damaged == 0
+    }
+
     /// Prepares for the first view.
     pub(super) fn begin_forming(&mut self, now: Instant) {
         self.configurations.listen(now, self.cx.config.timing.heartbeat_max_ns);
@@ -61,7 +66,7 @@ impl Process {
     /// No view is left to come back to: its members are gone. All processes form the first view again; a process that
     /// is in a view takes no part in that.
     pub(super) fn form_again(&mut self, now: Instant) {
-        if self.cx.config.rank().is_some() {
+        if self.cx.config.rank().is_some() && self.may_form() {
             self.lose_view();
             self.search.formed_at = now;
             self.begin_forming(now);

@@ -175,6 +175,7 @@ impl Process {
             configured_otherwise: Ranks(self.cx.presence.differing(now, HEARD_NS) & missing),
             rank_in_use: self.cx.config.rank().filter(|_| self.is_rank_in_use(now)),
             narrow: self.paths_without_long(now),
+            storage_damaged: self.cx.config.storage_damaged,
             hears_no_other: self.hears_no_other(missing) && self.discovery.in_views(now, HEARD_NS) == 0,
             ..common
         }

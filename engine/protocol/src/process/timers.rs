@@ -89,9 +89,15 @@ impl Process {
         }
     }
 
-    /// Whether this process sends heartbeats: observers and leavers that have left do not.
+    /// Whether this process sends heartbeats: observers and leavers that have left do not, nor one that must not be
+    /// taken for a process that forms the first view.
     #[inline]
     pub(super) fn speaks(&self) -> bool {
-        matches!(self.cx.config.role, Role::Member(_)) && self.standing() != Standing::Gone
+        let is_silent = match self.standing() {
+            Standing::Gone => true,
+            Standing::Outside => !self.may_form(),
+            _ => false,
+        };
+        matches!(self.cx.config.role, Role::Member(_)) && !is_silent
     }
 }
