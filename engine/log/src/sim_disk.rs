@@ -47,6 +47,15 @@ struct State {
 #[derive(Clone, Debug, Default)]
 pub struct SimDisk(Rc<RefCell<State>>);
 
+/// What a loss of power leaves of the writes that were not synced.
+#[derive(Clone, Debug)]
+pub struct Crash {
+    /// By write: whether it is on the disk.
+    survives: Vec<bool>,
+    /// The write whose block is destroyed.
+    destroyed: Option<usize>,
+}
+
 /// An open file.
 #[derive(Debug)]
 pub struct SimFile(SimDisk, usize);
@@ -114,7 +123,13 @@ impl SimDisk {
     }
 
     /// Every state in which a loss of power at this instant may leave the disk, up to the bounds above.
-    pub fn crash_states(&self, mut draw: impl FnMut() -> bool) -> Vec<SimDisk> {
+    pub fn crash_states(&self, draw: impl FnMut() -> bool) -> Vec<SimDisk> {
+        let state = self.0.borrow();
+        self.crashes(draw).iter().map(|crash| state.after(crash)).collect()
+    }
+
+    /// What each of these states consists of.
+    pub fn crashes(&self, mut draw: impl FnMut() -> bool) -> Vec<Crash> {
         let state = self.0.borrow();
         let count = state.pending.len();
         let mut choices: Vec<Vec<bool>> = Vec::new();
@@ -126,22 +141,26 @@ impl SimDisk {
             choices.extend((0..count).map(|without| (0..count).map(|at| at != without).collect()));
             choices.extend((0..DRAWN).map(|_| (0..count).map(|_| draw()).collect()));
         }
-        let mut states: Vec<SimDisk> = choices.iter().map(|choice| state.after(choice, None)).collect();
+        let mut crashes: Vec<_> = choices.into_iter().map(|survives| Crash { survives, destroyed: None }).collect();
         for destroyed in 0..count {
             if matches!(state.pending[destroyed], Pending::Sector { .. }) {
-                for others in [false, true] {
-                    states.push(state.after(&vec![others; count], Some(destroyed)));
-                }
+                let crash = |others| Crash { survives: vec![others; count], destroyed: Some(destroyed) };
+                crashes.extend([false, true].map(crash));
             }
         }
-        states
+        crashes
+    }
+
+    /// The disk after such a crash.
+    pub fn after(&self, crash: &Crash) -> SimDisk {
+        self.0.borrow().after(crash)
     }
 
     /// A state in which a loss of power at this instant leaves the disk: each write that was not synced is on it if
     /// `survives`.
     pub fn crash(&self, mut survives: impl FnMut() -> bool) -> SimDisk {
         let state = self.0.borrow();
-        state.after(&state.pending.iter().map(|_| survives()).collect::<Vec<_>>(), None)
+        state.after(&Crash { survives: state.pending.iter().map(|_| survives()).collect(), destroyed: None })
     }
 
     /// Does what a call changes, unless power is off, or fails in it.
@@ -179,8 +198,8 @@ fn apply(pending: &Pending, files: &mut [Vec<u8>], names: &mut BTreeMap<String, 
 }
 
 impl State {
-    /// The disk after power was lost, with those pending writes on it, and the block of one of them destroyed.
-    fn after(&self, choice: &[bool], destroyed: Option<usize>) -> SimDisk {
+    fn after(&self, crash: &Crash) -> SimDisk {
+        let (choice, destroyed) = (&crash.survives, crash.destroyed);
         let (mut files, mut names) = (self.disk.clone(), self.disk_names.clone());
         for (pending, _) in self.pending.iter().zip(choice).filter(|(_, chosen)| **chosen) {
             apply(pending, &mut files, &mut names);

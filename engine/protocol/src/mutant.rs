@@ -164,6 +164,8 @@ pub enum Mutant {
     AckBeforeSync,
     /// A ballot is promised, and a value accepted, without a record of it.
     PromiseNotStored,
+    /// A member whose storage is damaged comes back as if that had not been there.
+    DamageIgnored,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
     WedgedUniform,
     /// Harmless: the sequencer puts one message in a run.
@@ -174,7 +176,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that the simulator plants. Those that only the model shows are not among them.
-    pub const ALL: [Self; 78] = [
+    pub const ALL: [Self; 79] = [
         Self::PromiseBeforeWedged,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
@@ -250,6 +252,7 @@ impl Mutant {
         Self::LateOrderObeyed,
         Self::AckBeforeSync,
         Self::PromiseNotStored,
+        Self::DamageIgnored,
         Self::WedgedUniform,
         Self::ShortRuns,
         Self::AskTwice,
@@ -350,6 +353,7 @@ impl Mutant {
             Self::LateOrderObeyed => "late-order-obeyed",
             Self::AckBeforeSync => "ack-before-sync",
             Self::PromiseNotStored => "promise-not-stored",
+            Self::DamageIgnored => "damage-ignored",
             _ => panic!("a mutant without a name"),
         }
     }

@@ -41,7 +41,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
             &["continuation", "survival", "views", "agreement", "uniform"]
         }
         Mutant::DecisionForgotten => &["progress"],
-        Mutant::AckBeforeSync | Mutant::PromiseNotStored => {
+        Mutant::AckBeforeSync | Mutant::PromiseNotStored | Mutant::DamageIgnored => {
             &["acknowledgement", "acknowledged", "agreement", "uniform", "views", "window", "integrity", "completeness"]
         }
         Mutant::Amnesia => &["acknowledgement", "agreement", "uniform", "views", "watermarks"],
@@ -99,7 +99,7 @@ pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
     match mutant {
         Mutant::OtherInstanceBelieved => Some(Family::Restarted),
         Mutant::HeartbeatsShort => Some(Family::BlackHole),
-        Mutant::AckBeforeSync | Mutant::PromiseNotStored => Some(Family::Durable),
+        Mutant::AckBeforeSync | Mutant::PromiseNotStored | Mutant::DamageIgnored => Some(Family::Durable),
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => Some(Family::Gated),
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
         Mutant::DecisionForgotten => Some(Family::Departed),

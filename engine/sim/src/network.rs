@@ -35,6 +35,10 @@ pub struct Faults {
     pub restart: u64,
     /// Restarts with what a disk had.
     pub restored: u64,
+    /// Disks of which something was damaged.
+    pub damage: u64,
+    /// Restarts with nothing, because what was needed was damaged.
+    pub set_aside: u64,
     pub leave: u64,
     pub hand_over: u64,
     pub evidence: u64,
@@ -75,6 +79,8 @@ impl Faults {
             (&mut self.crash, other.crash),
             (&mut self.restart, other.restart),
             (&mut self.restored, other.restored),
+            (&mut self.damage, other.damage),
+            (&mut self.set_aside, other.set_aside),
             (&mut self.leave, other.leave),
             (&mut self.hand_over, other.hand_over),
             (&mut self.evidence, other.evidence),

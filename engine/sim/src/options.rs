@@ -1,6 +1,7 @@
 //! How seeds are run, and what is asked of each run.
 
 use crate::demand::Demands;
+use crate::enumerate::CrashPoint;
 use crate::guarantee::Guarantee;
 use crate::plan::{Family, Kinds};
 use bourdon_protocol::Mutant;
@@ -36,6 +37,8 @@ pub struct Options {
     pub apart: bool,
     /// What is demanded beyond the invariants that every run is judged by.
     pub demands: Demands,
+    /// Where power fails in a run, if it does.
+    pub crash_point: Option<CrashPoint>,
     /// Threads to run seeds on; 0 counts as 1.
     pub threads: usize,
 }

@@ -100,6 +100,8 @@ pub enum Happening {
     NarrowTo,
     /// The detectors of the group that it leans on suspect the member `other` for `for_ns`; at 0, no longer.
     Judge,
+    /// Some of what its disk has stored is damaged, which it learns when it starts again.
+    Damage,
     /// They watch the member `other` no longer: it has been removed from the view of that group.
     Unwatch,
 }

@@ -100,7 +100,7 @@ pub fn run_plan(plan: &Plan, seed: u64, options: Options) -> Report {
 }
 
 /// Plays a plan; a panic is a violation.
-fn attempt(plan: &Plan, seed: u64, options: Options) -> Outcome {
+pub(crate) fn attempt(plan: &Plan, seed: u64, options: Options) -> Outcome {
     let outcome = catch_unwind(AssertUnwindSafe(|| play(plan, seed, options)));
     outcome.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -122,6 +122,9 @@ fn replay(seed: u64, options: Options) -> String {
     let locks = options.locks.map_or_else(String::new, |kinds| kinds.to_string());
     let demands = options.demands;
     let family = options.family.map_or_else(String::new, |family| format!(" --family {family}"));
+    if let Some(point) = options.crash_point {
+        return format!("bourdon sim --crash-at {seed}:{point}{mutate}");
+    }
     let apart = if options.apart { " --apart" } else { "" };
     format!("bourdon sim --seed {seed} --seeds 1{mode}{mutate}{guarantee}{locks}{family}{apart}{demands}")
 }

@@ -26,6 +26,7 @@ mod trouble;
 use crate::checkers::{Checkers, Instances};
 use crate::clock::Clock;
 use crate::demand::Demands;
+use crate::enumerate::CrashPoint;
 use crate::history::{History, Published, Sent};
 use crate::locker::Locker;
 use crate::network::{Arrival, Faults, Network, Packet};
@@ -61,6 +62,10 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// Equal for equal runs.
     pub digest: u64,
+    /// By process: the calls that changed something on its disk, since its last crash.
+    pub disk_calls: Vec<usize>,
+    /// How many states the disk may have been in where power failed; 0 if it did not.
+    pub crash_states: usize,
 }
 
 #[derive(Debug)]
@@ -137,6 +142,9 @@ struct World<'p> {
     demands: Demands,
     seed: u64,
     mutant: Option<Mutant>,
+    /// Where power fails, and how many states of the disk that left.
+    crash_point: Option<CrashPoint>,
+    crash_states: usize,
     rng: Rng,
     now_ns: u64,
     tie: u64,
@@ -195,6 +203,8 @@ impl<'p> World<'p> {
             demands,
             seed,
             mutant,
+            crash_point: options.crash_point,
+            crash_states: 0,
             rng: Rng::with_seed(seed ^ 0x5eed),
             now_ns: 0,
             tie: 0,
@@ -237,6 +247,9 @@ impl<'p> World<'p> {
             let start = index.checked_sub(members).map(|observer| plan.observers[observer].start);
             self.nodes.push(Node::new(Clock::new(offset_ns, drift_ppm), start));
         }
+        if let Some(point) = self.crash_point {
+            self.nodes[point.member].disk.fail_power_at(point.call);
+        }
         for (member, locks) in (0..members).zip(std::iter::repeat(plan.locks.as_ref())) {
             self.nodes[member].locker = locks.map(|locks| Locker::new(locks, member as u16));
         }
@@ -273,7 +286,10 @@ impl<'p> World<'p> {
 
     /// A process begins an incarnation, its first or a later one.
     fn begin(&mut self, index: usize) {
-        let config = self.fresh_config(index);
+        let mut config = self.fresh_config(index);
+        if Self::stores(self.plan, index) && self.open_disk(index, &mut config).is_none() {
+            return self.lose_power(index);
+        }
         let now = self.nodes[index].clock.read(self.now_ns);
         self.live(index, Process::new(now, config).expect("the plan was checked"));
     }
@@ -452,7 +468,20 @@ impl<'p> World<'p> {
         let (steps, delivered, digest) = (self.steps, self.history.delivered, self.digest);
         let (grants, max_overtaken) = (self.checkers.mutexes.grants, self.checkers.mutexes.max_overtaken);
         let (leaderships, faults) = (self.checkers.elections.count(), self.network.faults);
-        Outcome { steps, delivered, faults, grants, leaderships, max_overtaken, violation: None, digest }
+        let disk_calls = self.nodes.iter().map(|node| node.disk.calls()).collect();
+        let crash_states = self.crash_states;
+        Outcome {
+            steps,
+            delivered,
+            faults,
+            grants,
+            leaderships,
+            max_overtaken,
+            violation: None,
+            digest,
+            disk_calls,
+            crash_states,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The simulator as a whole: honest seeds pass, planted bugs are caught, equal seeds run equally.
 
 use bourdon_protocol::Mutant;
-use bourdon_sim::{Family, Mode, Options, Plan, Report, check_mutants, play, run, run_plan};
+use bourdon_sim::{Family, Mode, Options, Plan, Report, check_mutants, enumerate_crashes, play, run, run_plan};
 
 /// The seeds of this file: few enough for every build.
 const SEEDS: std::ops::Range<u64> = 0..200;
@@ -64,6 +64,17 @@ fn restarts_with_a_disk_lose_nothing() {
 
 /// Paths on which long datagrams vanish for seconds: the process that lacks them is named, the others go on, repairs do
 /// not flood, and once the path is mended everything arrives.
+/// Power fails in calls of members to their disks: `bourdon sim --enumerate-crashes` plays all.
+#[test]
+fn crashes_in_calls_to_a_disk_break_nothing() {
+    let report = enumerate_crashes(Some(300), options(Mode::Both));
+    assert_clean(&report);
+    assert!(report.seeds > 100 && report.faults.restored > 100, "{:?}", report.faults);
+    let mutate = Some(Mutant::AckBeforeSync);
+    let report = enumerate_crashes(Some(300), Options { mutate, ..options(Mode::Both) });
+    assert!(!report.failures.is_empty(), "a member that acknowledges before it has stored is caught");
+}
+
 #[test]
 fn paths_that_carry_no_long_datagrams_break_nothing() {
     let report = run(0..16, Options { family: Some(Family::BlackHole), ..options(Mode::Both) }, &|_| {});

@@ -3,7 +3,7 @@
 use crate::exit::Failure;
 use bourdon_sim::{
     Cell, Demands, ElectionKind, Family, Guarantee, Kinds, Mode, Mutant, MutexKind, Options, Plan, Regression, Report,
-    check_mutants, matrix, plan_of, run as run_seeds, run_plan,
+    ScriptedCrash, check_mutants, enumerate_crashes, matrix, plan_of, run as run_seeds, run_plan, run_scripted_crash,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Write;
@@ -51,12 +51,19 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee", "locks", "election"])]
     matrix: bool,
     /// Play only plans of this family: stalled, departed, restarted, observed, late, narrow, recovered, moved, gated,
-    /// paced, apart, judged, duels, turbulent or black-hole; of them only apart has locks and elections to choose
+    /// paced, apart, judged, duels, turbulent, durable or black-hole; of them only apart has locks and elections to choose
     #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "matrix"])]
     family: Option<Family>,
     /// Play every plan with members' control planes beside their processes, as in a threaded node, not only one in four
     #[arg(long, conflicts_with = "plan")]
     apart: bool,
+    /// Play every crash of short scripts at the level durable: power fails in each call of a member to its disk. With
+    /// --seeds about so many of them
+    #[arg(long, conflicts_with_all = ["plan", "guarantee", "locks", "election", "matrix", "family", "apart", "seed"])]
+    enumerate_crashes: bool,
+    /// Play one of these crashes again
+    #[arg(long, value_name = "CRASH", conflicts_with_all = ["enumerate_crashes", "plan", "family", "seeds", "seed"])]
+    crash_at: Option<ScriptedCrash>,
     /// Check also this invariant, which the protocol does not keep yet, or all such invariants
     #[arg(long = "demand", value_name = "NAME|all")]
     demands: Vec<Demands>,
@@ -109,7 +116,10 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         return Err(Failure::unusable("--locks and --election choose no plan of this family: leave --family out"));
     }
     let apart = args.apart;
-    let options = Options { mode, mutate: None, guarantee, locks, family, apart, demands, threads };
+    let options = Options { mode, mutate: None, guarantee, locks, family, apart, crash_point: None, demands, threads };
+    if args.enumerate_crashes || args.crash_at.is_some() {
+        return play_crashes(&args, mutants.as_ref().and_then(|mutants| mutants.first().copied()), options);
+    }
     if args.print_plan {
         return print_plan(plan, first, options);
     }
@@ -141,6 +151,22 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     bar.finish_and_clear();
     crate::exit::print(&text(&args, &report))?;
     verdict(&report)
+}
+
+/// Crashes of the scripts; a planted bug is caught if any of them shows it.
+fn play_crashes(args: &Args, mutate: Option<Mutant>, options: Options) -> Result<(), Failure> {
+    let options = Options { mutate, ..options };
+    std::panic::set_hook(Box::new(|_| {}));
+    let report = match args.crash_at {
+        Some(crash) => run_scripted_crash(crash, options),
+        None => enumerate_crashes(args.seeds, options),
+    };
+    crate::exit::print(&text(args, &report))?;
+    match (mutate, report.failures.is_empty()) {
+        (Some(mutant), true) => Err(Failure::broken(format!("{} was missed", mutant.name()))),
+        (Some(_), false) => Ok(()),
+        (None, _) => verdict(&report),
+    }
 }
 
 fn mutants(name: &str) -> Result<Vec<Mutant>, Failure> {

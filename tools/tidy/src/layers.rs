@@ -14,7 +14,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-protocol", &["bourdon-wire"]),
     ("bourdon-ring", &[]),
     ("bourdon-log", &[]),
-    ("bourdon-sim", &["bourdon-protocol", "bourdon-wire"]),
+    ("bourdon-sim", &["bourdon-log", "bourdon-protocol", "bourdon-wire"]),
     ("bourdon-model", &["bourdon-protocol", "bourdon-wire"]),
     ("bourdon-port", &[]),
     ("bourdon-udp", &["bourdon-port"]),

@@ -33,8 +33,11 @@ pub(crate) fn is_lost(
     crashed: Option<&BTreeSet<Member>>,
 ) -> bool {
     let Some(latest) = latest else {
-        // The first view needs every member.
-        return !nodes[..members].iter().all(Node::is_alive);
+        // The first view needs every member, and each waits for it that may have been in one.
+        let may_form = |node: &Node| {
+            node.process.as_ref().is_some_and(|process| process.config().storage_damaged == 0) && node.is_alive()
+        };
+        return !nodes[..members].iter().all(may_form);
     };
     let lives = |member: &Member| {
         if let Some(crashed) = crashed {

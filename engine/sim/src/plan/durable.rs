@@ -39,6 +39,7 @@ impl Plan {
                 plan.crash_in_ballot(rng, again_ns, until_ns / 16);
             }
         }
+        plan.draw_damage(seed);
         plan.draw_syncs(rng);
         if plan.order == Order::Total && rng.bool() {
             let kinds =
@@ -47,6 +48,45 @@ impl Plan {
         }
         plan.events.sort_by_key(|event| event.at_ns);
         plan
+    }
+
+    /// A short script of three members for [`crate::enumerate_crashes`]: some messages, and what changes the view.
+    pub(crate) fn crash_script(script: u64) -> Self {
+        let mut plan = Self::durable(script);
+        (plan.members, plan.sequencer, plan.order) = (3, script as u16 % 3, Order::Total);
+        (plan.publishers, plan.window_slots) = (vec![0, 1, 2], vec![32; 3]);
+        (plan.messages, plan.burst, plan.interval_ns, plan.large_permille) = (12, 2, 10 * MS, 0);
+        (plan.latency_ns, plan.jitter_ns, plan.latency_back_ns, plan.sync_max_ns) = (50_000, 20_000, 0, MS);
+        plan.faults = FaultPlan::none(250 * MS);
+        plan.detector = DetectorPlan { fast: true, ..DetectorPlan::default() };
+        plan.observers.clear();
+        plan.events.clear();
+        plan.happens(240 * MS, Happening::Pause, 0, 0, 1); // where power fails, more goes wrong than this
+        let crash = |plan: &mut Self, member, at_ns, down_ns| {
+            plan.happens(at_ns, Happening::Crash, member, 0, 0);
+            plan.happens(at_ns + down_ns, Happening::Restart, member, 0, 0);
+        };
+        match script {
+            0 => {}                                                                      // nothing but messages
+            1 => crash(&mut plan, 2, 60 * MS, 60 * MS),                                  // a member is gone for a view
+            2 => (0..3).for_each(|member| crash(&mut plan, member, 60 * MS, 5 * MS)),    // all start again
+            3 => (0..2).for_each(|member| crash(&mut plan, member, 60 * MS, 20 * MS)),   // a majority does
+            _ => (plan.messages, plan.large_permille, plan.interval_ns) = (90, 500, MS), // segments fill
+        }
+        plan
+    }
+
+    /// In one plan of three, the disks of some members that crash are damaged before.
+    fn draw_damage(&mut self, seed: u64) {
+        let rng = &mut Rng::with_seed(seed ^ 0xda3a6e);
+        if !seed.is_multiple_of(3) {
+            return;
+        }
+        let crashes = self.events.iter().filter(|event| event.what == Happening::Crash && rng.u8(0..3) == 0);
+        let damages: Vec<_> = crashes.map(|crash| (crash.at_ns.saturating_sub(1), crash.process)).collect();
+        for (at_ns, member) in damages {
+            self.happens(at_ns, Happening::Damage, member, 0, 0);
+        }
     }
 
     /// The ballot that ends the view is under way: all members crash, and the one that may know the decision comes back

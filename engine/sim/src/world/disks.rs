@@ -3,11 +3,15 @@
 //! The application of such a member keeps what was delivered to it, and where it was: it skips what is delivered again.
 
 use super::{What, World};
-use crate::disk::{Had, NO_INCARNATION};
-use crate::plan::Plan;
-use crate::violation::Verdict;
-use bourdon_protocol::{Member, Process, Reliability, Standing};
+use crate::disk::{Had, NO_INCARNATION, Surviving};
+use crate::plan::{EventPlan, Happening, Plan};
+use crate::violation::{Verdict, Violation};
+use bourdon_log::Found;
+use bourdon_protocol::{Config, Member, Mutant, Process, Reliability, Standing};
 use bourdon_wire::Rank;
+
+/// How long a member is down whose power has failed.
+const DOWN_NS: u64 = 2_000_000;
 
 impl World<'_> {
     pub(super) fn stores(plan: &Plan, index: usize) -> bool {
@@ -45,16 +49,75 @@ impl World<'_> {
     }
 
     pub(super) fn synced_disk(&mut self, index: usize, lives: u32) {
-        if self.nodes[index].disk.lives == lives {
-            self.nodes[index].disk.end_sync();
-            self.sync(index);
-            self.wake(index, self.now_ns);
+        if self.nodes[index].disk.lives != lives {
+            return;
+        }
+        if !self.nodes[index].disk.end_sync() {
+            return self.lose_power(index);
+        }
+        self.sync(index);
+        self.wake(index, self.now_ns);
+    }
+
+    /// Power fails at a member in the planned call to its disk, and perhaps at all. They start again one after the other.
+    pub(super) fn lose_power(&mut self, index: usize) {
+        let Some(point) = self.crash_point else { return };
+        self.crash_states = self.nodes[index].disk.crash_states();
+        let lost = if point.all { 0..usize::from(self.plan.members) } else { index..index + 1 };
+        for (place, member) in lost.enumerate() {
+            self.idle_trouble += u64::from(self.plan.log_slots); // it fetches what comes while it is down
+            if self.nodes[member].process.is_some() {
+                self.crash(member);
+            } else if member == index {
+                self.nodes[index].disk.crash(Surviving::Part(point.part)); // it was starting
+            }
+            let event = EventPlan { at_ns: 0, what: Happening::Restart, process: member as u16, other: 0, for_ns: 0 };
+            self.push(self.now_ns + DOWN_NS * (1 + place as u64), What::Later(event));
         }
     }
 
-    /// A member starts again with what is on its disk.
+    /// A group has begun anew. Whatever crashed or was damaged, members that had stored a view never take part in that.
+    pub(super) fn is_founded_again_rightly(&self, index: usize) -> Verdict {
+        if !Self::stores(self.plan, index) || self.plan.members == 1 {
+            return Ok(()); // a member that is alone enters its first view before it is stored
+        }
+        Err(Violation::new(
+            "instance",
+            format!("process {index} is in another first view, though the first was stored"),
+        ))
+    }
+
+    /// Power fails no more.
+    pub(super) fn keep_power(&mut self) {
+        self.nodes.iter().for_each(|node| node.disk.fail_power_at(usize::MAX));
+    }
+
+    /// Some of what a member's disk holds is damaged. Its process learns of it when it starts again.
+    pub(super) fn damage(&mut self, index: usize) {
+        let Self { nodes, rng, network, .. } = self;
+        if nodes[index].process.is_some() && nodes[index].disk.damage(rng) {
+            network.faults.damage += 1;
+        }
+    }
+
+    /// What is on a member's disk, for a process that begins. None if power fails meanwhile.
+    pub(super) fn open_disk(&mut self, index: usize, config: &mut Config) -> Option<Found> {
+        let ignores = self.mutant == Some(Mutant::DamageIgnored);
+        let found = self.nodes[index].disk.open(ignores.then_some(bourdon_log::Mutant::IgnoreDamage))?;
+        if found.beginnings == 0 {
+            config.storage_damaged = found.set_aside;
+        }
+        Some(found)
+    }
+
+    /// A member starts, for the first time or again, with what is on its disk.
     pub(super) fn restore(&mut self, index: usize) -> Verdict {
         let mut config = self.fresh_config(index);
+        let Some(found) = self.open_disk(index, &mut config) else {
+            self.lose_power(index);
+            return Ok(());
+        };
+        self.network.faults.set_aside += u64::from(found.damage.is_some());
         let fresh = config.incarnation;
         config.seed ^= u64::from(self.nodes[index].disk.lives) << 20; // it draws nothing that it drew before
         let safety = self.mode != crate::options::Mode::Liveness;
@@ -65,7 +128,7 @@ impl World<'_> {
         let mut had =
             Had { epoch: had.last_epoch, incarnation: NO_INCARNATION, next: had.next.clone(), phase: had.phase };
         let mut verdict = Ok(());
-        let process = Process::restore(node.clock.read(*now_ns), config, node.disk.records(), |delivery| {
+        let process = Process::restore(node.clock.read(*now_ns), config, &found.records, |delivery| {
             if verdict.is_ok() && !had.has(delivery) {
                 let judged = checkers.delivered(history, lineage, delivery, safety);
                 verdict = judged.and_then(|()| instances.delivered(history, lineage));

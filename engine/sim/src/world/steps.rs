@@ -313,6 +313,7 @@ impl World<'_> {
         let is_first = |view| self.checkers.views.is_a_new_first_view(view, others);
         if is_current && entered.is_some_and(is_first) {
             self.instances.founded_again(self.generation, &self.checkers)?;
+            self.is_founded_again_rightly(index)?;
             (self.lost, self.phase) = (true, Phase::Over);
             return Ok(());
         }

@@ -1,6 +1,7 @@
 //! The events of the plan for processes: crashes and new incarnations, cuts, pauses, clocks.
 
 use super::{Phase, What, World};
+use crate::disk::Surviving;
 use crate::plan::{EventPlan, Happening, later_address};
 use crate::violation::Verdict;
 use bourdon_protocol::control::detector::Judgement;
@@ -17,6 +18,7 @@ impl World<'_> {
         match event.what {
             Happening::Crash => self.crash(index),
             Happening::Restart => return self.restart(index),
+            Happening::Damage => self.damage(index),
             Happening::Leave => self.leave(index),
             Happening::Sync => {
                 self.nodes[index].syncs.push_back(event.other != 0);
@@ -73,7 +75,9 @@ impl World<'_> {
     pub(super) fn crash(&mut self, index: usize) {
         let Some(process) = self.nodes[index].crash() else { return };
         if Self::stores(self.plan, index) {
-            self.nodes[index].disk.crash(&mut self.rng);
+            let Self { nodes, rng, crash_point, .. } = self;
+            let part = crash_point.map(|point| Surviving::Part(point.part));
+            nodes[index].disk.crash(part.unwrap_or(Surviving::Drawn(rng)));
         }
         self.checkers.crashed(index);
         self.life_ends(&process);
@@ -231,6 +235,7 @@ impl World<'_> {
     /// Nothing goes wrong from now on. The detectors of another group trust every member that lives.
     pub(super) fn calm_down(&mut self) {
         self.network.freeze();
+        self.keep_power();
         let members = usize::from(self.plan.members);
         let alive = (0..members).filter(|member| self.nodes[*member].process.is_some());
         let alive = alive.fold(0, |alive, member| alive | 1 << member);
