@@ -103,6 +103,7 @@ regressions! {
     removed_member_forms_the_next_group,
     data_read_with_the_decision,
     data_before_the_decision,
+    delivered_again_beyond_the_cut,
     leaver_alone_with_a_crashed_member,
     joiner_left_and_was_let_in,
     joiner_left_as_it_was_admitted,

@@ -147,7 +147,7 @@ impl Process {
         self.clients.renumber();
         self.data.outbound = None; // from now on this process only receives in this view
         for stream in &mut self.data.streams {
-            stream.stored = DatagramNumber(u64::MAX);
+            stream.stored = DatagramNumber(0); // where one member is a quorum, what it held is no proof that it counted
             stream.free(DatagramNumber(u64::MAX));
         }
     }
