@@ -44,10 +44,19 @@ fn put_frame(body: &mut [u8], kind: Kind, parts: [&[u8]; 2]) {
 
 /// One record, followed by its list, as a datagram that is stored and not sent.
 pub(crate) fn sealed(header: DatagramHeader, kind: Kind, parts: [&[u8]; 2], wall_ns: u64) -> Vec<u8> {
-    let frames = FRAME_HEADER_BYTES + parts[0].len() + parts[1].len();
-    let mut bytes = vec![0; HEADER_BYTES + frames];
-    put_frame(&mut bytes[HEADER_BYTES..], kind, parts);
-    seal(&mut bytes, header, 1, frames, wall_ns);
+    sealed_frames(header, &[(kind, parts)], wall_ns)
+}
+
+/// A datagram with these frames.
+pub(crate) fn sealed_frames(header: DatagramHeader, frames: &[(Kind, [&[u8]; 2])], wall_ns: u64) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER_BYTES];
+    for (kind, parts) in frames {
+        let start = bytes.len();
+        bytes.resize(start + FRAME_HEADER_BYTES + parts[0].len() + parts[1].len(), 0);
+        put_frame(&mut bytes[start..], *kind, *parts);
+    }
+    let length = bytes.len() - HEADER_BYTES;
+    seal(&mut bytes, header, frames.len() as u16, length, wall_ns);
     bytes
 }
 

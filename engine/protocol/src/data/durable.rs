@@ -68,8 +68,9 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Beginning {
     pub(crate) view: View,
-    /// The record of the view.
-    pub(crate) bytes: Vec<u8>,
+    /// Its frame, in parts: see `ViewInfo`.
+    pub(crate) info: Vec<u8>,
+    pub(crate) entries: Vec<u8>,
     /// The record of the decision, unless the view was joined.
     pub(crate) decision: Option<Vec<u8>>,
     /// What was delivered of each client before.

@@ -22,8 +22,7 @@ use crate::data::DATA_CHANNEL;
 use crate::event::Message;
 use crate::values::handover::{BallotNumber, EndOrder};
 use crate::values::position::Position;
-use crate::view::Member;
-use alloc::vec::Vec;
+use crate::view::{Member, View};
 use bourdon_wire::records::{self, BallotStep, Row, ViewInfo};
 use bourdon_wire::{Datagram, DatagramNumber, Epoch, Frame, Incarnation, InstanceId, Instant, Kind};
 
@@ -34,20 +33,15 @@ struct Promised {
     accepted: Option<(Ballot, Value)>,
     /// What was decided: it counts with the view that it begins.
     decided: Option<Value>,
-    /// What that view begins with, as far as it was read.
-    position: Vec<u8>,
     /// The incarnation that accepted the first view, which is not among the records.
     forms: Option<Incarnation>,
 }
 
-impl Promised {
-    fn read_position(&mut self, frame: &Frame<'_>) {
-        let Some((record, bytes)) = records::Transfer::read(frame.body) else { return };
-        if record.part.get() == 0 {
-            self.position.clear(); // of a view that was not entered
-        }
-        self.position.extend_from_slice(bytes);
-    }
+/// What a view begins with, beyond its own numbers: see `Process::store_table`.
+fn position_of(datagram: &Datagram<'_>, view: &View) -> Option<Position> {
+    let frame = datagram.frames().find(|frame| frame.kind() == Some(Kind::Transfer))?;
+    let (_, bytes) = records::Transfer::read(frame.body)?;
+    Position::read(bytes).map(|(position, _)| position).filter(|position| position.epoch == view.epoch)
 }
 
 impl Process {
@@ -99,7 +93,6 @@ impl Process {
                     self.replay_row(&frame);
                     self.deliver_again(now, emit);
                 }
-                Some(Kind::Transfer) => promised.read_position(&frame),
                 Some(Kind::Ballot) if is_current || header.epoch() == Epoch(0) => {
                     self.replay_step(datagram, &frame, promised);
                 }
@@ -130,15 +123,12 @@ impl Process {
             self.past.forget();
         }
         self.cx.config.incarnation = own.incarnation;
-        let Promised { decided, position, .. } = core::mem::take(promised);
-        if let Some(value) = decided.filter(|value| value.view(view.epoch) == view) {
+        if let Some(value) = core::mem::take(promised).decided.filter(|value| value.view(view.epoch) == view) {
             self.conclude_again(now, value, emit);
         }
-        let position = Position::read(&position).map(|(position, _)| position);
         // Without one the table was empty, and no client was known.
-        let (clients, locks) = position
-            .filter(|position| position.epoch == view.epoch)
-            .map_or_else(Default::default, |position| (position.clients, position.locks));
+        let (clients, locks) =
+            position_of(datagram, &view).map_or_else(Default::default, |position| (position.clients, position.locks));
         self.take_table_over(now, locks);
         self.coordination.sits_out = true;
         self.storage.iter_mut().for_each(|storage| storage.note_view(view.clone()));

@@ -4,17 +4,15 @@ use super::{Process, Standing, steps};
 use crate::control::view_change::{Ballot, Step, Value};
 use crate::data::durable::{self, Awaiting};
 use crate::mutant::Mutant;
-use crate::outbox::sealed;
+use crate::outbox::{sealed, sealed_frames};
 use crate::values::handover::EndReport;
 use crate::values::position::Position;
 use crate::view::{Beginning, View};
+use alloc::vec;
 use alloc::vec::Vec;
-use bourdon_wire::records;
+use bourdon_wire::records::transfer_steps;
 use bourdon_wire::{DatagramNumber, Epoch, Instant, Kind, OrderNumber, Sequence};
 use zerocopy::IntoBytes;
-
-/// A position is stored in records of so many bytes, so that each is a datagram like any other.
-const POSITION_PART_BYTES: usize = 32 << 10;
 
 impl Process {
     /// Hands out what is to be stored, one record a call, in the order in which it must be stored. Returns how many
@@ -128,11 +126,10 @@ impl Process {
     /// Records a view, where it begins, and what it begins with: what was delivered of each client, and the table of
     /// locks, once the coordinator gives it.
     fn record_view(&mut self, view: View, beginning: &Beginning, decision: Option<Vec<u8>>) {
-        let header = self.cx.header(view.instance, view.epoch);
         let (info, entries) = self.view_record((&view, beginning, 0), 0);
-        let bytes = sealed(header, Kind::View, [info.as_bytes(), entries.as_bytes()], 0);
+        let (info, entries) = (info.as_bytes().to_vec(), entries.as_bytes().to_vec());
         let (clients, ticket) = (self.clients.runs(), self.want_table());
-        let begins = durable::Beginning { view, bytes, decision, clients, ticket };
+        let begins = durable::Beginning { view, info, entries, decision, clients, ticket };
         if let Some(storage) = &mut self.storage {
             storage.note_beginning(begins);
         }
@@ -141,18 +138,16 @@ impl Process {
     /// The table with which a view begins has come: its record is made.
     pub(super) fn store_table(&mut self, now: Instant, ticket: u64, table: &[u8]) {
         let Some(begins) = self.storage.as_mut().and_then(|storage| storage.pop_beginning(ticket)) else { return };
-        let durable::Beginning { view, bytes, decision, clients, .. } = begins;
-        let header = self.cx.header(view.instance, view.epoch);
-        let mut position = Vec::new();
+        let durable::Beginning { view, info, entries, decision, clients, .. } = begins;
+        let (record, mut position) = (self.transfer_record(transfer_steps::PART, 0, 0, 1, 0), Vec::new());
+        let mut frames = vec![(Kind::View, [&info[..], &entries])];
         if !clients.is_empty() || !table.is_empty() {
             Position::between_views(view.epoch, clients, table.to_vec()).write(&mut position);
+            frames.push((Kind::Transfer, [record.as_bytes(), &position]));
         }
+        let bytes = sealed_frames(self.cx.header(view.instance, view.epoch), &frames, 0);
         let Some(storage) = &mut self.storage else { return };
         decision.into_iter().for_each(|decision| storage.push(decision, Awaiting::Nothing));
-        for (part, bytes) in position.chunks(POSITION_PART_BYTES).enumerate() {
-            let record = records::Transfer { part: (part as u32).into(), ..zerocopy::FromZeros::new_zeroed() };
-            storage.push(sealed(header, Kind::Transfer, [record.as_bytes(), bytes], 0), Awaiting::Nothing);
-        }
         storage.push_view(view, bytes);
         self.look_due = now;
     }

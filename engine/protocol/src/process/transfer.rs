@@ -350,7 +350,14 @@ impl Process {
         self.cx.send(now, Destination::Peer(to), Kind::Transfer, parts);
     }
 
-    fn transfer_record(&self, step: u16, ticket: u32, part: u32, count: u32, total_bytes: u64) -> records::Transfer {
+    pub(super) fn transfer_record(
+        &self,
+        step: u16,
+        ticket: u32,
+        part: u32,
+        count: u32,
+        total_bytes: u64,
+    ) -> records::Transfer {
         records::Transfer {
             step: step.into(),
             donor: 0.into(),
