@@ -102,7 +102,7 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// Writes the entry over what `out` holds.
+    /// Writes the entry behind what `out` holds.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let mut header = [0; HEADER_BYTES];
         let (kind, sender, sequence, order, name, payload) = match *self {
@@ -124,7 +124,6 @@ impl<'a> Entry<'a> {
         header[2..4].copy_from_slice(&sender.to_le_bytes());
         header[8..16].copy_from_slice(&sequence.to_le_bytes());
         header[16..24].copy_from_slice(&order.to_le_bytes());
-        out.clear();
         out.extend_from_slice(&header);
         out.extend_from_slice(name);
         out.extend_from_slice(payload);
@@ -183,6 +182,7 @@ mod tests {
             Entry::Begins { group: "prices" },
             Entry::Retracted { sender: 3, from: 4, to: 6 },
         ] {
+            bytes.clear();
             entry.encode(&mut bytes);
             assert_eq!(Entry::decode(&bytes), Some(entry));
             for length in 0..bytes.len() {

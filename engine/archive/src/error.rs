@@ -75,4 +75,9 @@ impl Error {
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Record { source, .. } if source.is_full())
     }
+
+    /// Whether there is no archive in the directory yet.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Open { source: bourdon_log::Error::Empty, .. })
+    }
 }

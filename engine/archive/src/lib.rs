@@ -19,8 +19,9 @@ mod recorder;
 mod replay;
 
 pub use archive::{Archive, Archived};
+pub use bourdon_log::Retention;
 pub use entry::{Entry, Recorded};
 pub use error::Error;
 pub use merge::{Merge, Mode, Notice, Output, Position, Rule, StartAt, Waiting, Why};
-pub use recorder::{Recorder, wall_ns};
+pub use recorder::{Recorder, Records, wall_ns};
 pub use replay::{Batch, Replay};

@@ -2,8 +2,9 @@
 //!
 //! The place of a message is its epoch and order number, so the group must be in total order. The archive's order is
 //! the group's. What comes live while the archive is read waits in a queue. The two meet once the archive has a message
-//! of the queue, or the first of the queue is the one that comes next: then nothing lies between them. After each loss
-//! the archive is read again, from the place that was reached.
+//! of the queue: then nothing lies between them. That the first of the queue has the number that comes next is not
+//! enough, because a barrier's own message may lie between. After each loss the archive is read again, from the place
+//! that was reached.
 //!
 //! An order number alone is no place: what an observer delivered ahead of a view may become void, and the next view
 //! uses its numbers again. A barrier's own message has no number, and is known by its phase and sender.
@@ -238,8 +239,8 @@ impl Merge {
         self.check_instance(message.instance.0)?;
         let place = Place::of(message).ok_or(Error::NoOrder)?;
         if let Place::Order(_, order) = place {
-            self.newest = (order + 1, message.send_time_ns);
             self.note_hole(order);
+            self.newest = (order + 1, message.send_time_ns);
         }
         if self.mode == Mode::Live {
             let is_next = !self.position.has(place);
@@ -265,7 +266,7 @@ impl Merge {
                 self.lose(Why::Lost);
                 return !self.has_place && self.mode == Mode::Live;
             }
-            Event::NewInstance { .. } => self.lose(Why::Lost),
+            Event::NewInstance { .. } | Event::Removed(_) => self.lose(Why::Lost),
             Event::Retracted { .. } if self.mode != Mode::Live => {
                 self.queue.push_event(*event);
                 return false;
@@ -290,10 +291,9 @@ impl Merge {
     /// A hole in the order numbers is a loss, also where no event reports it: a process that was removed from the group
     /// has missed what was delivered meanwhile.
     fn note_hole(&mut self, order: u64) {
-        let is_joined = matches!(self.mode, Mode::Live | Mode::Joining);
-        let own = Some(self.position.order).filter(|_| is_joined && self.has_place);
-        let next = self.queue.next().or(own);
-        if self.rule.is_dense && next.is_some_and(|next| order > next) && !(is_joined && self.rule.skips) {
+        let goes_on = self.rule.skips && matches!(self.mode, Mode::Live | Mode::Joining);
+        let is_hole = (1..order).contains(&self.newest.0);
+        if self.rule.is_dense && is_hole && !goes_on {
             self.lose(Why::Lost);
         }
     }
@@ -402,7 +402,7 @@ impl Merge {
         if self.mode != Mode::AtEnd || self.request {
             return;
         }
-        let meets = self.queue.discard(|place| self.position.has(place)) || self.follows();
+        let meets = self.queue.discard(|place| self.position.has(place));
         if meets || self.queue.is_empty() {
             self.waits_since = None;
             if meets {
@@ -418,12 +418,6 @@ impl Merge {
         } else if now.0.saturating_sub(self.ended_at.0) >= READ_AGAIN_NS {
             (self.request, self.asked_from) = (true, self.read_to);
         }
-    }
-
-    /// Whether nothing lies between what was reached and the first message of the queue.
-    fn follows(&self) -> bool {
-        let (own_epoch, own_order) = self.position.place();
-        self.queue.first().is_some_and(|(epoch, order)| order == own_order && (epoch == own_epoch || order == 0))
     }
 
     /// The next of what waits, once the archive and the queue have met. When nothing waits any more, it is live.

@@ -12,6 +12,75 @@ const SYNC_EVERY: Duration = Duration::from_millis(50);
 /// After so long without a message the archive is marked as whole.
 const MARK_AFTER: Duration = Duration::from_secs(1);
 
+/// Messages and losses that are to be recorded, in their order: what one thread hands to another.
+#[derive(Debug, Default)]
+pub struct Records {
+    entries: Vec<Encoded>,
+    /// The entries, one behind the other.
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Encoded {
+    /// The group's instance; 0 of a loss, which has that of the messages.
+    instance: u64,
+    epoch: u64,
+    time_ns: u64,
+    end: usize,
+}
+
+impl Records {
+    /// A message.
+    pub fn push(&mut self, message: &Message<'_>, name: Option<&str>) {
+        // A barrier's own message has no time of publishing.
+        let time_ns = if message.barrier.is_some() { wall_ns() } else { message.send_time_ns };
+        self.add(message.instance.0, message.epoch.0, time_ns, &Entry::of(message, name));
+    }
+
+    /// Messages were lost, or became void. Other events are not recorded.
+    pub fn push_event(&mut self, event: &Event) {
+        let entry = match event {
+            Event::Gap { sender, from, to } => {
+                Entry::Lost { sender: Some(sender.0), count: to.0.saturating_sub(from.0) }
+            }
+            Event::Retracted { sender, from, to } => Entry::Retracted { sender: sender.0, from: from.0, to: to.0 },
+            _ => return,
+        };
+        self.add(0, 0, wall_ns(), &entry);
+    }
+
+    /// So many messages were lost.
+    pub fn push_lost(&mut self, count: u64) {
+        self.add(0, 0, wall_ns(), &Entry::Lost { sender: None, count });
+    }
+
+    fn add(&mut self, instance: u64, epoch: u64, time_ns: u64, entry: &Entry<'_>) {
+        entry.encode(&mut self.bytes);
+        self.entries.push(Encoded { instance, epoch, time_ns, end: self.bytes.len() });
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// How long they are.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.bytes.clear();
+    }
+}
+
 /// A directory that is recorded to.
 #[derive(Debug)]
 pub struct Recorder {
@@ -22,7 +91,7 @@ pub struct Recorder {
     directory: Option<Directory>,
     log: Option<(u64, Log<Directory>)>,
     segments: usize,
-    buffer: Vec<u8>,
+    own: Records,
     synced_at: Instant,
 }
 
@@ -41,7 +110,7 @@ impl Recorder {
             directory: Some(directory),
             log: None,
             segments: 0,
-            buffer: Vec::new(),
+            own: Records::default(),
             synced_at: Instant::now(),
         })
     }
@@ -56,10 +125,7 @@ impl Recorder {
     /// # Errors
     /// If it can't be recorded. After [a full disk](Error::is_full) later messages can be, once there is room.
     pub fn record(&mut self, message: &Message<'_>, name: Option<&str>) -> Result<(), Error> {
-        self.follow(message.instance.0, message.epoch.0)?;
-        // A barrier's own message has no time of publishing.
-        let time_ns = if message.barrier.is_some() { wall_ns() } else { message.send_time_ns };
-        self.append(message.epoch.0, time_ns, &Entry::of(message, name))
+        self.with_own(|own| own.push(message, name))
     }
 
     /// Records that messages were lost, or became void. Other events are not recorded.
@@ -67,14 +133,7 @@ impl Recorder {
     /// # Errors
     /// As of [`Recorder::record`].
     pub fn record_event(&mut self, event: &Event) -> Result<(), Error> {
-        let entry = match event {
-            Event::Gap { sender, from, to } => {
-                Entry::Lost { sender: Some(sender.0), count: to.0.saturating_sub(from.0) }
-            }
-            Event::Retracted { sender, from, to } => Entry::Retracted { sender: sender.0, from: from.0, to: to.0 },
-            _ => return Ok(()),
-        };
-        self.append(0, wall_ns(), &entry)
+        self.with_own(|own| own.push_event(event))
     }
 
     /// Records that so many messages were lost.
@@ -82,7 +141,32 @@ impl Recorder {
     /// # Errors
     /// As of [`Recorder::record`].
     pub fn record_lost(&mut self, count: u64) -> Result<(), Error> {
-        self.append(0, wall_ns(), &Entry::Lost { sender: None, count })
+        self.with_own(|own| own.push_lost(count))
+    }
+
+    fn with_own(&mut self, push: impl FnOnce(&mut Records)) -> Result<(), Error> {
+        let mut own = std::mem::take(&mut self.own);
+        own.clear();
+        push(&mut own);
+        let recorded = self.record_from(&own, 0);
+        self.own = own;
+        recorded.map_err(|(_, error)| error)
+    }
+
+    /// Records these, from one of them on.
+    ///
+    /// # Errors
+    /// As of [`Recorder::record`], with the first that was not recorded.
+    pub fn record_from(&mut self, records: &Records, first: usize) -> Result<(), (usize, Error)> {
+        let mut start = first.checked_sub(1).map_or(0, |before| records.entries[before].end);
+        for (index, encoded) in records.entries.iter().enumerate().skip(first) {
+            let Encoded { instance, epoch, time_ns, end } = *encoded;
+            let opened = if instance == 0 { Ok(()) } else { self.follow(instance, epoch) };
+            let bytes = &records.bytes[start..end];
+            opened.and_then(|()| self.append(epoch, time_ns, bytes)).map_err(|error| (index, error))?;
+            start = end;
+        }
+        Ok(())
     }
 
     /// Opens the log of the group's instance at its first message.
@@ -98,14 +182,15 @@ impl Recorder {
         let log = Log::open(directory, Settings::new(instance)).map_err(Error::Directory)?;
         self.segments = log.segments().len();
         self.log = Some((instance, log));
-        let group = self.group.clone();
-        self.append(epoch, wall_ns(), &Entry::Begins { group: &group })
+        let mut bytes = Vec::new();
+        Entry::Begins { group: &self.group }.encode(&mut bytes);
+        self.append(epoch, wall_ns(), &bytes)
     }
 
-    fn append(&mut self, epoch: u64, time_ns: u64, entry: &Entry<'_>) -> Result<(), Error> {
+    /// What was lost before the first message has no log to go to.
+    fn append(&mut self, epoch: u64, time_ns: u64, bytes: &[u8]) -> Result<(), Error> {
         let Some((_, log)) = &mut self.log else { return Ok(()) };
-        entry.encode(&mut self.buffer);
-        let mut appended = log.append(epoch, time_ns, &self.buffer).map(|_| ());
+        let mut appended = log.append(epoch, time_ns, bytes).map(|_| ());
         if appended.is_ok() && log.segments().len() != self.segments {
             appended = log.prune(self.keep, wall_ns()).map(|_| ());
             self.segments = log.segments().len();

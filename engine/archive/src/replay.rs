@@ -160,7 +160,7 @@ fn serve(path: &Path, requests: &Receiver<Request>, batches: &SyncSender<Batch>)
         batch.end = Some(match read {
             Ok(end) => Ok(torn_at.unwrap_or(end)),
             // It has not been begun: it may be yet.
-            Err(Error::Open { source: bourdon_log::Error::Empty, .. }) => Ok(request.from),
+            Err(error) if error.is_empty() => Ok(request.from),
             Err(error) => Err(error),
         });
         if is_over || batches.send(batch).is_err() {

@@ -3,6 +3,7 @@
 //! A misspelt key that is silently ignored is found in production; so unknown keys are refused, with their place in the
 //! file, and everything that can be checked without the network is checked before any socket is opened.
 
+mod archive;
 mod channels;
 mod detector;
 mod effects;
@@ -20,6 +21,7 @@ mod text;
 mod threads;
 mod timing;
 
+pub use archive::ArchiveSettings;
 pub use bourdon_protocol::{ElectionKind, Flow, MutexKind, Order, Quorum, Reliability, Start};
 pub use channels::{ChannelDetector, ChannelSettings, full_name};
 pub(crate) use channels::{group_of, in_channel};
@@ -92,6 +94,8 @@ pub struct Settings {
     pub process: ProcessSettings,
     /// `[storage]`: where a durable member stores what it reports to others.
     pub storage: StorageSettings,
+    /// `[archive]`: where this process records what it delivers.
+    pub archive: ArchiveSettings,
     /// `[network]`: how this process reaches the others.
     pub network: NetworkSettings,
     /// `[limits]`: sizes and rates.
@@ -358,6 +362,7 @@ impl Settings {
         self.protocol(usize::MAX).check()?;
         self.check_effects()?;
         StorageSettings::check(self)?;
+        ArchiveSettings::check(self)?;
         channels::check(self)
     }
 }

@@ -17,6 +17,7 @@
 //! Source: Aeron's counters file; flock(2); linkat(2) for files that appear complete.
 
 pub use crate::directory::Directory;
+use crate::recording::ArchiveFigures;
 use bourdon_engine::Engine;
 use bourdon_port::Port;
 use bourdon_protocol::control::detector::Why;
@@ -153,6 +154,9 @@ node_cells! {
     StorageFull = "storage_full", "1 while there is no room on the disk of storage.directory";
     StorageDamaged = "storage_damaged", "times that this member's storage was damaged and set aside";
     StorageRepaired = "storage_repaired", "times that it came back after that, with what the others have";
+    Archived = "archived", "messages recorded in the archive";
+    ArchiveLost = "archive_lost", "messages that the archive lacks: too many waited, the disk was full, or recording ended";
+    ArchiveFailed = "archive_failed", "1 once recording to the archive has ended by a failure";
     EventsDropped = "events_dropped", "events that a thread of the application had not fetched in time";
 }
 
@@ -273,6 +277,7 @@ pub(crate) struct AgentFigures {
     pub waited_ns: u64,
     pub events_dropped: u64,
     pub network_lost: bool,
+    pub archive: ArchiveFigures,
 }
 
 /// Copies a node's figures to its counters file.
@@ -350,6 +355,9 @@ impl CountersWriter {
             NodeCell::StorageFull => u64::from(storage.is_full),
             NodeCell::StorageDamaged => set_aside,
             NodeCell::StorageRepaired => set_aside - u64::from(process.config().storage_damaged > 0),
+            NodeCell::Archived => figures.archive.recorded,
+            NodeCell::ArchiveLost => figures.archive.lost,
+            NodeCell::ArchiveFailed => figures.archive.has_failed.into(),
             NodeCell::EventsDropped => figures.events_dropped,
         };
         for cell in NodeCell::ALL {

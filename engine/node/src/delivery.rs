@@ -8,6 +8,7 @@
 
 use crate::request::Request;
 use crate::snapshot::{Snapshot, SnapshotRequest};
+use bourdon_archive::Notice;
 use bourdon_protocol::{Event, Message};
 use std::fmt;
 
@@ -39,6 +40,8 @@ pub enum Delivery<'a> {
     SnapshotRequest(SnapshotRequest),
     /// The application goes on from this state, another member's: once this process has joined or come back.
     Snapshot(Snapshot),
+    /// What a subscription over an archive reports: a change between archive and live, or what the archive lacks.
+    Notice(Notice),
     /// A request of another process. It has no place in the order: it comes when it has arrived.
     Request(Request),
 }
@@ -77,6 +80,7 @@ impl fmt::Display for Delivery<'_> {
             Self::Snapshot(snapshot) => {
                 write!(f, "the application's state at another member: {} bytes", snapshot.bytes().len())
             }
+            Self::Notice(notice) => notice.fmt(f),
             Self::Request(request) => write!(f, "a request of {} bytes", request.payload().len()),
         }
     }

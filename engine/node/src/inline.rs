@@ -7,6 +7,8 @@
 //!
 //! One clock reading a burst: everything delivered by one call carries the same time.
 
+mod calls;
+
 use crate::claim::{Claim, Space};
 use crate::config::{ProcessSettings, Role, Settings, Transport};
 use crate::counters::{AgentFigures, CountersFile, CountersWriter, Description};
@@ -22,8 +24,9 @@ use crate::locks::{Election, LockError, LockRequest, Locks};
 use crate::lone;
 use crate::node_error::Error;
 use crate::patterns::Filter;
+use crate::recording::{ArchiveFigures, Recording};
 use crate::reports::Reports;
-use crate::request::{Call, Calling, Calls, Completion, Directs, Outbound, Request};
+use crate::request::{Call, Calling, Calls, Completion, Outbound};
 use crate::snapshot::{Snapshot, SnapshotRequests};
 use crate::storage::Storage;
 use crate::subscribe::Subscribe;
@@ -33,11 +36,8 @@ use bourdon_engine::{Clock, DELIVER_LIMIT, Engine, Item};
 use bourdon_port::faults::Faults;
 use bourdon_port::{Echo, HostChange, Port, PortError, Sleep, Waker};
 use bourdon_protocol::control::detector::{Figures, Gaps, Why};
-use bourdon_protocol::{
-    CallId, Counters, DirectAnswer, DirectContent, DirectKind, DirectMessage, DirectOutcome, DirectRequest, Event,
-    Refusal, Satisfied, Standing, To, View,
-};
-use bourdon_wire::{ChannelId, ECHO_OFFSET, Epoch, Incarnation, Instant, Rank, TopicName, echo_bytes};
+use bourdon_protocol::{Counters, DirectMessage, Event, Refusal, Satisfied, Standing, To, View};
+use bourdon_wire::{ChannelId, ECHO_OFFSET, Epoch, Instant, Rank, TopicName, echo_bytes};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -52,6 +52,10 @@ fn rank_of(process: &ProcessSettings) -> Result<Rank, Error> {
             Err(Error::Unsupported { setting: "process.role", what })
         }
     }
+}
+
+fn archive_figures(recording: Option<&Recording>) -> ArchiveFigures {
+    recording.map(Recording::figures).unwrap_or_default()
 }
 
 /// Why the node runs without hard evidence, after another reason if there is one.
@@ -80,6 +84,8 @@ pub struct InlineNode {
     upkeep_due: Instant,
     reports: Reports,
     birth: BirthFile,
+    /// If it records what it delivers.
+    recording: Option<Box<Recording>>,
     /// The group's name, for its warnings.
     pub(crate) group: Box<str>,
     /// How long it goes on at most when it is dropped; see `close.rs`.
@@ -189,6 +195,7 @@ impl InlineNode {
         config.link_port = links.as_ref().map_or(0, Links::port);
         let asked_bytes = settings.network.receive_buffer_bytes;
         let store = Storage::open(settings, port.waker(), &mut config, &mut fallback)?;
+        let recording = Recording::open(settings, port.waker())?;
         let engine = Engine::new(port, config);
         let mut engine = engine.map_err(|source| Error::Buffer { asked_bytes, granted_bytes, source })?;
         if let Some(store) = store {
@@ -203,6 +210,7 @@ impl InlineNode {
             upkeep_due: Instant(0),
             reports: Reports::default(),
             birth,
+            recording,
             group: settings.group.name.as_str().into(),
             drop_timeout_ns: settings.threads.drop_timeout_ns,
             counters: None,
@@ -271,14 +279,19 @@ impl InlineNode {
             }
         }
         let filter = &self.filter;
-        let mut count = self.engine.poll(limit.min(DELIVER_LIMIT), passed, |item| match item {
+        let mut hand_out = |item: Item<'_>| match item {
             Item::Message(message) => {
                 if filter.as_ref().is_some_and(|filter| filter.wants(message)) {
                     on_delivery(Delivery::Message(*message));
                 }
             }
             Item::Event(event) => on_delivery(Delivery::Event(event)),
-        })?;
+        };
+        let limit = limit.min(DELIVER_LIMIT);
+        let mut count = match &mut self.recording {
+            None => self.engine.poll(limit, passed, hand_out)?,
+            Some(recording) => recording.poll(&mut self.engine, limit, passed, &mut hand_out)?,
+        };
         if self.engine.process().has_snapshot() {
             count += self.hand_snapshots_out(&mut on_delivery);
         }
@@ -327,7 +340,9 @@ impl InlineNode {
         if let Some(counters) = &mut self.counters {
             let waited_ns = self.reports.waited_ns(now);
             let network_lost = self.engine.port().transport().is_cut_off();
-            counters.1.copy(&self.engine, &AgentFigures { waited_ns, network_lost, ..AgentFigures::default() });
+            let archive = archive_figures(self.recording.as_deref());
+            let figures = AgentFigures { waited_ns, network_lost, archive, ..AgentFigures::default() };
+            counters.1.copy(&self.engine, &figures);
         }
         let reach = self.engine.port().transport().reach();
         let events = self.reports.due(now, process, reach, self.engine.storage(), &mut self.birth);
@@ -384,6 +399,11 @@ impl InlineNode {
     /// How long it has waited for a view or, as an observer, for a majority; 0 if it does not wait.
     pub(crate) fn waited_ns(&self) -> u64 {
         self.reports.waited_ns(self.engine.now())
+    }
+
+    /// What was recorded; zeros if it does not record.
+    pub(crate) fn archive_figures(&self) -> ArchiveFigures {
+        archive_figures(self.recording.as_deref())
     }
 
     fn has_commands(&self) -> bool {
@@ -748,53 +768,5 @@ impl InlineNode {
             self.fallback = Some(and(self.fallback.take(), &problem));
         }
         Ok(shared)
-    }
-}
-
-impl Calling for InlineNode {
-    fn begin(&mut self, outbound: &Outbound<'_>, completion: Completion) -> Result<(), (Refusal, Completion)> {
-        self.calls.begin(&mut self.engine, outbound, completion)
-    }
-
-    fn end_late(&mut self) {
-        self.calls.end_late();
-    }
-
-    fn next_message(&mut self) -> Option<DirectMessage> {
-        self.engine.poll_direct()
-    }
-
-    fn next_request(&mut self) -> Option<Request> {
-        self.calls.next_request(&mut self.engine)
-    }
-}
-
-impl Directs for Engine<NodePort> {
-    fn send(&mut self, to: To<'_>, content: &DirectContent<'_>) -> Result<Option<CallId>, Refusal> {
-        Engine::send(self, to, content)
-    }
-
-    fn limit_bytes(&self, kind: DirectKind) -> usize {
-        self.process().direct_limit_bytes(kind)
-    }
-
-    fn poll_outcome(&mut self) -> Option<DirectOutcome> {
-        Engine::poll_outcome(self)
-    }
-
-    fn poll_answer(&mut self) -> Option<DirectAnswer> {
-        Engine::poll_answer(self)
-    }
-
-    fn poll_request(&mut self) -> Option<DirectRequest> {
-        Engine::poll_request(self)
-    }
-
-    fn has_view(&self) -> bool {
-        self.process().view().epoch != Epoch(0)
-    }
-
-    fn incarnation(&self, rank: Rank) -> Option<Incarnation> {
-        self.process().view().members.iter().find(|member| member.rank == rank).map(|member| member.incarnation)
     }
 }

@@ -18,6 +18,7 @@ mod deadline;
 mod delivery;
 mod directory;
 mod discover;
+mod history;
 mod host;
 mod identity;
 mod idle;
@@ -29,6 +30,7 @@ mod mailbox;
 mod node_error;
 mod patterns;
 mod placement;
+mod recording;
 mod reports;
 mod request;
 mod snapshot;
@@ -55,6 +57,12 @@ mod pages {
     mod requests {}
     #[doc = include_str!("../../../docs/topics.md")]
     mod topics {}
+}
+
+/// Parts of a subscription over an archive ([`History`]).
+pub mod archive {
+    pub use crate::history::{Live, Progress};
+    pub use bourdon_archive::{Error, Mode, Notice, Position, Why};
 }
 
 /// Why a call failed, an enum for each kind of call. What refuses a message is the [`Refusal`], and what ends a node
@@ -113,6 +121,7 @@ pub mod topics {
     pub use crate::patterns::{Filter, Pattern, Verdict};
 }
 
+pub use bourdon_archive::StartAt;
 pub use bourdon_port::Waker;
 pub use bourdon_protocol::{DirectMessage, Event, FencingToken, Message, Refusal, Standing, To, View};
 pub use builder::NodeBuilder;
@@ -124,6 +133,7 @@ pub use config::{Settings, Start};
 pub use deadline::{Canceller, Deadline};
 pub use delivery::Delivery;
 pub use discover::{Discovery, discover};
+pub use history::{History, HistorySubscription};
 pub use inline::InlineNode;
 pub use locks::{Election, ElectionState, Guard, LockRequest};
 pub use node_error::Error;

@@ -103,6 +103,9 @@ pub enum Error {
         /// Why not, and what to do.
         what: String,
     },
+    /// An archive can't be recorded or read, or a subscription can't go on with it. The text gives what to do.
+    #[error(transparent)]
+    Archive(#[from] bourdon_archive::Error),
     /// The node has ended, so it has no new handles.
     #[error(transparent)]
     Closed(#[from] Closed),

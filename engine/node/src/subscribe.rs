@@ -17,8 +17,10 @@ pub enum Overrun {
     /// They are skipped; [`Delivery::Skipped`](crate::Delivery::Skipped) counts them at their place. The default of an
     /// observer that does not gate.
     Skip,
-    /// They are read again from an archive, which no member keeps yet: not supported.
+    /// They are read again from an archive: with [`History`](crate::History), whose default it is.
     Replay,
+    /// Of each topic or key the newest is kept: with [`History`](crate::History).
+    Latest,
 }
 
 /// What a [`Subscription`](crate::Subscription) is to receive. Events that have their place among the messages come to
@@ -180,11 +182,9 @@ impl Subscribe {
                 let what = "only an observer with flow.mode = \"gating\" holds messages: set that, or skip them";
                 return unsupported("Overrun::Hold", what.to_owned());
             }
-            Some(Overrun::Replay) => {
-                return unsupported(
-                    "Overrun::Replay",
-                    "no member keeps an archive: hold messages, or skip them".to_owned(),
-                );
+            Some(Overrun::Replay | Overrun::Latest) => {
+                let what = "a subscription without an archive holds messages, or skips them: give it one (History)";
+                return unsupported("Subscribe::overrun", what.to_owned());
             }
         };
         let ring_bytes = settings.threads.subscription_ring_bytes;

@@ -639,6 +639,10 @@ impl Node {
         self.agent.canceller.clone()
     }
 
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// What it chose.
     pub fn info(&self) -> &Info {
         &self.info

@@ -31,6 +31,7 @@ impl Failure {
     pub(crate) fn of_node(error: impl Into<Error>) -> Self {
         match error.into() {
             Error::Port(error @ PortError::AddressReplaced { .. }) => Self::unusable(error),
+            Error::Archive(error) => Self::of_archive(error),
             error => Self::broken(error),
         }
     }

@@ -19,7 +19,7 @@ use bourdon::settings::{Flow, FlowSettings, Role, Transport};
 use bourdon::topics::{Filter, Pattern, Verdict};
 use bourdon::{Delivery, Discovery, Event, InlineNode, Message, Settings, discover};
 use bourdon_archive::Recorder;
-use history::{History, HistoryOptions};
+use history::HistoryOptions;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 use std::collections::HashSet;
@@ -58,13 +58,13 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let (mut settings, are_the_members) = args.place.at.settings()?;
-    let recorder = args.archive.open(&settings.group.name)?;
+    let mut recorder = args.archive.open(&settings.group.name)?;
+    let history = args.history.open()?;
     settings.process.role = Role::Observer;
     if !are_the_members {
         learn(&mut settings, &args.place.at)?;
     }
-    let history = History::open(&args.history, &settings)?;
-    if args.archive.is_given() || history.is_some() {
+    if recorder.is_some() || history.is_some() {
         // A disk holds no publisher back, nor does a reader that has an archive to return to.
         settings.flow.mode = Flow::Free;
         settings.flow.gating_timeout_ns = FlowSettings::default().gating_timeout_ns;
@@ -75,128 +75,61 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     if let Some(why) = node.fallback() {
         note(why);
     }
-    let mut subscription = Subscription {
-        filter: Filter::new(&args.patterns, &settings.group.topics),
-        doubts: Doubts::default(),
-        beginning: Beginning::default(),
-        output: Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None },
-        recorder,
-        history,
-        failure: None,
-    };
-    while !subscription.output.is_complete() && !is_over(&signals) {
+    let mut output = Output { out: BufWriter::new(std::io::stdout().lock()), args: &args, written: 0, failed: None };
+    if let Some(history) = history {
+        let subscription = history.follow(node, &settings, &args.patterns).map_err(Failure::of_node)?;
+        return history::run(subscription, &args, &settings, &signals, output);
+    }
+    let filter = Filter::new(&args.patterns, &settings.group.topics);
+    let (mut doubts, mut beginning, mut failure) = (Doubts::default(), Beginning::default(), None);
+    while !output.is_complete() && !is_over(&signals) {
         let mut events = Vec::new();
         let polled = node.poll(usize::MAX, |delivery| match delivery {
             Delivery::Event(event) => {
-                subscription.take_event(event);
+                beginning.note_event(&event);
+                output.write_event(event);
+                record(&mut recorder, &mut failure, |recorder| recorder.record_event(&event));
                 events.push(event);
             }
-            Delivery::Message(message) => subscription.take(&message),
+            Delivery::Message(_) if output.is_complete() => {}
+            Delivery::Message(message) => {
+                if beginning.is_late(&message) {
+                    output.write_beginning(&message);
+                }
+                match filter.judge(&message) {
+                    Verdict::Wanted => {
+                        let name = filter.name(&message);
+                        record(&mut recorder, &mut failure, |recorder| args.archive.record(recorder, &message, name));
+                        output.write(&message, name);
+                    }
+                    Verdict::Unwanted => {}
+                    doubtful => doubts.warn(doubtful, &message),
+                }
+            }
             _ => {} // an observer without more subscriptions gets no other
         });
-        let work_count = polled.map_err(Failure::of_node)? + subscription.advance()?;
-        report(&node, &settings, events)?;
-        while let Some(message) = node.poll_direct() {
-            note(received(&message));
-        }
-        let sleep = subscription.recorder.as_mut().map_or(Ok(SLEEP), Recorder::sync).map_err(Failure::of_archive)?;
+        let work_count = polled.map_err(Failure::of_node)?;
+        report(&mut node, &settings, events)?;
+        failure.take().map_or(Ok(()), Err)?;
+        let sleep = recorder.as_mut().map_or(Ok(SLEEP), Recorder::sync).map_err(Failure::of_archive)?;
         if work_count == 0 {
-            subscription.output.flush();
-            node.wait(sleep.min(subscription.longest_sleep())).map_err(Failure::broken)?;
-        }
-    }
-    subscription.close()
-}
-
-/// Writes what is subscribed to, records it, and keeps its place between an archive and the group.
-struct Subscription<'a> {
-    filter: Filter,
-    doubts: Doubts,
-    beginning: Beginning,
-    output: Output<'a>,
-    recorder: Option<Recorder>,
-    history: Option<History>,
-    /// What ends it.
-    failure: Option<Failure>,
-}
-
-impl Subscription<'_> {
-    fn take_event(&mut self, event: Event) {
-        self.beginning.note_event(&event);
-        self.output.write_event(event);
-        if let Some(recorder) = &mut self.recorder {
-            self.failure = recorder.record_event(&event).map_err(Failure::of_archive).err().or(self.failure.take());
-        }
-        if let Some(history) = &mut self.history {
-            history.note_event(&event);
-        }
-    }
-
-    fn take(&mut self, message: &Message<'_>) {
-        if self.output.is_complete() || self.failure.is_some() {
-            return;
-        }
-        if self.history.is_none() && self.beginning.is_late(message) {
-            self.output.write_beginning(message);
-        }
-        let (verdict, name) = (self.filter.judge(message), self.filter.name(message));
-        if let Some(history) = &mut self.history {
-            match history.take(message, name, verdict == Verdict::Wanted) {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(why) => return self.failure = Some(why),
-            }
-        }
-        match verdict {
-            Verdict::Wanted => {
-                if let Some(recorder) = &mut self.recorder {
-                    let has_begun = recorder.recovery().is_some();
-                    if let Err(error) = recorder.record(message, name) {
-                        return self.failure = Some(Failure::of_archive(error));
-                    }
-                    if !has_begun {
-                        self.output.args.archive.report(recorder);
-                    }
-                }
-                self.output.write(message, name);
-            }
-            Verdict::Unwanted => {}
-            doubtful => self.doubts.warn(doubtful, message),
-        }
-    }
-
-    /// Takes up what the archive has. Returns how much it did.
-    fn advance(&mut self) -> Result<usize, Failure> {
-        if let Some(why) = self.failure.take() {
-            return Err(why);
-        }
-        let Some(history) = self.history.as_mut().filter(|_| !self.output.is_complete()) else { return Ok(0) };
-        let (output, filter) = (&mut self.output, &self.filter);
-        let count = history.advance(&mut |message| {
-            if filter.judge(message) == Verdict::Wanted {
-                output.write(message, filter.name(message));
-            }
-            !output.is_complete()
-        })?;
-        if history.is_due() {
             output.flush();
-            history.save()?;
+            node.wait(sleep.min(SLEEP)).map_err(Failure::broken)?;
         }
-        Ok(count)
     }
+    output.flush();
+    recorder.map_or(Ok(()), Recorder::close).map_err(Failure::of_archive)?;
+    output.end()
+}
 
-    fn longest_sleep(&self) -> Duration {
-        self.history.as_ref().map_or(SLEEP, |history| history.longest_sleep(SLEEP))
-    }
-
-    fn close(mut self) -> Result<(), Failure> {
-        self.output.flush();
-        self.recorder.map_or(Ok(()), Recorder::close).map_err(Failure::of_archive)?;
-        match self.output.failed {
-            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::broken(format!("writing: {error}"))),
-            Some(_) => Ok(()),
-            None => self.history.as_mut().map_or(Ok(()), History::save),
-        }
+/// Records, if there is a recorder and nothing has failed.
+fn record(
+    recorder: &mut Option<Recorder>,
+    failure: &mut Option<Failure>,
+    does: impl FnOnce(&mut Recorder) -> Result<(), bourdon_archive::Error>,
+) {
+    if let Some(recorder) = recorder.as_mut().filter(|_| failure.is_none()) {
+        *failure = does(recorder).map_err(Failure::of_archive).err();
     }
 }
 
@@ -218,8 +151,11 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
     }
 }
 
-/// Reports what happened. A process that is configured otherwise ends no subscriber: a majority of the group does.
-fn report(node: &InlineNode, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
+/// Reports what happened, and direct messages. A process that is configured otherwise ends no subscriber: a majority of the group does.
+fn report(node: &mut InlineNode, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
+    while let Some(message) = node.poll_direct() {
+        note(received(&message));
+    }
     for event in events {
         match event {
             Event::Outvoted(..) => return Err(Failure::unusable(event)),
@@ -348,6 +284,13 @@ impl Output<'_> {
             self.failed = writeln!(self.out, "{object}").err();
         }
         note(text);
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        match self.failed {
+            Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::broken(format!("writing: {error}"))),
+            _ => Ok(()),
+        }
     }
 
     fn flush(&mut self) {

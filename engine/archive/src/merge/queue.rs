@@ -63,15 +63,10 @@ impl Waiting {
 pub(super) struct Queue {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// The order number behind the last.
-    next: Option<u64>,
 }
 
 impl Queue {
     pub(super) fn push(&mut self, message: &Message<'_>, place: Place, name: Option<&str>, is_wanted: bool) {
-        if let Place::Order(_, order) = place {
-            self.next = Some(order + 1);
-        }
         let kind = if is_wanted {
             let name_bytes = name.map(str::len);
             let bytes = [name.unwrap_or("").as_bytes(), message.payload].concat().into();
@@ -83,7 +78,6 @@ impl Queue {
     }
 
     pub(super) fn push_event(&mut self, event: Event) {
-        self.next = None; // numbers that became void are used again
         self.add(Waiting(Kind::Event(event)));
     }
 
@@ -112,11 +106,6 @@ impl Queue {
             Some(Place::Order(epoch, order)) => Some((epoch, order)),
             _ => None,
         })
-    }
-
-    /// The order number behind the last message, if one came.
-    pub(super) fn next(&self) -> Option<u64> {
-        self.next
     }
 
     pub(super) fn bytes(&self) -> usize {

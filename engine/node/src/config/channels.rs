@@ -108,6 +108,7 @@ impl Settings {
             return Err(SettingsError::NoChannel { group, channel, channels });
         };
         let mut settings = Self { channels: Vec::new(), ..self.clone() };
+        settings.archive.directory = self.archive.directory.as_ref().map(|directory| directory.join(name));
         let group = &mut settings.group;
         group.name = full_name(&self.group.name, name);
         group.address = channel.address;

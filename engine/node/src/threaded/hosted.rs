@@ -252,6 +252,7 @@ impl Hosted {
         work_count += self.control.exchange(&mut self.node);
         self.figures.control_full = self.control.full;
         self.figures.waited_ns = self.node.waited_ns();
+        self.figures.archive = self.node.archive_figures();
         self.figures.network_lost = self.node.engine.port().transport().is_cut_off();
         self.report_events();
         self.acknowledge();

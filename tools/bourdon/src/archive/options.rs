@@ -1,8 +1,8 @@
 //! Where a subscriber records what it delivers, and how much is kept.
 
 use crate::exit::{Failure, note};
-use bourdon_archive::Recorder;
-use bourdon_log::Retention;
+use bourdon::Message;
+use bourdon_archive::{Recorder, Retention};
 use std::path::PathBuf;
 
 /// Where to record, and how much to keep.
@@ -20,10 +20,6 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub(crate) fn is_given(&self) -> bool {
-        self.archive.is_some()
-    }
-
     /// Locks the directory, if one is given.
     pub(crate) fn open(&self, group: &str) -> Result<Option<Recorder>, Failure> {
         let Some(path) = self.archive.clone() else { return Ok(None) };
@@ -32,8 +28,22 @@ impl Options {
         Recorder::open(path, group, keep).map(Some).map_err(Failure::of_archive)
     }
 
-    /// Reports what the log found when it was opened.
-    pub(crate) fn report(&self, recorder: &Recorder) {
+    /// Records a message; with the first, reports what the log found when it was opened.
+    pub(crate) fn record(
+        &self,
+        recorder: &mut Recorder,
+        message: &Message<'_>,
+        name: Option<&str>,
+    ) -> Result<(), bourdon_archive::Error> {
+        let has_begun = recorder.recovery().is_some();
+        recorder.record(message, name)?;
+        if !has_begun {
+            self.report(recorder);
+        }
+        Ok(())
+    }
+
+    fn report(&self, recorder: &Recorder) {
         let (Some(path), Some(recovery)) = (&self.archive, recorder.recovery()) else { return };
         let path = path.display();
         for damage in &recovery.damage {

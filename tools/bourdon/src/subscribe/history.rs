@@ -1,16 +1,17 @@
 //! One subscription over an archive and the live group, as the command has it.
 
+use super::{Args, Output, SLEEP, is_over, report};
 use crate::exit::{Failure, note};
-use bourdon::settings::{Order, Settings};
-use bourdon::{Event, Message};
-use bourdon_archive::{Archive, Batch, Error, Merge, Mode, Output, Position, Replay, Rule, StartAt};
+use bourdon::archive::Position;
+use bourdon::topics::Filter;
+use bourdon::{Delivery, History, HistorySubscription, InlineNode, Overrun, Settings, StartAt};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Batches of the archive that are taken before what is live is looked at again.
-const BATCHES: usize = 4;
-/// How soon it looks whether more of the archive has been read.
-const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// Messages that are written before what is live is looked at again.
+const BATCH: usize = 1_024;
 /// How often the position is written to its file.
 const SAVE_EVERY: Duration = Duration::from_millis(100);
 
@@ -26,6 +27,29 @@ pub(super) struct HistoryOptions {
     /// Write how far this subscription is to this file, and go on there the next time
     #[arg(long, value_name = "FILE", requires = "history")]
     position: Option<PathBuf>,
+    /// What to do when messages come faster than they are read from stdout: replay (the default) them from the archive,
+    /// skip them, or write of each topic only the latest
+    #[arg(long, value_name = "HOW", requires = "history", value_parser = overrun)]
+    on_overrun: Option<Overrun>,
+}
+
+impl HistoryOptions {
+    /// Which archive to read, and where to begin; none if no archive is given.
+    pub(super) fn open(&self) -> Result<Option<History>, Failure> {
+        let Some(path) = &self.history else { return Ok(None) };
+        let stored = self.position.as_deref().map_or(Ok(None), load)?;
+        let history = History::at(path).from(self.from.unwrap_or_default()).resume(stored);
+        Ok(Some(history.overrun(self.on_overrun.unwrap_or(Overrun::Replay))))
+    }
+}
+
+fn overrun(text: &str) -> Result<Overrun, String> {
+    match text {
+        "replay" => Ok(Overrun::Replay),
+        "skip" => Ok(Overrun::Skip),
+        "latest" => Ok(Overrun::Latest),
+        _ => Err("replay, skip or latest is expected".to_owned()),
+    }
 }
 
 fn start(text: &str) -> Result<StartAt, String> {
@@ -39,130 +63,75 @@ fn start(text: &str) -> Result<StartAt, String> {
     }
 }
 
-/// A subscription over an archive.
-pub(super) struct History {
-    merge: Merge,
-    replay: Replay,
-    batch: Batch,
-    /// How much of the batch has been taken.
-    taken: usize,
-    file: Option<PathBuf>,
-    saved: (Instant, Position),
-    begun: Instant,
+/// Writes what is subscribed to until it is complete or ended.
+pub(super) fn run(
+    mut subscription: HistorySubscription<InlineNode>,
+    args: &Args,
+    settings: &Settings,
+    signals: &UnixStream,
+    mut output: Output<'_>,
+) -> Result<(), Failure> {
+    let filter = Filter::new(&args.patterns, &settings.group.topics);
+    let mut stored = Stored { file: args.history.position.as_deref(), at: Instant::now(), last: None };
+    while !output.is_complete() && !is_over(signals) {
+        let left = args.count.map_or(BATCH, |count| BATCH.min((count - output.written) as usize));
+        let mut events = Vec::new();
+        let takes_more = takes_more(args);
+        let polled = subscription.poll(if takes_more { left } else { 0 }, |delivery| match delivery {
+            Delivery::Message(message) => output.write(&message, filter.name(&message)),
+            Delivery::Event(event) => {
+                output.write_event(event);
+                events.push(event);
+            }
+            Delivery::Notice(notice) => note(notice),
+            other => note(other),
+        });
+        let work_count = polled.map_err(Failure::of_node)?;
+        report(subscription.live_mut(), settings, events)?;
+        if stored.is_due(&subscription.position()) {
+            output.flush();
+            stored.save(&subscription.position())?;
+        }
+        if work_count == 0 {
+            if takes_more {
+                output.flush();
+            }
+            subscription.wait(SLEEP).map_err(Failure::of_node)?;
+        }
+    }
+    output.flush();
+    if output.failed.is_none() {
+        stored.save(&subscription.position())?;
+    }
+    output.end()
 }
 
-impl History {
-    pub(super) fn open(options: &HistoryOptions, settings: &Settings) -> Result<Option<Self>, Failure> {
-        let Some(path) = options.history.clone() else { return Ok(None) };
-        let instance = match Archive::open(&path) {
-            Ok(archive) => archive.instance(),
-            Err(Error::Open { source: bourdon_log::Error::Empty, .. }) => 0,
-            Err(error) => return Err(Failure::unusable(error)),
-        };
-        let stored = options.position.as_deref().map_or(Ok(None), load)?;
-        if let Some(expected) = stored.map(|position| position.instance).filter(|_| instance != 0)
-            && expected != instance
-        {
-            return Err(Failure::of_archive(Error::OtherInstance { found: instance, expected }));
-        }
-        let is_dense = settings.group.order == Order::Total;
-        let rule = Rule { start: options.from.unwrap_or_default(), is_dense, skips: false };
-        let (merge, replay) = (Merge::new(rule, stored), Replay::start(path).map_err(Failure::of_archive)?);
-        let (now, batch, file) = (Instant::now(), Batch::default(), options.position.clone());
-        let saved = (now, Position::default());
-        let mut history = Self { merge, replay, batch, taken: 0, file, saved, begun: now };
-        history.settle()?;
-        Ok(Some(history))
-    }
+/// Whether more is written now: the latest messages wait until the reader of stdout takes them, all others in its pipe.
+fn takes_more(args: &Args) -> bool {
+    let stdout = std::io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::OUT)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    args.history.on_overrun != Some(Overrun::Latest) || poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0)
+}
 
-    /// Asks for what is to be read, and reports what has changed.
-    fn settle(&mut self) -> Result<(), Failure> {
-        while let Some(notice) = self.merge.take_notice() {
-            note(notice);
-        }
-        if let Some((from, place)) = self.merge.take_request() {
-            self.replay.request(from, place).map_err(Failure::of_archive)?;
-        }
-        Ok(())
-    }
+/// The file of a position.
+struct Stored<'a> {
+    file: Option<&'a Path>,
+    at: Instant,
+    last: Option<Position>,
+}
 
-    /// A message came live; returns whether it is to be written now.
-    ///
-    /// # Errors
-    /// If it is of another instance than the archive, or has no place.
-    pub(super) fn take(&mut self, message: &Message<'_>, name: Option<&str>, is_wanted: bool) -> Result<bool, Failure> {
-        self.merge.live(message, name, is_wanted).map_err(Failure::of_archive)
-    }
-
-    /// Something happened among the live messages.
-    pub(super) fn note_event(&mut self, event: &Event) {
-        self.merge.event(event);
-    }
-
-    /// Takes up what the archive has, and what waits, until `write` takes no more after it. Returns how much it did.
-    ///
-    /// # Errors
-    /// If the archive can't be read, or is of another instance.
-    pub(super) fn advance(&mut self, write: &mut impl FnMut(&Message<'_>) -> bool) -> Result<usize, Failure> {
-        let mut count = 0;
-        self.settle()?;
-        for _ in 0..BATCHES {
-            while let Some(archived) = self.batch.get(self.taken) {
-                (self.taken, count) = (self.taken + 1, count + 1);
-                let output = self.merge.archived(self.batch.instance, &archived).map_err(Failure::of_archive)?;
-                if let Some(Output::Message(message)) = output
-                    && !write(&message)
-                {
-                    return Ok(count);
-                }
-            }
-            let now = bourdon::time::Instant(self.begun.elapsed().as_nanos() as u64);
-            if let Some(end) = self.batch.end.take() {
-                self.merge.end(end.map_err(Failure::of_archive)?, now);
-            }
-            self.merge.keep_time(now);
-            (self.batch, self.taken) = match self.replay.next().map_err(Failure::of_archive)? {
-                Some(batch) => (batch, 0),
-                None => break,
-            };
-        }
-        while let Some(waiting) = self.merge.pop() {
-            count += 1;
-            if let Some(message) = waiting.message()
-                && !write(&message)
-            {
-                break;
-            }
-        }
-        self.settle()?;
-        Ok(count)
-    }
-
-    /// How long its owner may sleep, where otherwise it may sleep so `long`: while the archive is read there is soon
-    /// something to do.
-    pub(super) fn longest_sleep(&self, long: Duration) -> Duration {
-        let is_idle = match self.merge.mode() {
-            Mode::Live => true,
-            Mode::AtEnd => self.merge.queue_bytes() == 0,
-            _ => false,
-        };
-        if is_idle { long } else { long.min(LOOK_AGAIN) }
-    }
-
+impl Stored<'_> {
     /// Whether what was written is to be flushed, and the position stored behind it.
-    pub(super) fn is_due(&self) -> bool {
-        self.file.is_some() && self.saved.1 != self.merge.position() && self.saved.0.elapsed() >= SAVE_EVERY
+    fn is_due(&self, position: &Position) -> bool {
+        self.file.is_some() && self.last.as_ref() != Some(position) && self.at.elapsed() >= SAVE_EVERY
     }
 
     /// Stores the position. All that lies before it has been written.
-    ///
-    /// # Errors
-    /// If the file can't be written.
-    pub(super) fn save(&mut self) -> Result<(), Failure> {
-        let Some(file) = &self.file else { return Ok(()) };
-        let position = self.merge.position();
-        self.saved = (Instant::now(), position);
-        let text = serde_json::to_string(&position).expect("numbers");
+    fn save(&mut self, position: &Position) -> Result<(), Failure> {
+        let Some(file) = self.file else { return Ok(()) };
+        (self.at, self.last) = (Instant::now(), Some(*position));
+        let text = serde_json::to_string(position).expect("numbers");
         let beside = file.with_extension("new");
         let stored = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, file));
         stored.map_err(|error| Failure::broken(format!("writing {}: {error}", file.display())))

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 use tempfile::TempDir;
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
@@ -122,9 +123,18 @@ pub(crate) fn subscribe(arguments: &[&str]) -> (Running, BufReader<ChildStderr>)
     (Running(child), talk)
 }
 
+/// Longer than any subscriber takes on a loaded host; reached only by failing tests.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(90);
+
 pub(crate) fn output(subscriber: &mut Running) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    subscriber.0.stdout.take().expect("piped").read_to_end(&mut bytes).expect("readable");
+    let mut stdout = subscriber.0.stdout.take().expect("piped");
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _ = sender.send(stdout.read_to_end(&mut bytes).map(|_| bytes));
+    });
+    // One that waits for ever fails its test, which kills it.
+    let bytes = receiver.recv_timeout(OUTPUT_PATIENCE).expect("it ends").expect("readable");
     assert!(subscriber.0.wait().expect("it ends").success());
     bytes
 }
