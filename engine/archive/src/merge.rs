@@ -37,8 +37,10 @@ use std::collections::VecDeque;
 
 /// Bytes of live messages that wait while the archive is read.
 const QUEUE_MAX_BYTES: usize = 64 << 20;
-/// How soon the end of the archive is read again.
+/// How soon the end of the archive is read again, while live messages wait, and while none do: the recorder syncs every
+/// 50 ms.
 const READ_AGAIN_NS: u64 = 20_000_000;
+const READ_IDLE_NS: u64 = 100_000_000;
 /// A recorder that has not recorded a live message for so long records no more: a hundred times the interval of its
 /// syncs.
 const RECORDER_WAIT_NS: u64 = 5_000_000_000;
@@ -402,20 +404,18 @@ impl Merge {
         if self.mode != Mode::AtEnd || self.request {
             return;
         }
-        let meets = self.queue.discard(|place| self.position.has(place));
-        if meets || self.queue.is_empty() {
-            self.waits_since = None;
-            if meets {
-                self.mode = Mode::Joining;
-            }
+        if self.queue.discard(|place| self.position.has(place)) {
+            (self.mode, self.waits_since) = (Mode::Joining, None);
             return;
         }
-        let waited_ns = now.0.saturating_sub(self.waits_since.get_or_insert(now).0);
+        let read_ns = if self.queue.is_empty() { READ_IDLE_NS } else { READ_AGAIN_NS };
+        self.waits_since = self.waits_since.or(Some(now)).filter(|_| !self.queue.is_empty());
+        let waited_ns = self.waits_since.map_or(0, |since| now.0.saturating_sub(since.0));
         if waited_ns > RECORDER_WAIT_NS {
             let to = self.queue.first().map_or(self.position.order, |(_, order)| order);
             self.notices.push_back(Notice::NoRecorder { from: self.position.order, to });
             (self.mode, self.waits_since) = (Mode::Joining, None);
-        } else if now.0.saturating_sub(self.ended_at.0) >= READ_AGAIN_NS {
+        } else if now.0.saturating_sub(self.ended_at.0) >= read_ns {
             (self.request, self.asked_from) = (true, self.read_to);
         }
     }

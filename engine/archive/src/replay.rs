@@ -10,10 +10,13 @@ use bourdon_log::{Damage, Record};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TryRecvError, channel, sync_channel};
+use std::time::{Duration, SystemTime};
 
 /// Records of a batch at most, and batches that the thread is ahead.
 const BATCH: usize = 1_024;
 const BATCHES_AHEAD: usize = 4;
+/// How long ago a file must have been written for its time to show it: longer than a tick of the kernel.
+const EXACT: Duration = Duration::from_millis(20);
 /// A batch ends once it has so many bytes: records have up to 16 MiB.
 const BATCH_BYTES: usize = 1 << 20;
 
@@ -132,16 +135,39 @@ impl Replay {
     }
 }
 
+/// When the last segment was written: while it is older than the clock of files is exact, nothing was written since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Written {
+    segment: String,
+    at: SystemTime,
+}
+
+impl Written {
+    fn of(path: &Path, archive: &Archive) -> Option<Self> {
+        let segment = archive.segments().last()?.name();
+        let at = std::fs::metadata(path.join(&segment)).and_then(|metadata| metadata.modified()).ok()?;
+        (at.elapsed().ok()? >= EXACT).then_some(Self { segment, at })
+    }
+}
+
 /// The thread.
 fn serve(path: &Path, requests: &Receiver<Request>, batches: &SyncSender<Batch>) {
     // A record that its recorder is writing looks damaged; one that stays so is.
     let mut torn_at = None;
+    let mut read_before: Option<(Written, u64)> = None;
     for request in requests {
         let (mut batch, mut is_over, before) = (Batch::default(), false, torn_at.take());
         let read = Archive::open(path).and_then(|archive| {
+            let written = Written::of(path, &archive);
+            if read_before.as_ref().is_some_and(|(before, end)| written.as_ref() == Some(before) && *end == request.from)
+                && before.is_none()
+            {
+                return Ok(request.from); // a segment is long, and its end is read often
+            }
+            read_before = None;
             let from = archive.seek(request.from, request.place)?;
             batch.instance = archive.instance();
-            archive.read(from, |archived| {
+            let end = archive.read(from, |archived| {
                 if let Archived::Damage(Damage { was_synced: false, from, .. }) = archived
                     && before != Some(from)
                 {
@@ -155,7 +181,9 @@ fn serve(path: &Path, requests: &Receiver<Request>, batches: &SyncSender<Batch>)
                     is_over = batches.send(full).is_err();
                 }
                 if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })
+            })?;
+            read_before = written.map(|written| (written, end)).filter(|_| torn_at.is_none());
+            Ok(end)
         });
         batch.end = Some(match read {
             Ok(end) => Ok(torn_at.unwrap_or(end)),

@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod after;
+mod archives;
 mod beside;
 mod builder;
 mod channels;

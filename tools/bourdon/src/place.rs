@@ -6,7 +6,7 @@
 use crate::exit::Failure;
 use bourdon::Settings;
 use bourdon::error::SettingsError;
-use bourdon::settings::{IdleStrategy, Role, Transport};
+use bourdon::settings::{ArchiveSettings, IdleStrategy, Role, Transport};
 use std::fmt::Display;
 use std::io::{BufRead, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +65,7 @@ impl Where {
         let Some(address) = self.group_address else {
             let path = self.config.as_deref().unwrap_or(Path::new("bourdon.toml"));
             let mut settings = load(path)?;
+            settings.archive = ArchiveSettings::default(); // the node whose file it is records
             if !self.source.is_empty() {
                 settings.network.sources.clone_from(&self.source);
             }

@@ -7,7 +7,8 @@
 //!
 //! - the lab: [`hosts`] are network namespaces on a bridge, in which any program runs, is stopped, killed or cut off;
 //!   [`rounds`] injects one kind of fault again and again, [`matrix`] runs every guarantee once,
-//!   [`deaths`] kills members while observers read on, [`locks`] kills the holder of a lock, [`chaos`] injects every
+//!   [`deaths`] kills members while observers read on, [`locks`] kills the holder of a lock,
+//!   [`subscriptions`] has subscribers of an archive stopped, slowed down and killed, [`chaos`] injects every
 //!   kind of fault on a lossy network;
 //! - the judge: [`history`] reads the files in which processes recorded their deliveries, [`judge`] checks the
 //!   guarantees of an order and a reliability.
@@ -26,3 +27,4 @@ pub mod matrix;
 pub mod probe;
 pub mod record;
 pub mod rounds;
+pub mod subscriptions;

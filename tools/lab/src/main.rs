@@ -9,7 +9,7 @@ use bourdon_lab::chaos::{self, Fault, Mode, Profile};
 use bourdon_lab::interrupt::Interrupt;
 use bourdon_lab::judge::{Order, Reliability, Rules, Verdict, judge};
 use bourdon_lab::rounds::{self, FaultKind, Plan};
-use bourdon_lab::{deaths, history, locks, matrix, probe, record};
+use bourdon_lab::{deaths, history, locks, matrix, probe, record, subscriptions};
 use clap::{Args, Parser, Subcommand};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -36,6 +36,9 @@ enum Command {
     Deaths(DeathsArgs),
     /// Pass a lock between members while its holders are killed, and check that only one member held it at a time
     Locks(LocksArgs),
+    /// Stop, slow down and kill subscribers that read an archive while members die, and require that each has every
+    /// message once and in order
+    Subscriptions(SubscriptionsArgs),
     /// Run members, observers and clients on a lossy network, pause, kill, cut, restart, replay, and judge
     Chaos(ChaosArgs),
     /// Restart a whole group again and again, while its old traffic and processes come back, and judge
@@ -131,6 +134,28 @@ struct DeathsArgs {
     /// The seed of all randomness
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct SubscriptionsArgs {
+    /// The bourdon command [default: the one beside this one]
+    #[arg(long, value_name = "PATH")]
+    bourdon: Option<PathBuf>,
+    /// How often subscribers must go from the archive to live
+    #[arg(long, value_name = "K", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    switches: u64,
+    /// Messages that each of three publishers publishes in a second
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: u64,
+    /// The seed of all randomness of the faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Where the archive and the logs go: a new or empty folder [default: a folder that is removed]
+    #[arg(long)]
+    dir: Option<PathBuf>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -286,6 +311,7 @@ fn main() -> ExitCode {
         Command::Matrix(args) => run_matrix(args),
         Command::Deaths(args) => run_deaths(args),
         Command::Locks(args) => run_locks(args),
+        Command::Subscriptions(args) => run_subscriptions(args),
         Command::Chaos(args) => run_chaos(args, false),
         Command::Restarts(args) => run_chaos(args, true),
         Command::Member(args) => member::outcome(member::run_member(args)),
@@ -370,6 +396,33 @@ fn run_deaths(args: DeathsArgs) -> Result<ExitCode, String> {
         print(&lines)?;
     }
     Ok(ExitCode::from(u8::from(!broken.is_empty())))
+}
+
+fn run_subscriptions(args: SubscriptionsArgs) -> Result<ExitCode, String> {
+    let own = tempfile::tempdir().map_err(|error| format!("can't make a folder: {error}"))?;
+    let folder = args.dir.unwrap_or_else(|| own.path().to_owned());
+    let SubscriptionsArgs { switches, rate, seed, json: as_json, .. } = args;
+    let plan = subscriptions::Plan { bourdon: bourdon_command(args.bourdon)?, switches, rate, seed, folder };
+    let mut next = 0;
+    let report = subscriptions::run(&plan, &mut |switches| {
+        if switches >= next {
+            eprintln!("{switches} of {} switches", plan.switches);
+            next = switches + 100;
+        }
+    });
+    let report = report.map_err(|error| error.to_string())?;
+    if as_json {
+        print(&json(&report))?;
+    } else {
+        let subscriptions::Report { switches, stops, pauses, kills, deaths, published, written, .. } = report;
+        let (live, catch_up) = (report.live_rate, report.catch_up_rate);
+        let failures: String = report.failures.iter().map(|why| why.clone() + "\n").collect();
+        print(&format!(
+            "{switches} switches by {stops} stops, {pauses} pauses and {kills} kills; {deaths} deaths of members; \
+             {published} messages published, {written} written\nlive {live} a second, catching up {catch_up}\n{failures}"
+        ))?;
+    }
+    Ok(ExitCode::from(u8::from(!report.failures.is_empty())))
 }
 
 /// This command: it runs the members as well.

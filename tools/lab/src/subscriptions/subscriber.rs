@@ -1,0 +1,186 @@
+//! One subscriber, its output, and what is done to it.
+
+use super::{Error, Group, position};
+use crate::hosts::Process;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A message as it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) order: u64,
+    pub(crate) publisher: usize,
+    pub(crate) number: u64,
+}
+
+/// The messages of a command's JSON, a row each; an incomplete last line is left out.
+pub(crate) fn rows(json: &[u8]) -> Vec<Row> {
+    let complete = json.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    json[..complete].split(|byte| *byte == b'\n').filter_map(row).collect()
+}
+
+fn row(line: &[u8]) -> Option<Row> {
+    let object: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let mut words = object["payload"].as_str()?.split(' ');
+    let publisher = words.next()?.parse().ok()?;
+    Some(Row { order: object["order"].as_u64()?, publisher, number: words.next()?.parse().ok()? })
+}
+
+/// What its threads read.
+#[derive(Default)]
+struct Output {
+    written: Mutex<Vec<Row>>,
+    is_paused: AtomicBool,
+    switches: AtomicU64,
+    /// The last that it reported.
+    last_line: Mutex<String>,
+}
+
+/// A subscriber.
+pub(crate) struct Subscriber {
+    process: Process,
+    file: PathBuf,
+    read: Arc<Output>,
+    reader: Option<JoinHandle<std::io::Result<()>>>,
+    /// Until when a fault lasts.
+    until: Option<Instant>,
+    is_stopped: bool,
+    /// Switches when the last fault began.
+    switches_before: u64,
+    fault_at: Instant,
+}
+
+impl Subscriber {
+    pub(crate) fn start(group: &Group<'_>, number: usize) -> Result<Self, Error> {
+        let file = group.plan.folder.join(format!("position-{number}"));
+        let read = Arc::new(Output::default());
+        let (process, reader) = spawn(group, &file, &read)?;
+        let (fault_at, reader) = (Instant::now(), Some(reader));
+        Ok(Self { process, file, read, reader, until: None, is_stopped: false, switches_before: 0, fault_at })
+    }
+
+    /// How often it went live.
+    pub(crate) fn switches(&self) -> u64 {
+        self.read.switches.load(Relaxed)
+    }
+
+    /// Whether it suffers no fault, and is live again, or had no reason not to be.
+    pub(crate) fn is_calm(&self) -> bool {
+        let is_live = self.switches() > self.switches_before || self.fault_at.elapsed() > Duration::from_secs(2);
+        self.until.is_none() && is_live
+    }
+
+    fn begin(&mut self, lasts: Duration) {
+        (self.switches_before, self.fault_at) = (self.switches(), Instant::now());
+        self.until = Some(Instant::now() + lasts);
+    }
+
+    /// What it reported last.
+    pub(crate) fn last_line(&self) -> String {
+        self.read.last_line.lock().expect("no reader panics").clone()
+    }
+
+    pub(crate) fn stop(&mut self, lasts: Duration) -> Result<(), Error> {
+        self.begin(lasts);
+        self.is_stopped = true;
+        Ok(self.process.stop()?)
+    }
+
+    /// Its output is not read.
+    pub(crate) fn pause(&mut self, lasts: Duration) {
+        self.begin(lasts);
+        self.read.is_paused.store(true, Relaxed);
+    }
+
+    /// Ends a fault that is over.
+    pub(crate) fn keep_time(&mut self) -> Result<(), Error> {
+        if self.until.is_some_and(|until| until <= Instant::now()) {
+            self.until = None;
+            self.read.is_paused.store(false, Relaxed);
+            if std::mem::take(&mut self.is_stopped) {
+                self.process.resume()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills it, discards what it wrote behind its position, and starts it again there.
+    pub(crate) fn kill_and_resume(&mut self, group: &Group<'_>) -> Result<(), Error> {
+        self.begin(Duration::ZERO);
+        self.process.kill()?;
+        self.join()?;
+        let next = position(&self.file).unwrap_or(0);
+        let mut written = self.read.written.lock().expect("no reader panics");
+        let kept = written.partition_point(|row| row.order < next);
+        written.truncate(kept);
+        drop(written);
+        let (process, reader) = spawn(group, &self.file, &self.read)?;
+        (self.process, self.reader) = (process, Some(reader));
+        Ok(())
+    }
+
+    fn join(&mut self) -> Result<(), Error> {
+        self.read.is_paused.store(false, Relaxed);
+        let ended = self.reader.take().map_or(Ok(Ok(())), JoinHandle::join);
+        Ok(ended.map_err(|_| Error::Failed("a reader panicked".to_owned()))??)
+    }
+
+    /// Ends it once it has written so many messages, and a moment more: one too many is found then. Returns all.
+    pub(crate) fn finish(mut self, count: usize, patience: Duration) -> Result<Vec<Row>, Error> {
+        let begun = Instant::now();
+        self.until = Some(begun);
+        self.keep_time()?;
+        while self.read.written.lock().expect("no reader panics").len() < count && begun.elapsed() < patience {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.process.terminate()?;
+        self.join()?;
+        let written = std::mem::take(&mut *self.read.written.lock().expect("no reader panics"));
+        Ok(written)
+    }
+}
+
+fn spawn(
+    group: &Group<'_>,
+    file: &std::path::Path,
+    read: &Arc<Output>,
+) -> Result<(Process, JoinHandle<std::io::Result<()>>), Error> {
+    let (config, archive) = (group.config(0).display().to_string(), group.archive().display().to_string());
+    let (name, file) = (group.name(), file.display().to_string());
+    let arguments =
+        ["subscribe", &name, "md.**", "--config", &config, "--history", &archive, "--position", &file, "--json"];
+    let mut process = Process::start(group.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+    let stdout = process.child().stdout.take().expect("piped");
+    let stderr = process.child().stderr.take().expect("piped");
+    let (out, talk) = (Arc::clone(read), Arc::clone(read));
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            talk.switches.fetch_add(u64::from(line.contains("live from order number")), Relaxed);
+            *talk.last_line.lock().expect("no reader panics") = line;
+        }
+    });
+    let reader = std::thread::spawn(move || read_rows(stdout, &out));
+    Ok((process, reader))
+}
+
+fn read_rows(mut stdout: impl Read, read: &Output) -> std::io::Result<()> {
+    let (mut bytes, mut block) = (Vec::new(), vec![0; 1 << 16]);
+    loop {
+        while read.is_paused.load(Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let count = stdout.read(&mut block)?;
+        if count == 0 {
+            return Ok(());
+        }
+        bytes.extend_from_slice(&block[..count]);
+        let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        read.written.lock().expect("no reader panics").extend(rows(&bytes[..complete]));
+        bytes.drain(..complete);
+    }
+}
