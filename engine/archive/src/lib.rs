@@ -16,6 +16,7 @@ mod entry;
 mod error;
 mod merge;
 mod recorder;
+mod repair;
 mod replay;
 
 pub use archive::{Archive, Archived};
@@ -24,4 +25,5 @@ pub use entry::{Entry, Recorded};
 pub use error::Error;
 pub use merge::{Merge, Mode, Notice, Output, Position, Rule, StartAt, Waiting, Why};
 pub use recorder::{Recorder, Records, wall_ns};
+pub use repair::{Repaired, repair};
 pub use replay::{Batch, Replay};

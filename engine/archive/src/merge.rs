@@ -317,6 +317,11 @@ impl Merge {
     }
 
     fn advance(&mut self, place: Place) {
+        if let Place::Order(_, from) = place
+            && from < self.position.order
+        {
+            self.notices.push_back(Notice::Void { from, to: self.position.order });
+        }
         self.position.advance(place);
         self.has_place = true;
     }

@@ -87,6 +87,7 @@ pub struct Recorder {
     path: PathBuf,
     group: String,
     keep: Retention,
+    segment_bytes: u64,
     /// Until the group's instance is known.
     directory: Option<Directory>,
     log: Option<(u64, Log<Directory>)>,
@@ -107,12 +108,20 @@ impl Recorder {
             path,
             group: group.to_owned(),
             keep,
+            segment_bytes: Settings::new(0).segment_bytes,
             directory: Some(directory),
             log: None,
             segments: 0,
             own: Records::default(),
             synced_at: Instant::now(),
         })
+    }
+
+    /// With segments of this length instead of 64 MiB.
+    #[must_use]
+    pub fn with_segments_of(mut self, segment_bytes: u64) -> Self {
+        self.segment_bytes = segment_bytes;
+        self
     }
 
     /// What the log found when it was opened, with the first message.
@@ -179,7 +188,8 @@ impl Recorder {
             };
         }
         let directory = self.directory.take().expect("it is locked until the log has it");
-        let log = Log::open(directory, Settings::new(instance)).map_err(Error::Directory)?;
+        let settings = Settings { segment_bytes: self.segment_bytes, ..Settings::new(instance) };
+        let log = Log::open(directory, settings).map_err(Error::Directory)?;
         self.segments = log.segments().len();
         self.log = Some((instance, log));
         let mut bytes = Vec::new();

@@ -290,6 +290,7 @@ impl Source {
             let before = self.merge.position();
             let Some(waiting) = self.merge.pop() else { break };
             handed += 1;
+            report(&mut self.merge, &mut hand_out);
             if let Some(message) = waiting.message() {
                 self.last_ns = message.send_time_ns;
                 hand_out(Delivery::Message(message), before);
@@ -303,9 +304,7 @@ impl Source {
 
     /// Asks for what is to be read, and hands out what has changed.
     fn settle(&mut self, hand_out: &mut impl FnMut(Delivery<'_>, Position)) -> Result<(), Error> {
-        while let Some(notice) = self.merge.take_notice() {
-            hand_out(Delivery::Notice(notice), self.merge.position());
-        }
+        report(&mut self.merge, hand_out);
         if let Some((from, place)) = self.merge.take_request() {
             self.replay.request(from, place)?;
         }
@@ -327,6 +326,7 @@ impl Source {
                 {
                     Ok(true) => {
                         (*handed, *last_ns) = (*handed + 1, message.send_time_ns);
+                        report(merge, hand_out);
                         hand_out(Delivery::Message(message), before);
                     }
                     Ok(false) => {}
@@ -353,16 +353,15 @@ impl Source {
             {
                 (self.taken, count) = (self.taken + 1, count + 1);
                 let before = self.merge.position();
-                match self.merge.archived(self.batch.instance, &archived)? {
+                let output = self.merge.archived(self.batch.instance, &archived)?;
+                report(&mut self.merge, hand_out);
+                match output {
                     Some(Output::Message(message)) if self.filter.wants(&message) => {
                         (*handed, self.last_ns) = (*handed + 1, message.send_time_ns);
                         hand_out(Delivery::Message(message), before);
                     }
                     Some(Output::Event(event)) => hand_out(Delivery::Event(event), before),
                     _ => {}
-                }
-                while let Some(notice) = self.merge.take_notice() {
-                    hand_out(Delivery::Notice(notice), self.merge.position());
                 }
             }
             if self.taken < self.batch.len() {
@@ -385,5 +384,13 @@ impl Source {
             Mode::AtEnd => self.merge.queue_bytes() > 0,
             Mode::Replay | Mode::Joining => true,
         }
+    }
+}
+
+/// Hands out what has changed, in front of the message that shows it.
+#[inline]
+fn report(merge: &mut Merge, hand_out: &mut impl FnMut(Delivery<'_>, Position)) {
+    while let Some(notice) = merge.take_notice() {
+        hand_out(Delivery::Notice(notice), merge.position());
     }
 }

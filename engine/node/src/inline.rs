@@ -333,6 +333,9 @@ impl InlineNode {
         if self.links.as_ref().is_some_and(|links| links.is_due(std::time::Instant::now())) {
             self.reopen_links();
         }
+        if let Some(problem) = self.recording.as_mut().and_then(|recording| recording.take_problem()) {
+            on_delivery(Delivery::Event(problem));
+        }
         let process = self.engine.process();
         if let Some(links) = &mut self.links {
             links.watch(process.links());

@@ -15,7 +15,7 @@ use crate::transport::NodePort;
 use bourdon_archive::{Recorder, Records, Retention};
 use bourdon_engine::{Engine, Item};
 use bourdon_port::{PortError, Waker};
-use bourdon_protocol::{Message, Satisfied};
+use bourdon_protocol::{Event, Message, Satisfied};
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
@@ -25,6 +25,12 @@ use std::time::Duration;
 const WAITING_MAX_BYTES: usize = 64 << 20;
 /// How soon a full disk is written to again.
 const FULL_AGAIN: Duration = Duration::from_millis(100);
+
+const FULL: &str = "the disk of archive.directory is full: messages are not recorded until there is room";
+const ENDED: &str = "recording has ended because writing to archive.directory failed: check the disk, and start this \
+                     process again";
+const UNFIT: &str = "recording has ended: archive.directory holds another instance of the group, or can't be used: name \
+                     an empty directory, and start this process again";
 
 /// What was recorded.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +47,8 @@ struct Report {
     records: Records,
     recorded: usize,
     has_failed: bool,
+    /// What the application is to learn.
+    problem: Option<&'static str>,
 }
 
 /// The recording, as the thread that polls has it.
@@ -57,6 +65,7 @@ pub(crate) struct Recording {
     /// Left out since the last message that was not.
     left_out: u64,
     figures: ArchiveFigures,
+    problem: Option<&'static str>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -75,8 +84,9 @@ impl Recording {
         let (outgoing, incoming) = channel();
         let (reporter, reports) = channel();
         let (group, waits) = (settings.group.name.clone(), archive.delivery_waits);
-        let (has_failed, is_full, left_out, arrived) = (false, false, 0, VecDeque::new());
-        let mut writer = Writer { recorder, group, waits, reporter, waker, has_failed, is_full, left_out, arrived };
+        let (has_failed, is_full, problem, left_out, arrived) = (false, false, None, 0, VecDeque::new());
+        let mut writer =
+            Writer { recorder, group, waits, reporter, waker, has_failed, is_full, problem, left_out, arrived };
         let thread = std::thread::Builder::new()
             .name("bourdon-archive".into())
             .spawn(move || writer.run(&incoming))
@@ -91,6 +101,7 @@ impl Recording {
             waiting_bytes: 0,
             left_out: 0,
             figures: ArchiveFigures::default(),
+            problem: None,
             thread: Some(thread),
         })))
     }
@@ -101,15 +112,21 @@ impl Recording {
 
     /// Whether nothing may be delivered now.
     fn holds_delivery(&mut self) -> bool {
-        while let Ok(Report { mut records, recorded, has_failed }) = self.reports.try_recv() {
+        while let Ok(Report { mut records, recorded, has_failed, problem }) = self.reports.try_recv() {
             self.waiting_bytes -= records.bytes();
             self.figures.recorded += recorded as u64;
             self.figures.lost += (records.len() - recorded) as u64;
             self.figures.has_failed |= has_failed;
+            self.problem = problem.or(self.problem);
             records.clear();
             self.spare.push(records);
         }
         self.waits && !self.has_room() && !self.figures.has_failed
+    }
+
+    /// Why something was not recorded, once.
+    pub(crate) fn take_problem(&mut self) -> Option<Event> {
+        self.problem.take().map(Event::NotRecorded)
     }
 
     /// Polls, and takes what is delivered before it is handed out.
@@ -178,6 +195,7 @@ struct Writer {
     waker: Waker,
     has_failed: bool,
     is_full: bool,
+    problem: Option<&'static str>,
     /// Left out since the last message that was recorded.
     left_out: u64,
     /// What came while it waited for room.
@@ -202,6 +220,8 @@ impl Writer {
         let synced = self.recorder.sync();
         synced.unwrap_or_else(|error| {
             self.note(&error);
+            let (has_failed, problem) = (self.has_failed, self.problem.take());
+            let _ = self.reporter.send(Report { records: Records::default(), recorded: 0, has_failed, problem });
             FULL_AGAIN
         })
     }
@@ -223,7 +243,8 @@ impl Writer {
         }
         self.left_out += (records.len() - recorded) as u64;
         let has_failed = self.has_failed;
-        let _ = self.reporter.send(Report { records, recorded, has_failed }); // else the node ends
+        let problem = self.problem.take();
+        let _ = self.reporter.send(Report { records, recorded, has_failed, problem }); // else the node ends
         if self.waits {
             self.waker.wake();
         }
@@ -256,8 +277,10 @@ impl Writer {
     fn note(&mut self, error: &bourdon_archive::Error) {
         if !error.is_full() {
             self.has_failed = true;
+            self.problem = Some(if error.is_unfit() { UNFIT } else { ENDED });
             tracing::error!(group = self.group, "recording has ended: {error}");
         } else if !std::mem::replace(&mut self.is_full, true) {
+            self.problem = Some(FULL);
             tracing::warn!(group = self.group, "recording waits for room on the disk: {error}");
         }
     }

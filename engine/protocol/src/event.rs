@@ -366,6 +366,8 @@ pub enum Event {
     },
     /// The group's birth could not be stored after the start: the path, the reason and what is lost by it.
     BirthNotStored(&'static str),
+    /// What is delivered is not recorded in the archive: why, and what to do.
+    NotRecorded(&'static str),
     /// The control thread takes nothing: this node has stopped sending, acknowledging and delivering.
     Halted,
     /// The control thread is back, and this node goes on.
@@ -420,6 +422,7 @@ impl Event {
             | Self::BirthNotStored(_)
             | Self::StorageWaits { .. }
             | Self::StorageWorks { .. }
+            | Self::NotRecorded(_)
             | Self::Halted
             | Self::Resumed
             | Self::Missed { .. } => false,

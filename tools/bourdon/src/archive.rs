@@ -9,7 +9,7 @@ use crate::demo::Rate;
 use crate::exit::{Failure, note, print};
 use crate::place::write_message;
 use bourdon::topics::Pattern;
-use bourdon_archive::{Archive, Archived, Entry, Recorded, wall_ns};
+use bourdon_archive::{Archive, Archived, Entry, Recorded, Repaired, repair, wall_ns};
 use bourdon_log::{Damage, Directory, Log, Record, Retention, Settings};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -33,6 +33,8 @@ enum Command {
     Verify(Place),
     /// Write messages to stdout, as `bourdon subscribe` does
     Replay(Replay),
+    /// Write what is damaged again from another archive of the same group, in total order; exit code 1 if damage is left
+    Repair(RepairArgs),
     /// Remove the oldest segments
     Prune(Prune),
     /// Write everything as JSON, an object a line: messages with payloads in hexadecimal, losses, damage
@@ -84,6 +86,15 @@ struct Replay {
 }
 
 #[derive(Debug, clap::Args)]
+struct RepairArgs {
+    #[command(flatten)]
+    place: Place,
+    /// The directory of the other archive
+    #[arg(long, value_name = "DIR")]
+    from: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
 struct Prune {
     #[command(flatten)]
     place: Place,
@@ -113,6 +124,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         Command::Describe(place) => describe(&place),
         Command::Verify(place) => verify(&place),
         Command::Replay(args) => replay(&args),
+        Command::Repair(args) => mend(&args),
         Command::Prune(args) => prune(&args),
         Command::Export(args) => export(&args),
     }
@@ -369,6 +381,22 @@ fn replay(args: &Replay) -> Result<(), Failure> {
         _ if player.damaged > 0 => Err(Failure::broken(format!("{} messages can't be read", player.damaged))),
         _ => Ok(()),
     }
+}
+
+fn mend(args: &RepairArgs) -> Result<(), Failure> {
+    let repaired = repair(&args.place.directory, &args.from).map_err(Failure::of_archive)?;
+    let Repaired { damages, records, left } = repaired;
+    let lost: u64 = left.iter().map(|damage| damage.to - damage.from).sum();
+    if args.place.json {
+        let left: Vec<Value> = left.iter().map(of_damage).collect();
+        print(&format!("{}\n", json!({ "damages": damages, "records": records, "left": left })))?;
+    } else {
+        for damage in &left {
+            print(&format!("still damaged {damage}\n"))?;
+        }
+        print(&format!("{records} records in {damages} damages were written again\n"))?;
+    }
+    if lost == 0 { Ok(()) } else { Err(Failure::broken(format!("{lost} records are in neither archive"))) }
 }
 
 fn prune(args: &Prune) -> Result<(), Failure> {

@@ -143,6 +143,9 @@ pub(crate) struct Args {
     /// Each process writes what it delivers to DIR/ROLE-RANK.tsv
     #[arg(long, value_name = "DIR")]
     history: Option<PathBuf>,
+    /// Each process records what it delivers in DIR/ROLE-RANK, for `bourdon archive`
+    #[arg(long, value_name = "DIR")]
+    archive: Option<PathBuf>,
     /// How soon failures are detected: default, or fast for a host with cores to spare
     #[arg(long, value_enum, default_value = "default", help_heading = "Group")]
     profile: ProfileArg,
@@ -323,6 +326,12 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     group.relay = args.relay;
     // Each run has a directory of its own in it.
     settings.storage.directory = (group.reliability == Reliability::Durable).then(std::env::temp_dir);
+    if let Some(path) = args.archive.as_ref().filter(|path| path.read_dir().is_ok_and(|mut names| names.next().is_some()))
+    {
+        let path = path.display();
+        return Err(Failure::unusable(format!("--archive {path}: the directory is not empty: name another one")));
+    }
+    settings.archive.directory.clone_from(&args.archive);
     settings.flow.mode = match args.flow {
         FlowArg::Free => Flow::Free,
         FlowArg::Paced => Flow::Paced,

@@ -13,6 +13,7 @@ use crate::node::signals;
 use crate::place::{Place, Where, unheard, write_message};
 use crate::send::received;
 use crate::wait;
+use bourdon::archive::Notice;
 use bourdon::event::Ranks;
 use bourdon::id::TopicId;
 use bourdon::settings::{Flow, FlowSettings, Role, Transport};
@@ -265,6 +266,18 @@ impl Output<'_> {
         if self.args.json && matters && !self.is_complete() {
             let mut object = event::object(event, 0);
             object["group"] = self.args.place.at.group.as_str().into();
+            self.failed = writeln!(self.out, "{object}").err();
+        }
+    }
+
+    /// A program that keeps what it got drops what became void.
+    fn write_notice(&mut self, notice: Notice) {
+        if let Notice::Void { from, to } = notice
+            && self.args.json
+            && !self.is_complete()
+        {
+            let group = self.args.place.at.group.as_str();
+            let object = json!({ "event": "void", "group": group, "from": from, "to": to });
             self.failed = writeln!(self.out, "{object}").err();
         }
     }

@@ -340,3 +340,53 @@ fn a_subscription_that_can_not_go_on_is_refused() {
     std::fs::write(&path, r#"{"instance":1,"order":5,"archive":0}"#).expect("it can be written");
     with(&["--history", &directory, "--position", &file], "the position is of instance 0000000000000001");
 }
+
+/// Two observers record; one copy is damaged, and repaired from the other.
+#[test]
+fn damage_is_repaired_from_another_archive() {
+    let mut recorded = Recorded::new("", "");
+    let other = recorded.world.path().join("other");
+    let path = other.display().to_string();
+    let (mut second, talk) = subscribe(&["prices", "**", "--config", &recorded.config, "--archive", &path]);
+    discard(second.0.stdout.take().expect("piped"));
+    discard(talk);
+    let lines = recorded.publish("md.es", 300);
+    let has_all = || {
+        let described = archive(&["describe", "--json"], &other);
+        described.status.success() && object(&described)["messages"] == 300
+    };
+    assert!((0..2000).any(|_| has_all()), "the other has recorded all");
+    drop((recorded.recorder, second));
+    let segment = recorded.directory.join("0000000000000001.segment");
+    let mut bytes = std::fs::read(&segment).expect("readable");
+    for number in [7, 8, 200] {
+        let text = format!("{number} xxx");
+        let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).expect("it is there");
+        bytes[at + 50] ^= 4;
+    }
+    std::fs::write(&segment, bytes).expect("it can be written");
+    assert_eq!(archive(&["verify"], &recorded.directory).status.code(), Some(1));
+    let repaired = object(&archive(&["repair", "--from", &path, "--json"], &recorded.directory));
+    assert_eq!((&repaired["records"], &repaired["left"]), (&3.into(), &serde_json::json!([])), "{repaired}");
+    assert!(archive(&["verify"], &recorded.directory).status.success());
+    assert!(archive(&["replay"], &recorded.directory).stdout == lines.as_bytes());
+}
+
+/// A reader that does not read gets, of the topic, only what is newest once it reads again.
+#[test]
+fn the_latest_is_written_when_the_reader_is_slow() {
+    let mut recorded = Recorded::new("", "");
+    recorded.publish("md.es", 100);
+    let (mut subscriber, talk) = recorded.subscribe(&["--on-overrun", "latest"]);
+    discard(talk);
+    let lines = recorded.publish("md.es", 2_000);
+    let last = lines.lines().last().expect("a line");
+    let mut written = std::io::BufReader::new(subscriber.0.stdout.take().expect("piped"));
+    let (mut line, mut count) = (String::new(), 0);
+    while line.trim_end() != last {
+        line.clear();
+        assert!(written.read_line(&mut line).expect("readable") > 0);
+        count += 1;
+    }
+    assert!(count < 2_000, "{count}");
+}

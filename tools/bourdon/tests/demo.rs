@@ -1,6 +1,7 @@
 //! The main job as its users run it: real processes, real multicast on `lo`, real faults.
 
 use serde_json::Value;
+use sha2::Digest;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -410,4 +411,30 @@ fn relay_and_real_time_order_deliver_everything() {
         let rows = object["processes"].as_array().expect("rows");
         assert!(rows.iter().all(|row| row["delivered"] == 2000), "{arguments:?}: {object}");
     }
+}
+
+/// What each process records is what it delivered: in frames, the bytes of the demo's digest.
+#[test]
+fn what_the_processes_of_a_demo_record_is_what_they_delivered() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let path = directory.path().join("archives");
+    let archives = path.display().to_string();
+    let arguments = ["--messages", "20000", "--members", "3", "--observers", "1", "--publishers", "2", "--rate", "max"];
+    let group = ["--order", "total", "--barrier-every", "3000", "--archive", &archives];
+    let (output, object) = run(&[&arguments[..], &group].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in ["member-0", "member-1", "member-2", "observer-0"] {
+        let place = path.join(name).display().to_string();
+        let archive = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_bourdon"));
+            command.args(["archive", arguments[0], &place]).args(&arguments[1..]).output().expect("it runs")
+        };
+        let verified = archive(&["verify", "--json"]);
+        assert!(verified.status.success(), "{name}: {verified:?}");
+        let sha = sha2::Sha256::digest(archive(&["replay", "--frames"]).stdout);
+        let sha: String = sha.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(rows(&object)[0]["payload_sha256"], sha.as_str(), "{name}");
+    }
+    let (output, _) = run(&["--messages", "10", "--archive", &archives]);
+    assert_eq!(output.status.code(), Some(2), "the directory is not empty");
 }

@@ -49,6 +49,14 @@ pub enum Notice {
         /// The first one that comes.
         to: u64,
     },
+    /// Messages that were delivered with these order numbers, without the last, are void: the subscription, or what it
+    /// followed, had run ahead of a view. Others have these numbers, and come now.
+    Void {
+        /// The first of them.
+        from: u64,
+        /// The first after them.
+        to: u64,
+    },
     /// So many messages were lost here when they were recorded.
     NotRecorded {
         /// How many.
@@ -82,6 +90,9 @@ impl fmt::Display for Notice {
             ),
             Self::Hole { from, to } => {
                 write!(f, "the archive has no messages with order numbers {from} to {}", to.saturating_sub(1))
+            }
+            Self::Void { from, to } => {
+                write!(f, "messages that were delivered with order numbers {from} to {} are void", to.saturating_sub(1))
             }
             Self::NotRecorded { count } => write!(f, "{count} messages were lost here when they were recorded"),
             Self::Damage(damage) => write!(f, "messages of the archive can't be read {damage}"),

@@ -52,6 +52,7 @@ impl Event {
             Self::BirthNotStored(_) => "birth_not_stored",
             Self::StorageWaits { .. } => "storage_waits",
             Self::StorageWorks { .. } => "storage_works",
+            Self::NotRecorded(_) => "not_recorded",
             Self::Halted => "halted",
             Self::Resumed => "resumed",
             Self::Missed { .. } => "missed",
@@ -331,8 +332,8 @@ impl Display for Event {
             Event::Reached(reach) => reach.fmt(f),
             Event::Dropped { .. } | Event::SyncRefused(_) | Event::Halted | Event::Resumed => write_hindrance(f, self),
             Event::Moved { .. } | Event::NetworkLost { .. } | Event::NetworkBack { .. } => write_network(f, self),
-            Event::BirthNotStored(why) => f.write_str(why),
             Event::StorageWaits { .. } | Event::StorageWorks { .. } => write_storage(f, self),
+            Event::BirthNotStored(why) | Event::NotRecorded(why) => f.write_str(why),
             Event::Missed { count } => {
                 write!(f, "{count} events were not kept for a subscription that left those before them unread")
             }
@@ -421,6 +422,7 @@ mod tests {
             Event::BirthNotStored("can't keep it"),
             Event::StorageWaits { is_full: true, waited_ns: 1 },
             Event::StorageWorks { waited_ns: 1 },
+            Event::NotRecorded("it is full"),
             Event::Halted,
             Event::Resumed,
             Event::Moved { rank, address: Address::default(), epoch: Epoch(4), members: Ranks(0b101) },

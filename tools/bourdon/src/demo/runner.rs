@@ -144,6 +144,8 @@ fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&
     let storage = &mut assignment.settings.storage.directory;
     *storage = storage.take().filter(|_| role == Role::Member).map(|all| all.join(format!("member-{rank}")));
     assignment.journal = storage.as_ref().map(|directory| directory.with_extension("journal"));
+    let archive = &mut assignment.settings.archive.directory;
+    *archive = archive.take().map(|all| all.join(name_of(role, rank).replace(':', "-")));
     // Every receiver draws its own faults from the one seed.
     assignment.settings.faults.seed = plan.fault_seed.wrapping_mul(1_000).wrapping_add(u64::from(index));
     assignment

@@ -83,7 +83,10 @@ pub(super) fn run(
                 output.write_event(event);
                 events.push(event);
             }
-            Delivery::Notice(notice) => note(notice),
+            Delivery::Notice(notice) => {
+                output.write_notice(notice);
+                note(notice);
+            }
             other => note(other),
         });
         let work_count = polled.map_err(Failure::of_node)?;

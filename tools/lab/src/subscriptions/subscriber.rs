@@ -20,12 +20,24 @@ pub(crate) struct Row {
 
 /// The messages of a command's JSON, a row each; an incomplete last line is left out.
 pub(crate) fn rows(json: &[u8]) -> Vec<Row> {
-    let complete = json.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-    json[..complete].split(|byte| *byte == b'\n').filter_map(row).collect()
+    let mut rows = Vec::new();
+    add(&mut rows, json);
+    rows
 }
 
-fn row(line: &[u8]) -> Option<Row> {
-    let object: serde_json::Value = serde_json::from_slice(line).ok()?;
+/// Adds the messages of complete lines, and removes what became void: an observer may run ahead of a view.
+fn add(rows: &mut Vec<Row>, json: &[u8]) {
+    let complete = json.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    for line in json[..complete].split(|byte| *byte == b'\n') {
+        let Ok(object) = serde_json::from_slice::<serde_json::Value>(line) else { continue };
+        if let (Some("void"), Some(from)) = (object["event"].as_str(), object["from"].as_u64()) {
+            rows.truncate(rows.partition_point(|row| row.order < from));
+        }
+        rows.extend(row(&object));
+    }
+}
+
+fn row(object: &serde_json::Value) -> Option<Row> {
     let mut words = object["payload"].as_str()?.split(' ');
     let publisher = words.next()?.parse().ok()?;
     Some(Row { order: object["order"].as_u64()?, publisher, number: words.next()?.parse().ok()? })
@@ -180,7 +192,7 @@ fn read_rows(mut stdout: impl Read, read: &Output) -> std::io::Result<()> {
         }
         bytes.extend_from_slice(&block[..count]);
         let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        read.written.lock().expect("no reader panics").extend(rows(&bytes[..complete]));
+        add(&mut read.written.lock().expect("no reader panics"), &bytes[..complete]);
         bytes.drain(..complete);
     }
 }
