@@ -177,6 +177,8 @@ pub struct Merge {
     has_hole: bool,
     /// The archive is to be read.
     request: bool,
+    /// It is being read: there is one request at a time.
+    is_reading: bool,
     /// From where it was read last.
     asked_from: u64,
     /// When the end of the archive was reached last.
@@ -204,6 +206,7 @@ impl Merge {
             cursor: (0, 0),
             has_hole: false,
             request: false,
+            is_reading: false,
             asked_from: 0,
             ended_at: Instant(0),
             waits_since: None,
@@ -227,7 +230,7 @@ impl Merge {
     fn replay(&mut self, why: Why) {
         self.switches += u64::from(matches!(why, Why::Lost | Why::Slow));
         self.notices.push_back(Notice::Replay { from: self.read_to, why });
-        (self.mode, self.request, self.asked_from) = (Mode::Replay, true, self.read_to);
+        (self.mode, self.request) = (Mode::Replay, true);
     }
 
     // ---- what is live ---------------------------------------------------------------------------------------------
@@ -331,7 +334,11 @@ impl Merge {
     /// The archive is to be read: from this position on, where what lies before this epoch and order number may be left
     /// out.
     pub fn take_request(&mut self) -> Option<(u64, (u64, u64))> {
-        std::mem::take(&mut self.request).then(|| (self.read_to, self.position.place()))
+        if self.is_reading || !std::mem::take(&mut self.request) {
+            return None;
+        }
+        (self.is_reading, self.asked_from) = (true, self.read_to);
+        Some((self.read_to, self.position.place()))
     }
 
     /// Something was read, of the archive of this instance. Returns what is to be handed out for it.
@@ -401,7 +408,10 @@ impl Merge {
         if self.read_to > self.asked_from {
             self.waits_since = None;
         }
-        (self.mode, self.ended_at) = (Mode::AtEnd, now);
+        (self.is_reading, self.ended_at) = (false, now);
+        if self.mode == Mode::Replay && !self.request {
+            self.mode = Mode::AtEnd;
+        }
     }
 
     /// Goes on live if the archive and the queue meet; if they do not, has the archive's end read again.
@@ -421,7 +431,7 @@ impl Merge {
             self.notices.push_back(Notice::NoRecorder { from: self.position.order, to });
             (self.mode, self.waits_since) = (Mode::Joining, None);
         } else if now.0.saturating_sub(self.ended_at.0) >= read_ns {
-            (self.request, self.asked_from) = (true, self.read_to);
+            self.request = !self.is_reading;
         }
     }
 

@@ -69,7 +69,12 @@ pub fn repair(directory: &Path, from: &Path) -> Result<Repaired, Error> {
         let rows: Vec<_> = (hole.damage.from..).zip(&copies).map(record).collect();
         let records: Vec<Record<'_>> = rows
             .iter()
-            .map(|(position, epoch, time_ns, bytes)| Record { position: *position, epoch: *epoch, time_ns: *time_ns, bytes })
+            .map(|(position, epoch, time_ns, bytes)| Record {
+                position: *position,
+                epoch: *epoch,
+                time_ns: *time_ns,
+                bytes,
+            })
             .collect();
         match log.repair(&hole.damage, &records) {
             Ok(()) => {

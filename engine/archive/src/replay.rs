@@ -159,7 +159,9 @@ fn serve(path: &Path, requests: &Receiver<Request>, batches: &SyncSender<Batch>)
         let (mut batch, mut is_over, before) = (Batch::default(), false, torn_at.take());
         let read = Archive::open(path).and_then(|archive| {
             let written = Written::of(path, &archive);
-            if read_before.as_ref().is_some_and(|(before, end)| written.as_ref() == Some(before) && *end == request.from)
+            if read_before
+                .as_ref()
+                .is_some_and(|(before, end)| written.as_ref() == Some(before) && *end == request.from)
                 && before.is_none()
             {
                 return Ok(request.from); // a segment is long, and its end is read often

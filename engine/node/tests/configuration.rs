@@ -223,3 +223,17 @@ fn a_group_without_a_name_is_refused() {
         assert!(why.contains("group.name") && why.contains("give it one"), "{why}");
     }
 }
+
+#[test]
+fn what_an_archive_keeps_has_no_effect_without_a_directory() {
+    let refusal = |text: &str| text.parse::<Settings>().err().map(|error| error.to_string()).unwrap_or_default();
+    for key in ["max_bytes = 5", "max_age_s = 5", "delivery_waits = true"] {
+        let refused = refusal(&format!("[archive]\n{key}\n"));
+        assert!(refused.contains("set archive.directory, or remove it"), "{refused}");
+        assert_eq!(refusal(&format!("[archive]\ndirectory = \"a\"\n{key}\n")), "");
+    }
+    let text = "[archive]\ndirectory = \"a\"\n[[channel]]\nname = \"c\"\naddress = \"239.1.2.3:4000\"\n";
+    let settings: Settings = text.parse().expect("it is one");
+    let channel = settings.for_channel("c").expect("there is one");
+    assert_eq!(channel.archive.directory.as_deref(), Some("a/c".as_ref()), "an archive has one group");
+}

@@ -326,7 +326,8 @@ fn settings(args: &Args) -> Result<Settings, Failure> {
     group.relay = args.relay;
     // Each run has a directory of its own in it.
     settings.storage.directory = (group.reliability == Reliability::Durable).then(std::env::temp_dir);
-    if let Some(path) = args.archive.as_ref().filter(|path| path.read_dir().is_ok_and(|mut names| names.next().is_some()))
+    if let Some(path) =
+        args.archive.as_ref().filter(|path| path.read_dir().is_ok_and(|mut names| names.next().is_some()))
     {
         let path = path.display();
         return Err(Failure::unusable(format!("--archive {path}: the directory is not empty: name another one")));

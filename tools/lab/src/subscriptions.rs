@@ -109,7 +109,8 @@ impl Group<'_> {
         let folder = self.plan.folder.display();
         let pid = std::process::id();
         for rank in 0..MEMBERS {
-            let records = if rank == 0 { format!("[archive]\ndirectory = \"{folder}/archive\"\n") } else { String::new() };
+            let records =
+                if rank == 0 { format!("[archive]\ndirectory = \"{folder}/archive\"\n") } else { String::new() };
             let text = format!(
                 "[group]\nname = \"lab-{pid}\"\naddress = \"239.77.{}.{}:{}\"\nmembers = {MEMBERS}\nreliability = \
                  \"uniform\"\n[process]\nrank = {rank}\n[network]\nreceive_buffer_bytes = 262144\n[limits]\nlog_bytes \
@@ -174,10 +175,12 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(u64)) -> Result<Report, Error> 
     let mut report = Report::default();
     std::thread::scope(|scope| -> Result<(), Error> {
         let publishers: Vec<_> = (0..PUBLISHERS)
-            .map(|number| scope.spawn({
-                let (group, is_over, published) = (&group, &is_over, &published);
-                move || publish(group, number, is_over, published)
-            }))
+            .map(|number| {
+                scope.spawn({
+                    let (group, is_over, published) = (&group, &is_over, &published);
+                    move || publish(group, number, is_over, published)
+                })
+            })
             .collect();
         let injected = inject(&group, &mut members, &mut subscribers, &mut report, progress);
         is_over.store(true, Relaxed);
@@ -318,7 +321,9 @@ fn judge(group: &Group<'_>, subscribers: Vec<Subscriber>, report: &mut Report) -
 fn difference(recorded: &[subscriber::Row], written: &[subscriber::Row]) -> Option<String> {
     let at = recorded.iter().zip(written).position(|(recorded, written)| recorded != written);
     match at {
-        Some(at) => Some(format!("message {at} is {:?} in the archive, and {:?} was written", recorded[at], written[at])),
+        Some(at) => {
+            Some(format!("message {at} is {:?} in the archive, and {:?} was written", recorded[at], written[at]))
+        }
         None if recorded.len() == written.len() => None,
         None => Some(format!("the archive has {} messages, and {} were written", recorded.len(), written.len())),
     }
