@@ -1,8 +1,8 @@
 //! Repairs an archive from another one of the same instance of the group.
 //!
-//! Two processes record the same messages in the same order, at other positions. So what is damaged in one stands in the
-//! other between the same two messages. The records are written again only if the other archive has as many there as
-//! are damaged, and they fill their place; else the damage stays. The group must be in total order.
+//! Two processes record the same messages in the same order, at other positions. So what is damaged in one stands in
+//! the other between the same two messages. The records are written again only if the other archive has as many there
+//! as are damaged, and they fill their place; else the damage stays. The group must be in total order.
 
 use crate::archive::{Archive, Archived};
 use crate::entry::{Entry, Recorded};

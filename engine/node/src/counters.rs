@@ -155,7 +155,7 @@ node_cells! {
     StorageDamaged = "storage_damaged", "times that this member's storage was damaged and set aside";
     StorageRepaired = "storage_repaired", "times that it came back after that, with what the others have";
     Archived = "archived", "messages recorded in the archive";
-    ArchiveLost = "archive_lost", "messages that the archive lacks: too many waited, the disk was full, or recording ended";
+    ArchiveLost = "archive_lost", "messages that the archive lacks: too many waited, a full disk, or a failure";
     ArchiveFailed = "archive_failed", "1 once recording to the archive has ended by a failure";
     EventsDropped = "events_dropped", "events that a thread of the application had not fetched in time";
 }

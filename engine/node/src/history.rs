@@ -1,8 +1,8 @@
 //! One subscription over an archive on this host and the live group.
 //!
 //! A subscriber that joins late, falls behind or is restarted reads the archive, and goes on live where the two meet:
-//! `docs/archive.md`. [`Merge`] decides; here are the archive's thread, the clock, and what is live: an inline node, or a
-//! subscription of a node with threads of its own.
+//! `docs/archive.md`. [`Merge`] decides; here are the archive's thread, the clock, and what is live: an inline node, or
+//! a subscription of a node with threads of its own.
 //!
 //! It takes all that is live, of whatever topic, so that a hole in the order numbers shows a loss, whatever caused it.
 //! It never holds the group up: while the application is slow, messages are lost live, and the archive has them.
@@ -82,9 +82,10 @@ impl History {
         Self { resumed: position.into(), ..self }
     }
 
-    /// What happens when messages come faster than the application takes them: [`Overrun::Replay`] (the default) returns
-    /// to the archive, [`Overrun::Skip`] goes on live and hands out how many were lost, and [`Overrun::Latest`] hands out
-    /// the newest message of each key. [`Overrun::Hold`] is refused: a subscription with an archive holds up no process.
+    /// What happens when messages come faster than the application takes them: [`Overrun::Replay`] (the default)
+    /// returns to the archive, [`Overrun::Skip`] goes on live and hands out how many were lost, and
+    /// [`Overrun::Latest`] hands out the newest message of each key. [`Overrun::Hold`] is refused: a subscription with
+    /// an archive holds up no process.
     pub fn overrun(self, overrun: Overrun) -> Self {
         Self { overrun, ..self }
     }
@@ -96,8 +97,8 @@ impl History {
         Self { keys_max: keys_max.max(1), key: Some(Box::new(key)), ..self }
     }
 
-    /// Subscribes to these topics, or to all if there are none, at a node that this thread polls. The settings are those
-    /// that the node was joined with.
+    /// Subscribes to these topics, or to all if there are none, at a node that this thread polls. The settings are
+    /// those that the node was joined with.
     ///
     /// # Errors
     /// If the archive can't be read, or is of another instance than the position.
@@ -160,9 +161,9 @@ pub struct Progress {
 /// A subscription over an archive and what is live: an [`InlineNode`], or a [`Subscription`].
 ///
 /// Messages come in total order, without gap or duplicate, whatever is lost live, as long as the archive has them.
-/// [`Delivery::Notice`](crate::Delivery) reports each change between archive and live at its place, and what the archive
-/// lacks. Events come when they are reported, not at their place among messages that are replayed; of losses that the
-/// archive makes good there is no event.
+/// [`Delivery::Notice`](crate::Delivery) reports each change between archive and live at its place, and what the
+/// archive lacks. Events come when they are reported, not at their place among messages that are replayed; of losses
+/// that the archive makes good there is no event.
 #[derive(Debug)]
 pub struct HistorySubscription<L> {
     live: L,

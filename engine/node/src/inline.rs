@@ -404,6 +404,12 @@ impl InlineNode {
         self.reports.waited_ns(self.engine.now())
     }
 
+    /// Ends recording to `archive.directory`: all that was delivered is on disk when it returns. A node that is dropped
+    /// does so by itself; a process that is killed loses the last 50 ms.
+    pub fn end_recording(&mut self) {
+        self.recording = None;
+    }
+
     /// What was recorded; zeros if it does not record.
     pub(crate) fn archive_figures(&self) -> ArchiveFigures {
         archive_figures(self.recording.as_deref())

@@ -29,8 +29,8 @@ const FULL_AGAIN: Duration = Duration::from_millis(100);
 const FULL: &str = "the disk of archive.directory is full: messages are not recorded until there is room";
 const ENDED: &str = "recording has ended because writing to archive.directory failed: check the disk, and start this \
                      process again";
-const UNFIT: &str = "recording has ended: archive.directory holds another instance of the group, or can't be used: name \
-                     an empty directory, and start this process again";
+const UNFIT: &str = "recording has ended: archive.directory holds another instance of the group, or can't be used: \
+                     name an empty directory, and start this process again";
 
 /// What was recorded.
 #[derive(Clone, Copy, Debug, Default)]

@@ -33,7 +33,7 @@ enum Command {
     Verify(Place),
     /// Write messages to stdout, as `bourdon subscribe` does
     Replay(Replay),
-    /// Write what is damaged again from another archive of the same group, in total order; exit code 1 if damage is left
+    /// Write what is damaged again from another archive of the same group, in total order; exit code 1 if some is left
     Repair(RepairArgs),
     /// Remove the oldest segments
     Prune(Prune),

@@ -152,7 +152,8 @@ fn learn(settings: &mut Settings, at: &Where) -> Result<(), Failure> {
     }
 }
 
-/// Reports what happened, and direct messages. A process that is configured otherwise ends no subscriber: a majority of the group does.
+/// Reports what happened, and direct messages. A process that is configured otherwise ends no subscriber: a majority of
+/// the group does.
 fn report(node: &mut InlineNode, settings: &Settings, events: Vec<Event>) -> Result<(), Failure> {
     while let Some(message) = node.poll_direct() {
         note(received(&message));

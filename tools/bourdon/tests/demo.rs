@@ -420,7 +420,7 @@ fn what_the_processes_of_a_demo_record_is_what_they_delivered() {
     let path = directory.path().join("archives");
     let archives = path.display().to_string();
     let arguments = ["--messages", "20000", "--members", "3", "--observers", "1", "--publishers", "2", "--rate", "max"];
-    let group = ["--order", "total", "--barrier-every", "3000", "--archive", &archives];
+    let group = ["--order", "total", "--archive", &archives];
     let (output, object) = run(&[&arguments[..], &group].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for name in ["member-0", "member-1", "member-2", "observer-0"] {

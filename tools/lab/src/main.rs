@@ -419,7 +419,8 @@ fn run_subscriptions(args: SubscriptionsArgs) -> Result<ExitCode, String> {
         let failures: String = report.failures.iter().map(|why| why.clone() + "\n").collect();
         print(&format!(
             "{switches} switches by {stops} stops, {pauses} pauses and {kills} kills; {deaths} deaths of members; \
-             {published} messages published, {written} written\nlive {live} a second, catching up {catch_up}\n{failures}"
+             {published} messages published, {written} written\nlive {live} a second, catching up {catch_up}\n\
+             {failures}"
         ))?;
     }
     Ok(ExitCode::from(u8::from(!report.failures.is_empty())))

@@ -16,7 +16,7 @@ use serde::Serialize;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 use subscriber::Subscriber;
 
@@ -29,6 +29,8 @@ const MESSAGE_BYTES: usize = 600;
 const FAULT_MS: std::ops::Range<u64> = 100..900;
 /// Between two deaths of members.
 const DEATH_EVERY: Duration = Duration::from_secs(5);
+/// How often publishers publish, and faults begin and end.
+const PACE: Duration = Duration::from_millis(5);
 /// The longest time for any step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -166,60 +168,55 @@ pub fn run(plan: &Plan, progress: &mut dyn FnMut(u64)) -> Result<Report, Error> 
         if begun.elapsed() > PATIENCE {
             return Err(Error::Late("member 0 records"));
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(PACE);
     }
     let mut subscribers: Vec<Subscriber> =
         (0..SUBSCRIBERS).map(|number| Subscriber::start(&group, number)).collect::<Result<_, _>>()?;
-    let (is_over, published) = (AtomicBool::new(false), AtomicU64::new(0));
     let begun = Instant::now();
     let mut report = Report::default();
     std::thread::scope(|scope| -> Result<(), Error> {
         let publishers: Vec<_> = (0..PUBLISHERS)
             .map(|number| {
-                scope.spawn({
-                    let (group, is_over, published) = (&group, &is_over, &published);
-                    move || publish(group, number, is_over, published)
-                })
+                let (ends, end) = channel();
+                let group = &group;
+                (ends, scope.spawn(move || publish(group, number, &end)))
             })
             .collect();
         let injected = inject(&group, &mut members, &mut subscribers, &mut report, progress);
-        is_over.store(true, Relaxed);
         if injected.is_err() {
             subscribers.iter().for_each(|subscriber| eprintln!("subscriber: {}", subscriber.last_line()));
         }
-        for publisher in publishers {
-            publisher.join().map_err(|_| Error::Failed("a publisher panicked".to_owned()))??;
+        for (ends, publisher) in publishers {
+            drop(ends);
+            let published = publisher.join().map_err(|_| Error::Failed("a publisher panicked".to_owned()))??;
+            report.published += published;
         }
         injected
     })?;
-    report.published = published.load(Relaxed);
     report.live_rate = (report.published as f64 / begun.elapsed().as_secs_f64()) as u64;
     judge(&group, subscribers, &mut report)?;
     Ok(report)
 }
 
-/// Publishes numbered lines until it is over.
-fn publish(group: &Group<'_>, number: usize, is_over: &AtomicBool, published: &AtomicU64) -> Result<(), Error> {
+/// Publishes numbered lines until its sender is gone. Returns how many.
+fn publish(group: &Group<'_>, number: usize, end: &Receiver<()>) -> Result<u64, Error> {
     let (config, topic) = (group.config(0).display().to_string(), format!("md.{number}"));
     let mut command = group.command(&["publish", &group.name(), &topic, "--config", &config]);
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut stdin = child.stdin.take().expect("piped");
     let (begun, padding) = (Instant::now(), "x".repeat(MESSAGE_BYTES));
-    let mut count = 0_u64;
-    let mut written = Ok(());
-    while written.is_ok() && !is_over.load(Relaxed) {
+    let (mut count, mut written) = (0, Ok(()));
+    while written.is_ok() && end.recv_timeout(PACE) == Err(RecvTimeoutError::Timeout) {
         let due = (begun.elapsed().as_secs_f64() * group.plan.rate as f64) as u64;
         while count < due && written.is_ok() {
             written = writeln!(stdin, "{number} {count} {padding}");
             count += 1;
         }
-        std::thread::sleep(Duration::from_millis(5)); // its pace
     }
     drop(stdin);
     let output = child.wait_with_output()?;
-    published.fetch_add(count, Relaxed);
     if output.status.success() {
-        return Ok(());
+        return Ok(count);
     }
     Err(Error::Failed(format!("publisher {number}: {}", String::from_utf8_lossy(&output.stderr))))
 }
@@ -275,7 +272,7 @@ fn inject(
         if last.0.elapsed() > PATIENCE {
             return Err(Error::Late("a subscriber goes live"));
         }
-        std::thread::sleep(Duration::from_millis(5)); // the pace of faults
+        std::thread::sleep(PACE);
     }
     if let Some(rank) = dead {
         members[usize::from(rank)] = group.member(rank)?;

@@ -17,9 +17,9 @@ use std::path::PathBuf;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ArchiveSettings {
-    /// The directory of the archive. It is created, and locked while the node runs; a channel's archive is a directory in
-    /// it, named after the channel. A process that is started again goes on in it. An archive holds one instance of the
-    /// group: a process that joins another records nothing more, and reports it.
+    /// The directory of the archive. It is created, and locked while the node runs; a channel's archive is a directory
+    /// in it, named after the channel. A process that is started again goes on in it. An archive holds one instance of
+    /// the group: a process that joins another records nothing more, and reports it.
     ///
     /// Default: none; nothing is recorded.
     pub directory: Option<PathBuf>,

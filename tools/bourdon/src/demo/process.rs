@@ -434,6 +434,7 @@ impl DemoProcess {
     fn finish(&mut self) {
         if self.must_finish && !self.awaits_state {
             self.must_finish = false;
+            self.node.end_recording(); // the demo kills its processes once it has their results
             send_report(&ProcessReport::Result(Box::new(self.tally())));
         }
     }

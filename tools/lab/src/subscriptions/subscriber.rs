@@ -5,8 +5,7 @@ use crate::hosts::Process;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -45,19 +44,28 @@ fn row(object: &serde_json::Value) -> Option<Row> {
 
 /// What its threads read.
 #[derive(Default)]
-struct Output {
-    written: Mutex<Vec<Row>>,
-    is_paused: AtomicBool,
-    switches: AtomicU64,
+struct State {
+    written: Vec<Row>,
+    is_paused: bool,
+    switches: u64,
     /// The last that it reported.
-    last_line: Mutex<String>,
+    last_line: String,
+}
+
+#[derive(Clone, Default)]
+struct Output(Arc<Mutex<State>>);
+
+impl Output {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no reader panics")
+    }
 }
 
 /// A subscriber.
 pub(crate) struct Subscriber {
     process: Process,
     file: PathBuf,
-    read: Arc<Output>,
+    read: Output,
     reader: Option<JoinHandle<std::io::Result<()>>>,
     /// Until when a fault lasts.
     until: Option<Instant>,
@@ -70,7 +78,7 @@ pub(crate) struct Subscriber {
 impl Subscriber {
     pub(crate) fn start(group: &Group<'_>, number: usize) -> Result<Self, Error> {
         let file = group.plan.folder.join(format!("position-{number}"));
-        let read = Arc::new(Output::default());
+        let read = Output::default();
         let (process, reader) = spawn(group, &file, &read)?;
         let (fault_at, reader) = (Instant::now(), Some(reader));
         Ok(Self { process, file, read, reader, until: None, is_stopped: false, switches_before: 0, fault_at })
@@ -78,7 +86,7 @@ impl Subscriber {
 
     /// How often it went live.
     pub(crate) fn switches(&self) -> u64 {
-        self.read.switches.load(Relaxed)
+        self.read.lock().switches
     }
 
     /// Whether it suffers no fault, and is live again, or had no reason not to be.
@@ -94,7 +102,7 @@ impl Subscriber {
 
     /// What it reported last.
     pub(crate) fn last_line(&self) -> String {
-        self.read.last_line.lock().expect("no reader panics").clone()
+        self.read.lock().last_line.clone()
     }
 
     pub(crate) fn stop(&mut self, lasts: Duration) -> Result<(), Error> {
@@ -106,14 +114,14 @@ impl Subscriber {
     /// Its output is not read.
     pub(crate) fn pause(&mut self, lasts: Duration) {
         self.begin(lasts);
-        self.read.is_paused.store(true, Relaxed);
+        self.read.lock().is_paused = true;
     }
 
     /// Ends a fault that is over.
     pub(crate) fn keep_time(&mut self) -> Result<(), Error> {
         if self.until.is_some_and(|until| until <= Instant::now()) {
             self.until = None;
-            self.read.is_paused.store(false, Relaxed);
+            self.read.lock().is_paused = false;
             if std::mem::take(&mut self.is_stopped) {
                 self.process.resume()?;
             }
@@ -127,17 +135,17 @@ impl Subscriber {
         self.process.kill()?;
         self.join()?;
         let next = position(&self.file).unwrap_or(0);
-        let mut written = self.read.written.lock().expect("no reader panics");
-        let kept = written.partition_point(|row| row.order < next);
-        written.truncate(kept);
-        drop(written);
+        {
+            let written = &mut self.read.lock().written;
+            written.truncate(written.partition_point(|row| row.order < next));
+        }
         let (process, reader) = spawn(group, &self.file, &self.read)?;
         (self.process, self.reader) = (process, Some(reader));
         Ok(())
     }
 
     fn join(&mut self) -> Result<(), Error> {
-        self.read.is_paused.store(false, Relaxed);
+        self.read.lock().is_paused = false;
         let ended = self.reader.take().map_or(Ok(Ok(())), JoinHandle::join);
         Ok(ended.map_err(|_| Error::Failed("a reader panicked".to_owned()))??)
     }
@@ -147,12 +155,12 @@ impl Subscriber {
         let begun = Instant::now();
         self.until = Some(begun);
         self.keep_time()?;
-        while self.read.written.lock().expect("no reader panics").len() < count && begun.elapsed() < patience {
+        while self.read.lock().written.len() < count && begun.elapsed() < patience {
             std::thread::sleep(Duration::from_millis(5));
         }
         self.process.terminate()?;
         self.join()?;
-        let written = std::mem::take(&mut *self.read.written.lock().expect("no reader panics"));
+        let written = std::mem::take(&mut self.read.lock().written);
         Ok(written)
     }
 }
@@ -160,7 +168,7 @@ impl Subscriber {
 fn spawn(
     group: &Group<'_>,
     file: &std::path::Path,
-    read: &Arc<Output>,
+    read: &Output,
 ) -> Result<(Process, JoinHandle<std::io::Result<()>>), Error> {
     let (config, archive) = (group.config(0).display().to_string(), group.archive().display().to_string());
     let (name, file) = (group.name(), file.display().to_string());
@@ -169,11 +177,12 @@ fn spawn(
     let mut process = Process::start(group.command(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
     let stdout = process.child().stdout.take().expect("piped");
     let stderr = process.child().stderr.take().expect("piped");
-    let (out, talk) = (Arc::clone(read), Arc::clone(read));
+    let (out, talk) = (read.clone(), read.clone());
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            talk.switches.fetch_add(u64::from(line.contains("live from order number")), Relaxed);
-            *talk.last_line.lock().expect("no reader panics") = line;
+            let mut state = talk.lock();
+            state.switches += u64::from(line.contains("live from order number"));
+            state.last_line = line;
         }
     });
     let reader = std::thread::spawn(move || read_rows(stdout, &out));
@@ -183,7 +192,7 @@ fn spawn(
 fn read_rows(mut stdout: impl Read, read: &Output) -> std::io::Result<()> {
     let (mut bytes, mut block) = (Vec::new(), vec![0; 1 << 16]);
     loop {
-        while read.is_paused.load(Relaxed) {
+        while read.lock().is_paused {
             std::thread::sleep(Duration::from_millis(5));
         }
         let count = stdout.read(&mut block)?;
@@ -192,7 +201,7 @@ fn read_rows(mut stdout: impl Read, read: &Output) -> std::io::Result<()> {
         }
         bytes.extend_from_slice(&block[..count]);
         let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
-        add(&mut read.written.lock().expect("no reader panics"), &bytes[..complete]);
+        add(&mut read.lock().written, &bytes[..complete]);
         bytes.drain(..complete);
     }
 }

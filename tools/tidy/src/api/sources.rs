@@ -14,6 +14,7 @@ use syn::{Attribute, Item, ItemImpl, ItemMacro, Type, UseTree, Visibility};
 const CRATES: &[(&str, &str)] = &[
     ("bourdon", "engine/node/src"),
     ("bourdon_port", "transports/port/src"),
+    ("bourdon_archive", "engine/archive/src"),
     ("bourdon_engine", "engine/engine/src"),
     ("bourdon_protocol", "engine/protocol/src"),
     ("bourdon_ring", "engine/ring/src"),
