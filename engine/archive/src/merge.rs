@@ -320,7 +320,8 @@ impl Merge {
     }
 
     fn advance(&mut self, place: Place) {
-        if let Place::Order(_, from) = place
+        if let Place::Order(epoch, from) = place
+            && epoch > self.position.epoch
             && from < self.position.order
         {
             self.notices.push_back(Notice::Void { from, to: self.position.order });
