@@ -1,9 +1,9 @@
 //! A log of which only the end is needed: from the last beginning but one on.
 //!
-//! A member stores what it reports to others, view by view (`docs/protocols/durable.md`). What lies before the last view
-//! but one is of no use, damaged or not. Where what is needed is damaged, the member has forgotten what others may count
-//! on, and must not come back as the process that reported it. So the damaged log is set aside, whole and for good, and
-//! the ledger is empty: its owner learns of it and begins as a process that knows nothing.
+//! A member stores what it reports to others, view by view (`docs/protocols/durable.md`). What lies before the last
+//! view but one is of no use, damaged or not. Where what is needed is damaged, the member has forgotten what others may
+//! count on, and must not come back as the process that reported it. So the damaged log is set aside, whole and for
+//! good, and the ledger is empty: its owner learns of it and begins as a process that knows nothing.
 //!
 //! A record that was never proved to be synced was reported to no process: the log is cut there, as behind a torn end.
 //!

@@ -92,8 +92,13 @@ struct Active<F> {
 /// If the disk is full, or a write fails: nothing is left of it.
 pub fn prepare<D: Disk>(disk: &D, segment_bytes: u64) -> Result<(), Error> {
     let prepared = disk.create(PREPARED).and_then(|file| {
-        file.allocate(segment_bytes)?;
-        file.sync()
+        let zeros = vec![0; PREPARED_STEP_BYTES];
+        for offset in (0..segment_bytes).step_by(PREPARED_STEP_BYTES) {
+            let bytes = zeros.len().min((segment_bytes - offset) as usize);
+            file.write_at(&zeros[..bytes], offset)?;
+            file.sync()?;
+        }
+        Ok(())
     });
     prepared.map_err(|error| {
         let _ = disk.remove(PREPARED);
@@ -101,8 +106,11 @@ pub fn prepare<D: Disk>(disk: &D, segment_bytes: u64) -> Result<(), Error> {
     })
 }
 
-/// The next segment is prepared from this part of a segment on: filling it takes as long as writing one, and a node that
-/// ends soon has no use for it.
+/// So much of a segment is filled between two syncs: more at once would hold up the syncs of the log.
+const PREPARED_STEP_BYTES: usize = 1 << 20;
+
+/// The next segment is prepared from this part of a segment on: filling it takes as long as writing one, and a node
+/// that ends soon has no use for it.
 const PREPARED_FROM: u64 = 4;
 
 /// A log and its directory.
@@ -396,8 +404,8 @@ impl<D: Disk> Log<D> {
         Ok((Segment { generation, first_position, time_ns, bytes, header_is_damaged: false }, file))
     }
 
-    /// Whether the next segment is needed soon and would have to be filled with zeros, which takes as long as many syncs:
-    /// then its owner can have it [prepared](prepare) beside its appends.
+    /// Whether the next segment is needed soon and would have to be filled with zeros, which takes as long as many
+    /// syncs: then its owner can have it [prepared](prepare) beside its appends.
     pub fn lacks_next_segment(&self) -> bool {
         let is_near = self.active.as_ref().is_none_or(|active| active.offset >= active.capacity / PREPARED_FROM);
         is_near && !self.is_prepared && self.disk.open(SPARE).is_err()

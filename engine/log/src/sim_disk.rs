@@ -1,4 +1,5 @@
-//! For tests: a disk in memory that loses power: what was written and not synced may be on it, sector by sector, or not.
+//! For tests: a disk in memory that loses power. What was written and not synced may be on it, sector by
+//! sector, or not.
 //!
 //! A process reads what it wrote (the kernel's pages); the disk holds what was synced, and any part of the rest. Names
 //! are the same: created, renamed and removed at once for the process, on disk once the directory was synced.

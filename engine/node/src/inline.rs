@@ -156,15 +156,14 @@ impl InlineNode {
         settings.check()?;
         settings.check_peers()?;
         settings.check_log_memory()?;
-        let drawn = Drawn::new();
-        let incarnation = drawn.incarnation;
+        let Drawn { incarnation, candidate, seed, secret, .. } = Drawn::new();
         let rank = rank_of(&settings.process)?;
         let echo = Echo { offset: ECHO_OFFSET, bytes: echo_bytes(rank, ChannelId(0), incarnation) };
         let picked = pick(settings, echo)?;
         let granted_bytes = picked.port.limits().receive_buffer_bytes;
         let mut config = settings.protocol(granted_bytes);
         config.incarnation = incarnation;
-        (config.instance_candidate, config.seed, config.secret) = (drawn.candidate, drawn.seed, drawn.secret);
+        (config.instance_candidate, config.seed, config.secret) = (candidate, seed, secret);
         let (birth, problem) = BirthFile::open(settings);
         config.birth_floor = birth.floor();
         lone::check(settings, &config)?;

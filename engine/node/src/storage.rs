@@ -22,8 +22,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-/// On a full disk it is tried again after so long: an operator who has made room does not notice it, and a try costs a
-/// call or two.
+/// On a full disk it is tried again after so long: short against the time in which an operator makes room, and a try
+/// costs a call or two.
 const FULL_RETRY: Duration = Duration::from_millis(200);
 /// After so long without a record it is written that the last were synced, so that damage in them is not taken for
 /// a crash in their sync. Longer than the pauses of a loaded group: while one sync follows the other, each proves the
@@ -134,8 +134,8 @@ fn damage_text(found: &Found, path: &Path) -> Option<String> {
     if let Some(damage) = &found.damage {
         let aside = path.join(format!("damaged-{}", found.set_aside));
         return Some(format!(
-            "what this member had stored is damaged ({damage}) and set aside in {}: it comes back as a new process, with \
-             what the others have; the directory is of no use to the group and may be removed once it is back",
+            "what this member had stored is damaged ({damage}) and set aside in {}: it comes back as a new process, \
+             with what the others have; the directory is of no use to the group and may be removed once it is back",
             aside.display()
         ));
     }

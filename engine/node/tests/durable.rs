@@ -162,8 +162,8 @@ fn a_member_with_a_flipped_bit_comes_back_as_a_new_process_and_nothing_is_lost()
     let (view, directories) = stopped(&world, &mut given);
     flip_a_bit(&directories[1]);
     let mut nodes = start(&world, &directories);
-    let told = nodes[1].fallback().expect("it reports the damage").to_owned();
-    assert!(told.contains("damaged-1") && told.contains("position"), "{told}");
+    let why = nodes[1].fallback().expect("it reports the damage").to_owned();
+    assert!(why.contains("damaged-1") && why.contains("position"), "{why}");
     nodes[1].share_counters(&settings(&world, 1, directories[1].clone())).expect("it has counters");
     form(&mut nodes, &mut given);
     assert_eq!(nodes[0].view().instance, view.instance, "the group goes on");
@@ -184,7 +184,7 @@ fn a_member_with_a_flipped_bit_comes_back_as_a_new_process_and_nothing_is_lost()
 }
 
 #[test]
-fn a_group_of_which_a_majority_is_damaged_waits_and_each_member_says_why() {
+fn a_group_of_which_a_majority_is_damaged_waits_and_each_member_names_the_reason() {
     let world = World::new(MEMBERS);
     let mut given: Vec<Given> = vec![Given::new(); MEMBERS.into()];
     let (view, directories) = stopped(&world, &mut given);
@@ -196,7 +196,7 @@ fn a_group_of_which_a_majority_is_damaged_waits_and_each_member_says_why() {
         let mut nodes = start(&world, &directories);
         assert_eq!(nodes[1].fallback().is_some_and(|why| why.contains("damaged-1")), round == 0);
         let mut reasons = vec![String::new(); MEMBERS.into()];
-        until("each says why", || {
+        until("each member names the reason", || {
             for (node, reason) in nodes.iter_mut().zip(&mut reasons) {
                 let take = |delivery: Delivery<'_>| match delivery {
                     Delivery::Event(event @ (Event::NoMajority | Event::Waiting(_))) => *reason = event.to_string(),

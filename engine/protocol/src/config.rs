@@ -330,9 +330,9 @@ pub struct Config {
     pub instance_candidate: InstanceId,
     /// The highest birth of an instance that this process knows from earlier runs, or 0: the next birth is above it.
     pub birth_floor: u64,
-    /// How many times the storage of this member was damaged and set aside, if it was in no view since; else 0. It forms
-    /// no group then: the group whose messages it had stored may be waiting for others, and must not be taken for one
-    /// that has not formed yet.
+    /// How many times the storage of this member was damaged and set aside, if it was in no view since; else 0. It
+    /// forms no group then: the group whose messages it had stored may be waiting for others, and must not be taken for
+    /// one that has not formed yet.
     pub storage_damaged: u16,
     /// Seeds the back-off of repair requests.
     pub seed: u64,

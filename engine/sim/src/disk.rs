@@ -1,5 +1,5 @@
-//! A member's disk: the shipped ledger over a disk in memory, which keeps what was synced, and after a crash any part of
-//! the rest.
+//! A member's disk: the shipped ledger over a disk in memory, which keeps what was synced, and after a crash any part
+//! of the rest.
 //!
 //! Records are handed over, and stored in turn: a sync takes a while, and what is handed over meanwhile waits for the
 //! next. A sync is carried out when it ends. If the process crashes before, it is carried out up to some call to the
@@ -157,7 +157,7 @@ impl Disk {
     }
 
     /// Some of what was stored by now changes, or can't be read. The node marks its log when nothing comes for a while;
-    /// damage in what it has not marked can't be told from the end of a crash.
+    /// damage in what it has not marked can't be distinguished from the end of a crash.
     pub(crate) fn damage(&mut self, rng: &mut Rng) -> bool {
         let Some(ledger) = self.ledger.as_mut().filter(|_| !self.hardware.is_off()) else { return false };
         if ledger.mark().is_err() {

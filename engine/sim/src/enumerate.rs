@@ -4,39 +4,17 @@
 //! a short script, at that member or at all, and leaves each part of what was not synced. The members start again, and
 //! the run is judged like every other.
 
-use crate::options::Options;
+use crate::options::{CrashPoint, Options};
 use crate::plan::Plan;
 use crate::report::Report;
 use crate::runner::{attempt, run_plan};
-use std::fmt;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many scripts there are.
 const SCRIPTS: u64 = 5;
 /// So many parts of what was not synced are tried at a point, evenly spread over all: the whole and nothing among them.
 /// A batch of a few records has hundreds, most of which the log cuts at the same place.
 const PARTS_MAX: usize = 24;
-
-/// Where power fails in a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CrashPoint {
-    /// At this member.
-    pub member: usize,
-    /// In this call to its disk that changes something, counted from 0.
-    pub call: usize,
-    /// Which of the states that the disk may be in it leaves.
-    pub part: usize,
-    /// Whether all members lose power then.
-    pub all: bool,
-}
-
-impl fmt::Display for CrashPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { member, call, part, all } = self;
-        write!(f, "{member}:{call}:{part}{}", if *all { ":all" } else { "" })
-    }
-}
 
 /// A script, and where power fails in it: `SCRIPT:MEMBER:CALL:PART`, with `:all` behind it if all members lose power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,16 +52,18 @@ pub fn enumerate_crashes(limit: Option<u64>, options: Options) -> Report {
         }
     }
     let step = limit.map_or(1, |limit| (points.len() * PARTS_MAX / 2 / (limit.max(1) as usize)).max(1));
-    let (next, mut report) = (AtomicUsize::new(0), Report::default());
-    let work = || {
+    let threads = options.threads.max(1);
+    let mut report = Report::default();
+    let work = |thread: usize| {
         let mut report = Report::default();
-        while let Some((script, point)) = points.get(next.fetch_add(step, Ordering::Relaxed)) {
+        for (script, point) in points.iter().step_by(step).skip(thread).step_by(threads) {
             report.merge(run_point(*script, *point, options));
         }
         report
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.threads.max(1)).map(|_| scope.spawn(work)).collect();
+        let work = &work;
+        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
         for worker in workers {
             report.merge(worker.join().expect("panics of a run are caught within it"));
         }

@@ -42,12 +42,12 @@ mod world;
 pub use bourdon_protocol::{ElectionKind, Mutant, MutexKind, Order, Reliability, Start};
 pub use campaign::check_mutants;
 pub use demand::{Demand, Demands};
-pub use enumerate::{CrashPoint, ScriptedCrash, enumerate_crashes, run_scripted_crash};
+pub use enumerate::{ScriptedCrash, enumerate_crashes, run_scripted_crash};
 pub use feedback::{FeedbackMode, FeedbackOutcome, FeedbackPlan, Loss, play_feedback};
 pub use guarantee::Guarantee;
 pub use matrix::{Cell, matrix};
 pub use network::Faults;
-pub use options::{Mode, Options};
+pub use options::{CrashPoint, Mode, Options};
 pub use plan::{
     DetectorPlan, EventPlan, Family, FaultPlan, HandOverPlan, Happening, Kinds, LockPlan, ObserverPlan, Plan,
     ReplayPlan, RestartPlan, StallPlan,

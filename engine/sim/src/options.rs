@@ -1,11 +1,11 @@
 //! How seeds are run, and what is asked of each run.
 
 use crate::demand::Demands;
-use crate::enumerate::CrashPoint;
 use crate::guarantee::Guarantee;
 use crate::plan::{Family, Kinds};
 use bourdon_protocol::Mutant;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What is judged in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +18,26 @@ pub enum Mode {
     /// Both, in one run.
     #[default]
     Both,
+}
+
+/// Where power fails in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// At this member.
+    pub member: usize,
+    /// In this call to its disk that changes something, counted from 0.
+    pub call: usize,
+    /// Which of the states that the disk may be in it leaves.
+    pub part: usize,
+    /// Whether all members lose power then.
+    pub all: bool,
+}
+
+impl fmt::Display for CrashPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { member, call, part, all } = self;
+        write!(f, "{member}:{call}:{part}{}", if *all { ":all" } else { "" })
+    }
 }
 
 /// How to run seeds.

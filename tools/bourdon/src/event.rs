@@ -37,11 +37,10 @@ pub(crate) fn object(event: Event, left_out: u64) -> Value {
             object["epoch"] = epoch.0.into();
             object["members"] = ranks(members);
         }
-        Event::StorageWaits { is_full, waited_ns } => {
-            object["is_full"] = is_full.into();
+        Event::StorageWaits { waited_ns, .. } | Event::StorageWorks { waited_ns } => {
+            object["is_full"] = matches!(event, Event::StorageWaits { is_full: true, .. }).into();
             object["waited_ns"] = waited_ns.into();
         }
-        Event::StorageWorks { waited_ns } => object["waited_ns"] = waited_ns.into(),
         Event::NetworkLost { interface, .. } => object["interface"] = interface.as_str().into(),
         Event::NetworkBack { interface, address, before } => {
             object["interface"] = interface.as_str().into();

@@ -51,7 +51,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["plan", "mutate", "guarantee", "locks", "election"])]
     matrix: bool,
     /// Play only plans of this family: stalled, departed, restarted, observed, late, narrow, recovered, moved, gated,
-    /// paced, apart, judged, duels, turbulent, durable or black-hole; of them only apart has locks and elections to choose
+    /// paced, apart, judged, duels, turbulent, durable or black-hole; of them only apart has locks and elections to
+    /// choose
     #[arg(long, value_name = "FAMILY", conflicts_with_all = ["plan", "guarantee", "matrix"])]
     family: Option<Family>,
     /// Play every plan with members' control planes beside their processes, as in a threaded node, not only one in four

@@ -4,6 +4,7 @@ mod archive;
 mod commands;
 mod common;
 mod demo;
+mod disk;
 mod hosts;
 mod lock;
 mod matrix;

@@ -37,6 +37,22 @@ pub struct Waiting {
     pub waited_ns: u64,
 }
 
+impl Waiting {
+    fn write_damage(&self, f: &mut Formatter<'_>) -> Result {
+        if self.storage_damaged == 0 {
+            return Ok(());
+        }
+        write!(
+            f,
+            "; its storage was damaged and is set aside in damaged-{} of storage.directory, so it forms no group and \
+                 waits until a majority of its group is in a view; if the storage of a majority was damaged, run \
+                 `bourdon recover` beside a member whose storage was not or, if there is none, move damaged-* out of \
+                 storage.directory at all members: what the group had stored is lost then",
+            self.storage_damaged
+        )
+    }
+}
+
 impl Display for Waiting {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let members = self.members;
@@ -62,16 +78,7 @@ impl Display for Waiting {
             (None, true) => f.write_str("this process waits to join the group")?,
             (None, false) => f.write_str("this process waits for the first view")?,
         }
-        if self.storage_damaged > 0 {
-            write!(
-                f,
-                "; its storage was damaged and is set aside in damaged-{} of storage.directory, so it forms no group and \
-                     waits until a majority of its group is in a view; if the storage of a majority was damaged, run \
-                     `bourdon recover` beside a member whose storage was not or, if there is none, move damaged-* out \
-                     of storage.directory at all members: what the group had stored is lost then",
-                self.storage_damaged
-            )?;
-        }
+        self.write_damage(f)?;
         if let Some(rank) = self.rank_in_use {
             return write!(
                 f,

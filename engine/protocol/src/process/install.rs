@@ -194,9 +194,6 @@ impl Process {
         let beginning = &ahead;
         self.data = Pipeline::new(self.cx.config.clone(), view.clone(), rank, beginning, &mut self.past.spare);
         self.enter_stored(own.is_some());
-        if own.is_some() {
-            self.cx.config.storage_damaged = 0;
-        }
         self.begin_time(now);
         self.begin_part(own, &view);
         self.look_due = now;

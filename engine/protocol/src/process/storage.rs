@@ -159,6 +159,7 @@ impl Process {
         if !is_member {
             return;
         }
+        self.cx.config.storage_damaged = 0;
         let counts_all = self.cx.config.mutant == Some(Mutant::AckBeforeSync);
         for stream in &mut self.data.streams {
             stream.free(DatagramNumber(0));

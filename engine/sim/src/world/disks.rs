@@ -59,7 +59,8 @@ impl World<'_> {
         self.wake(index, self.now_ns);
     }
 
-    /// Power fails at a member in the planned call to its disk, and perhaps at all. They start again one after the other.
+    /// Power fails at a member in the planned call to its disk, and perhaps at all. They start again one after the
+    /// other.
     pub(super) fn lose_power(&mut self, index: usize) {
         let Some(point) = self.crash_point else { return };
         self.crash_states = self.nodes[index].disk.crash_states();
@@ -76,7 +77,8 @@ impl World<'_> {
         }
     }
 
-    /// A group has begun anew. Whatever crashed or was damaged, members that had stored a view never take part in that.
+    /// A group has formed another first view. Whatever crashed or was damaged, members that stored one never take
+    /// part in that.
     pub(super) fn is_founded_again_rightly(&self, index: usize) -> Verdict {
         if !Self::stores(self.plan, index) || self.plan.members == 1 {
             return Ok(()); // a member that is alone enters its first view before it is stored
