@@ -142,7 +142,7 @@ fn an_unknown_key_is_refused_with_its_section_and_the_nearest_key() {
         ),
         ("[thread]\nidle = \"spin\"\n", 1, "there is no section thread: did you mean [threads]?"),
         ("members = 3\n", 1, "there is no section members: it is a key of section"),
-        ("[colour]\n", 1, "there is no section colour: the sections are channel, detector, "),
+        ("[colour]\n", 1, "there is no section colour: the sections are archive, channel, detector, "),
         ("[group]\nrank = 0\n[process]\nrank = 0\n", 2, "section [group] has no key rank"),
     ] {
         let why = text.parse::<Settings>().expect_err(text).to_string();
