@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+/// How soon a subscriber that has lost something has noticed: some messages come in this time.
+const NOTICES: Duration = Duration::from_millis(300);
+
 /// A message as it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -48,6 +51,8 @@ struct State {
     written: Vec<Row>,
     is_paused: bool,
     switches: u64,
+    /// It reads the archive.
+    replays: bool,
     /// The last that it reported.
     last_line: String,
 }
@@ -70,8 +75,7 @@ pub(crate) struct Subscriber {
     /// Until when a fault lasts.
     until: Option<Instant>,
     is_stopped: bool,
-    /// Switches when the last fault began.
-    switches_before: u64,
+    /// When the last fault ended.
     fault_at: Instant,
 }
 
@@ -81,7 +85,7 @@ impl Subscriber {
         let read = Output::default();
         let (process, reader) = spawn(group, &file, &read)?;
         let (fault_at, reader) = (Instant::now(), Some(reader));
-        Ok(Self { process, file, read, reader, until: None, is_stopped: false, switches_before: 0, fault_at })
+        Ok(Self { process, file, read, reader, until: None, is_stopped: false, fault_at })
     }
 
     /// How often it went live.
@@ -89,15 +93,15 @@ impl Subscriber {
         self.read.lock().switches
     }
 
-    /// Whether it suffers no fault, and is live again, or had no reason not to be.
+    /// Whether it suffers no fault, and is live since; it notices a loss with what comes next.
     pub(crate) fn is_calm(&self) -> bool {
-        let is_live = self.switches() > self.switches_before || self.fault_at.elapsed() > Duration::from_secs(2);
-        self.until.is_none() && is_live
+        let state = self.read.lock();
+        self.until.is_none() && !state.replays && state.switches > 0 && self.fault_at.elapsed() > NOTICES
     }
 
     fn begin(&mut self, lasts: Duration) {
-        (self.switches_before, self.fault_at) = (self.switches(), Instant::now());
-        self.until = Some(Instant::now() + lasts);
+        self.fault_at = Instant::now() + lasts;
+        self.until = Some(self.fault_at);
     }
 
     /// What it reported last.
@@ -139,6 +143,7 @@ impl Subscriber {
             let written = &mut self.read.lock().written;
             written.truncate(written.partition_point(|row| row.order < next));
         }
+        self.read.lock().replays = true;
         let (process, reader) = spawn(group, &self.file, &self.read)?;
         (self.process, self.reader) = (process, Some(reader));
         Ok(())
@@ -181,7 +186,9 @@ fn spawn(
     std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             let mut state = talk.lock();
-            state.switches += u64::from(line.contains("live from order number"));
+            let is_live = line.contains("live from order number");
+            state.switches += u64::from(is_live);
+            state.replays = !is_live && (state.replays || line.contains("the archive from position"));
             state.last_line = line;
         }
     });
