@@ -41,9 +41,9 @@ const QUEUE_MAX_BYTES: usize = 64 << 20;
 /// 50 ms.
 const READ_AGAIN_NS: u64 = 20_000_000;
 const READ_IDLE_NS: u64 = 100_000_000;
-/// A recorder that has not recorded a live message for so long records no more: a hundred times the interval of its
-/// syncs.
-const RECORDER_WAIT_NS: u64 = 5_000_000_000;
+/// An archive that has not grown for so long, read after read, while live messages wait, has no recorder: longer than a
+/// sync takes on a disk that others write to.
+const RECORDER_WAIT_NS: u64 = 10_000_000_000;
 
 /// Where a subscription begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -326,6 +326,7 @@ impl Merge {
         {
             self.notices.push_back(Notice::Void { from, to: self.position.order });
         }
+        debug_assert!(!self.position.has(place), "places rise");
         self.position.advance(place);
         self.has_place = true;
     }
@@ -406,9 +407,8 @@ impl Merge {
     /// The archive was read up to its end, before this position.
     pub fn end(&mut self, end: u64, now: Instant) {
         self.read_to = self.read_to.max(end);
-        if self.read_to > self.asked_from {
-            self.waits_since = None;
-        }
+        let has_grown = self.read_to > self.asked_from;
+        self.waits_since = if has_grown { None } else { self.waits_since.or(Some(now)) };
         (self.is_reading, self.ended_at) = (false, now);
         if self.mode == Mode::Replay && !self.request {
             self.mode = Mode::AtEnd;
@@ -425,9 +425,9 @@ impl Merge {
             return;
         }
         let read_ns = if self.queue.is_empty() { READ_IDLE_NS } else { READ_AGAIN_NS };
-        self.waits_since = self.waits_since.or(Some(now)).filter(|_| !self.queue.is_empty());
+        self.waits_since = self.waits_since.filter(|_| !self.queue.is_empty());
         let waited_ns = self.waits_since.map_or(0, |since| now.0.saturating_sub(since.0));
-        if waited_ns > RECORDER_WAIT_NS {
+        if waited_ns > RECORDER_WAIT_NS && !self.is_reading {
             let to = self.queue.first().map_or(self.position.order, |(_, order)| order);
             self.notices.push_back(Notice::NoRecorder { from: self.position.order, to });
             (self.mode, self.waits_since) = (Mode::Joining, None);
@@ -445,6 +445,9 @@ impl Merge {
                 return None;
             };
             if let Some(place) = waiting.place() {
+                if self.position.has(place) {
+                    continue; // a read that was under way when the two met has brought it
+                }
                 self.advance(place);
             }
             if waiting.is_wanted() {

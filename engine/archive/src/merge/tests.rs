@@ -63,6 +63,8 @@ struct World {
     switches: u64,
     got: Vec<u64>,
     now: u64,
+    /// What is being read of the archive: the next record and the end.
+    read: Option<(usize, usize)>,
 }
 
 impl World {
@@ -83,6 +85,7 @@ impl World {
             switches: 0,
             got,
             now: 0,
+            read: None,
         }
     }
 
@@ -104,7 +107,7 @@ impl World {
             10 if self.rng.u8(..) < 40 => self.restart(),
             _ => (0..self.rng.usize(..8)).for_each(|_| self.take_live()),
         }
-        self.turn(self.recorded);
+        self.turn();
     }
 
     fn take_live(&mut self) {
@@ -131,33 +134,43 @@ impl World {
     fn restart(&mut self) {
         let position = self.merge.position();
         self.switches += self.merge.switches();
-        self.merge = Merge::new(DENSE, Some(position));
+        (self.merge, self.read) = (Merge::new(DENSE, Some(position)), None);
         self.live = self.sent.len();
     }
 
-    /// A poll. The archive ends at `recorded`, wherever the subscriber is.
-    fn turn(&mut self, recorded: usize) {
+    /// A poll. Reading takes several, and so does handing out what waits.
+    fn turn(&mut self) {
         if let Some((from, _)) = self.merge.take_request() {
-            let mut bytes = Vec::new();
-            for sent in &self.sent[(from as usize).min(recorded)..recorded] {
-                bytes.clear();
-                sent.with(|message| Entry::of(message, None).encode(&mut bytes));
-                let record = Record { position: sent.number, epoch: sent.epoch, time_ns: 0, bytes: &bytes };
-                let archived = Archived::Record(record, Entry::decode(&bytes));
-                if let Some(Output::Message(message)) = self.merge.archived(7, &archived).expect("of this instance") {
-                    self.got.push(message.sequence.0);
-                }
+            assert_eq!(self.read, None, "one request at a time");
+            self.read = Some(((from as usize).min(self.recorded), self.recorded));
+        }
+        if let Some((next, end)) = self.read {
+            let until = self.rng.usize(next..=end);
+            (next..until).for_each(|index| self.take_read(index));
+            self.read = (until < end).then_some((until, end));
+            if until == end {
+                self.merge.end(end as u64, Instant(self.now));
             }
-            self.merge.end(recorded as u64, Instant(self.now));
         }
         self.merge.keep_time(Instant(self.now));
         if self.bug.is_some() && self.merge.mode() == Mode::Joining {
             self.apply_bug();
         }
-        while let Some(waiting) = self.merge.pop() {
+        for _ in 0..self.rng.usize(..20) {
+            let Some(waiting) = self.merge.pop() else { break };
             self.got.extend(waiting.message().map(|message| message.sequence.0));
         }
         while self.merge.take_notice().is_some() {}
+    }
+
+    fn take_read(&mut self, index: usize) {
+        let (sent, mut bytes) = (self.sent[index], Vec::new());
+        sent.with(|message| Entry::of(message, None).encode(&mut bytes));
+        let record = Record { position: sent.number, epoch: sent.epoch, time_ns: 0, bytes: &bytes };
+        let archived = Archived::Record(record, Entry::decode(&bytes));
+        if let Some(Output::Message(message)) = self.merge.archived(7, &archived).expect("of this instance") {
+            self.got.push(message.sequence.0);
+        }
     }
 
     fn apply_bug(&mut self) {
@@ -177,7 +190,7 @@ impl World {
             self.recorded = self.sent.len();
             self.now += 30_000_000;
             self.take_live();
-            self.turn(self.recorded);
+            self.turn();
         }
         let expected: Vec<u64> = (0..self.sent.len() as u64).collect();
         let differs = self.got.iter().zip(&expected).position(|(got, expected)| got != expected);
