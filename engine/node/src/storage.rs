@@ -214,7 +214,6 @@ struct Ended;
 
 impl<B: Fn(&[u8]) -> bool> Writer<B> {
     fn run(mut self) {
-        self.segments.prepare_first(&mut self.ledger);
         let mut written = Vec::new();
         while let Ok(first) = self.next() {
             written.push(first);
@@ -306,15 +305,6 @@ struct Segments {
 }
 
 impl Segments {
-    /// Nothing waits yet.
-    fn prepare_first<B: Fn(&[u8]) -> bool>(&self, ledger: &mut Ledger<Directory, B>) {
-        let log = ledger.log_mut();
-        if log.lacks_next_segment() && Directory::read(&self.path).is_ok_and(|disk| prepare(&disk, self.bytes).is_ok())
-        {
-            log.note_prepared();
-        }
-    }
-
     /// Takes what is prepared, and has the next segment prepared.
     fn tend<B: Fn(&[u8]) -> bool>(&mut self, ledger: &mut Ledger<Directory, B>) {
         let log = ledger.log_mut();

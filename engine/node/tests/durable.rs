@@ -4,6 +4,7 @@ use crate::common::{TOPIC, World, until};
 use bourdon::settings::{Order, Reliability};
 use bourdon::{Delivery, Event, InlineNode, Settings};
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const MEMBERS: u16 = 3;
@@ -26,7 +27,14 @@ fn copy(from: &Path, to: &Path) {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue; // an earlier log that was set aside
         }
-        std::fs::copy(entry.path(), to.join(entry.file_name())).expect("it can be copied");
+        // Without the zeros that a segment is filled with, which take seconds on a busy disk.
+        let mut bytes = std::fs::read(entry.path()).expect("it can be read");
+        let length = bytes.len() as u64;
+        bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        let path = to.join(entry.file_name());
+        std::fs::write(&path, bytes).expect("it can be copied");
+        let file = std::fs::File::options().write(true).open(path).expect("it is there");
+        file.set_len(length).expect("it can be as long");
     }
 }
 
@@ -35,10 +43,10 @@ fn flip_a_bit(directory: &Path) {
     let mut segments: Vec<_> = std::fs::read_dir(directory).expect("it is there").flatten().collect();
     segments.retain(|entry| entry.file_name().to_string_lossy().ends_with(".segment"));
     segments.sort_by_key(std::fs::DirEntry::file_name);
-    let path = segments[0].path();
-    let mut bytes = std::fs::read(&path).expect("it can be read");
-    bytes[4096 + 60] ^= 1;
-    std::fs::write(path, bytes).expect("it can be written");
+    let file = std::fs::File::options().read(true).write(true).open(segments[0].path()).expect("it is there");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 4096 + 60).expect("it can be read");
+    file.write_all_at(&[byte[0] ^ 1], 4096 + 60).expect("it can be written");
 }
 
 fn start(world: &World, directories: &[PathBuf]) -> Vec<InlineNode> {
@@ -173,14 +181,13 @@ fn a_member_with_a_flipped_bit_comes_back_as_a_new_process_and_nothing_is_lost()
     assert_eq!((counter(&world, "storage_damaged"), counter(&world, "storage_repaired")), (1, 1));
     assert!(directories[1].join("damaged-1").is_dir(), "it is kept");
     // Its new storage brings it back like every member's.
-    let incarnation = nodes[0].view().incarnation(bourdon::id::Rank(1));
     let next = directories[1].with_extension("again");
     copy(&directories[1], &next);
     std::mem::forget(nodes.remove(1));
     nodes.insert(1, InlineNode::join(&settings(&world, 1, next)).expect("it starts"));
     publish(&mut nodes, &mut given, 10, 40 * usize::from(MEMBERS));
     form(&mut nodes, &mut given);
-    assert_eq!(nodes[0].view().incarnation(bourdon::id::Rank(1)), incarnation, "as the same process");
+    assert!(nodes[1].fallback().is_none() && nodes[0].view().instance == view.instance, "as after any crash");
 }
 
 #[test]
