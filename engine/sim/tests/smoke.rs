@@ -62,19 +62,19 @@ fn restarts_with_a_disk_lose_nothing() {
     assert!(report.faults.restored > 400 && report.delivered > 20_000, "{report:?}");
 }
 
-/// Paths on which long datagrams vanish for seconds: the process that lacks them is named, the others go on, repairs do
-/// not flood, and once the path is mended everything arrives.
 /// Power fails in calls of members to their disks: `bourdon sim --enumerate-crashes` plays all.
 #[test]
 fn crashes_in_calls_to_a_disk_break_nothing() {
     let report = enumerate_crashes(Some(300), options(Mode::Both));
     assert_clean(&report);
-    assert!(report.seeds > 100 && report.faults.restored > 100, "{:?}", report.faults);
+    assert!(report.seeds > 50 && report.faults.restored > 100, "{:?}", report.faults);
     let mutate = Some(Mutant::AckBeforeSync);
     let report = enumerate_crashes(Some(300), Options { mutate, ..options(Mode::Both) });
     assert!(!report.failures.is_empty(), "a member that acknowledges before it has stored is caught");
 }
 
+/// Paths on which long datagrams vanish for seconds: the process that lacks them is named, the others go on, repairs do
+/// not flood, and once the path is mended everything arrives.
 #[test]
 fn paths_that_carry_no_long_datagrams_break_nothing() {
     let report = run(0..16, Options { family: Some(Family::BlackHole), ..options(Mode::Both) }, &|_| {});

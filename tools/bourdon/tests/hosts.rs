@@ -435,7 +435,7 @@ fn a_configuration_of_a_later_version_is_refused_by_every_command_with_the_key_a
     let config = path.display().to_string();
     for (text, parts) in [
         ("[group]\nname = \"prices\"\n[network]\nneighbour_watch_ns = 5\n", &["line 4", "neighbour_watch_ns"]),
-        ("[group]\nname = \"prices\"\n[archive]\nsegments = 4\n", &["line 3", "archive"]),
+        ("[group]\nname = \"prices\"\n[vault]\nsegments = 4\n", &["line 3", "vault"]),
         ("[network]\ntransport = \"quic\"\n", &["line 2", "quic"]),
     ] {
         std::fs::write(&path, text).expect("it can be written");
