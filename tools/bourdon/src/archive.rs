@@ -3,16 +3,14 @@
 //! All but `prune` also read an archive that is being written. Damage never ends a command: it is reported with its
 //! positions, what stands beyond it is read, and the exit code is 1.
 
-pub(crate) mod entry;
-pub(crate) mod recorder;
+pub(crate) mod options;
 
 use crate::demo::Rate;
 use crate::exit::{Failure, note, print};
 use crate::place::write_message;
 use bourdon::topics::Pattern;
-use bourdon_log::{Damage, Directory, Entry as Stored, Log, Reader, Record, Retention, Settings};
-use entry::{Entry, Recorded};
-use recorder::wall_ns;
+use bourdon_archive::{Archive, Archived, Entry, Recorded, wall_ns};
+use bourdon_log::{Damage, Directory, Log, Record, Retention, Settings};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -120,10 +118,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     }
 }
 
-fn open(path: &Path) -> Result<Reader<Directory>, Failure> {
-    let in_directory = |error| Failure::unusable(format!("{}: {error}", path.display()));
-    let directory = Directory::read(path).map_err(Failure::unusable)?;
-    Reader::open(directory).map_err(in_directory)
+fn open(path: &Path) -> Result<Archive, Failure> {
+    Archive::open(path).map_err(Failure::unusable)
 }
 
 /// What a whole archive holds.
@@ -148,13 +144,13 @@ struct Content {
 }
 
 impl Content {
-    fn of(reader: &Reader<Directory>) -> Result<Self, Failure> {
+    fn of(reader: &Archive) -> Result<Self, Failure> {
         let mut content =
             Self { first: reader.segments().first().map(|first| first.first_position), ..Self::default() };
-        let end = reader.read(0, |stored| {
-            match stored {
-                Stored::Record(record) => content.add(&record),
-                Stored::Damage(damage) => content.damage.push(damage),
+        let end = reader.read(0, |archived| {
+            match archived {
+                Archived::Record(record, entry) => content.add(&record, entry),
+                Archived::Damage(damage) => content.damage.push(damage),
             }
             ControlFlow::Continue(())
         });
@@ -162,8 +158,8 @@ impl Content {
         Ok(content)
     }
 
-    fn add(&mut self, record: &Record<'_>) {
-        match Entry::decode(record.bytes) {
+    fn add(&mut self, record: &Record<'_>, entry: Option<Entry<'_>>) {
+        match entry {
             Some(Entry::Message(message)) => {
                 self.messages += 1;
                 self.payload_bytes += message.payload.len() as u64;
@@ -308,17 +304,17 @@ struct Player<'a> {
 }
 
 impl Player<'_> {
-    fn play(&mut self, stored: Stored<'_>) -> io::Result<()> {
-        let record = match stored {
-            Stored::Record(record) => record,
-            Stored::Damage(damage) if damage.from >= self.args.to => return Ok(()),
-            Stored::Damage(damage) => {
+    fn play(&mut self, archived: Archived<'_>) -> io::Result<()> {
+        let (record, entry) = match archived {
+            Archived::Record(record, entry) => (record, entry),
+            Archived::Damage(damage) if damage.from >= self.args.to => return Ok(()),
+            Archived::Damage(damage) => {
                 self.damaged += damage.to - damage.from;
                 note(format!("messages can't be read {damage}"));
                 return self.report(json!({ "event": "damage", "damage": of_damage(&damage) }));
             }
         };
-        match Entry::decode(record.bytes) {
+        match entry {
             Some(Entry::Message(message)) if self.args.wants(&record, &message) => self.write(&record, &message),
             Some(Entry::Lost { sender, count }) => {
                 note(format!("{count} messages were lost here when they were recorded"));
@@ -359,12 +355,12 @@ fn replay(args: &Replay) -> Result<(), Failure> {
     let out = BufWriter::new(io::stdout().lock());
     let mut player = Player { args, out, written: 0, began: None, damaged: 0 };
     let mut played = Ok(());
-    let read = reader.read(args.from, |stored| {
-        let is_over = matches!(stored, Stored::Record(record) if record.position >= args.to);
+    let read = reader.read(args.from, |archived| {
+        let is_over = matches!(archived, Archived::Record(record, _) if record.position >= args.to);
         if is_over || player.written >= args.count {
             return ControlFlow::Break(());
         }
-        played = player.play(stored);
+        played = player.play(archived);
         if played.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     read.map_err(Failure::broken)?;
@@ -409,15 +405,15 @@ fn export(args: &Export) -> Result<(), Failure> {
     synced.map_err(|error| Failure::broken(format!("writing {}: {error}", path.display())))
 }
 
-fn export_to(reader: &Reader<Directory>, out: &mut impl Write) -> Result<(), Failure> {
+fn export_to(reader: &Archive, out: &mut impl Write) -> Result<(), Failure> {
     let (mut written, mut damaged) = (Ok(()), 0);
-    let read = reader.read(0, |stored| {
-        let object = match stored {
-            Stored::Damage(damage) => {
+    let read = reader.read(0, |archived| {
+        let object = match archived {
+            Archived::Damage(damage) => {
                 damaged += damage.to - damage.from;
                 json!({ "event": "damage", "damage": of_damage(&damage) })
             }
-            Stored::Record(record) => match Entry::decode(record.bytes) {
+            Archived::Record(record, entry) => match entry {
                 Some(Entry::Message(message)) => {
                     let mut row = row(&record, &message);
                     row["payload_hex"] = hex(message.payload).into();

@@ -35,6 +35,11 @@ impl Failure {
         }
     }
 
+    /// Of an archive, or a subscription over one.
+    pub(crate) fn of_archive(error: bourdon_archive::Error) -> Self {
+        if error.is_unfit() { Self::unusable(error) } else { Self::broken(error) }
+    }
+
     /// What went wrong, and what to do.
     pub(crate) fn into_why(self) -> String {
         let (Self::Broken(why) | Self::Unusable(why) | Self::Late(why)) = self;

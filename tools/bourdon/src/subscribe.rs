@@ -6,7 +6,7 @@
 
 mod history;
 
-use crate::archive::recorder::{Options, Recorder};
+use crate::archive::options::Options;
 use crate::event;
 use crate::exit::{Failure, is_stdout_closed, note};
 use crate::node::signals;
@@ -18,6 +18,7 @@ use bourdon::id::TopicId;
 use bourdon::settings::{Flow, FlowSettings, Role, Transport};
 use bourdon::topics::{Filter, Pattern, Verdict};
 use bourdon::{Delivery, Discovery, Event, InlineNode, Message, Settings, discover};
+use bourdon_archive::Recorder;
 use history::{History, HistoryOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
@@ -57,12 +58,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     let (mut settings, are_the_members) = args.place.at.settings()?;
-    let recorder = Recorder::open(&args.archive, &settings.group.name)?;
-    let history = History::open(&args.history)?;
+    let recorder = args.archive.open(&settings.group.name)?;
     settings.process.role = Role::Observer;
     if !are_the_members {
         learn(&mut settings, &args.place.at)?;
     }
+    let history = History::open(&args.history, &settings)?;
     if args.archive.is_given() || history.is_some() {
         // A disk holds no publisher back, nor does a reader that has an archive to return to.
         settings.flow.mode = Flow::Free;
@@ -98,7 +99,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         while let Some(message) = node.poll_direct() {
             note(received(&message));
         }
-        let sleep = subscription.recorder.as_mut().map_or(Ok(SLEEP), Recorder::sync)?;
+        let sleep = subscription.recorder.as_mut().map_or(Ok(SLEEP), Recorder::sync).map_err(Failure::of_archive)?;
         if work_count == 0 {
             subscription.output.flush();
             node.wait(sleep.min(subscription.longest_sleep())).map_err(Failure::broken)?;
@@ -124,7 +125,7 @@ impl Subscription<'_> {
         self.beginning.note_event(&event);
         self.output.write_event(event);
         if let Some(recorder) = &mut self.recorder {
-            recorder.record_event(&event);
+            self.failure = recorder.record_event(&event).map_err(Failure::of_archive).err().or(self.failure.take());
         }
         if let Some(history) = &mut self.history {
             history.note_event(&event);
@@ -149,7 +150,13 @@ impl Subscription<'_> {
         match verdict {
             Verdict::Wanted => {
                 if let Some(recorder) = &mut self.recorder {
-                    recorder.record(message, name);
+                    let has_begun = recorder.recovery().is_some();
+                    if let Err(error) = recorder.record(message, name) {
+                        return self.failure = Some(Failure::of_archive(error));
+                    }
+                    if !has_begun {
+                        self.output.args.archive.report(recorder);
+                    }
                 }
                 self.output.write(message, name);
             }
@@ -163,14 +170,13 @@ impl Subscription<'_> {
         if let Some(why) = self.failure.take() {
             return Err(why);
         }
-        let Some(history) = &mut self.history else { return Ok(0) };
+        let Some(history) = self.history.as_mut().filter(|_| !self.output.is_complete()) else { return Ok(0) };
         let (output, filter) = (&mut self.output, &self.filter);
         let count = history.advance(&mut |message| {
-            let takes = !output.is_complete();
-            if takes && filter.judge(message) == Verdict::Wanted {
+            if filter.judge(message) == Verdict::Wanted {
                 output.write(message, filter.name(message));
             }
-            takes
+            !output.is_complete()
         })?;
         if history.is_due() {
             output.flush();
@@ -185,7 +191,7 @@ impl Subscription<'_> {
 
     fn close(mut self) -> Result<(), Failure> {
         self.output.flush();
-        self.recorder.map_or(Ok(()), Recorder::close)?;
+        self.recorder.map_or(Ok(()), Recorder::close).map_err(Failure::of_archive)?;
         match self.output.failed {
             Some(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::broken(format!("writing: {error}"))),
             Some(_) => Ok(()),

@@ -327,7 +327,7 @@ fn a_subscription_that_can_not_go_on_is_refused() {
     assert_eq!(subscriber.0.wait().expect("it ends").code(), Some(2));
     let mut text = String::new();
     talk.read_to_string(&mut text).expect("text");
-    assert!(text.contains("--history needs a group in total order"), "{text}");
+    assert!(text.contains("an archive needs a group in total order"), "{text}");
     let path = recorded.world.path().join("position");
     let (file, directory) = (path.display().to_string(), recorded.directory.display().to_string());
     let place = ["subscribe", "prices", "**", "--config", &recorded.config];

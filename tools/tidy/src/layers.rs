@@ -14,6 +14,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-protocol", &["bourdon-wire"]),
     ("bourdon-ring", &[]),
     ("bourdon-log", &[]),
+    ("bourdon-archive", &["bourdon-log", "bourdon-protocol", "bourdon-wire"]),
     ("bourdon-sim", &["bourdon-protocol", "bourdon-wire"]),
     ("bourdon-model", &["bourdon-protocol", "bourdon-wire"]),
     ("bourdon-port", &[]),
@@ -25,6 +26,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     (
         "bourdon",
         &[
+            "bourdon-archive",
             "bourdon-engine",
             "bourdon-log",
             "bourdon-port",
@@ -38,7 +40,8 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
         ],
     ),
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp", "bourdon-xdp"]), // the last two for raw peers
-    ("bourdon-cli", &["bourdon", "bourdon-lab", "bourdon-log", "bourdon-sim"]),    // the lab's format of histories
+    // the lab for its format of histories
+    ("bourdon-cli", &["bourdon", "bourdon-archive", "bourdon-lab", "bourdon-log", "bourdon-sim"]),
     ("bourdon-lab", &["bourdon"]), // its members only: see `ENGINE_IN_LAB`
     ("bourdon-perf", &["bourdon-engine", "bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),
