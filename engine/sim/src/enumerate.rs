@@ -7,7 +7,7 @@
 use crate::options::{CrashPoint, Options};
 use crate::plan::Plan;
 use crate::report::Report;
-use crate::runner::{attempt, run_plan};
+use crate::runner::{attempt, in_parallel, run_plan};
 use std::str::FromStr;
 
 /// How many scripts there are.
@@ -53,22 +53,13 @@ pub fn enumerate_crashes(limit: Option<u64>, options: Options) -> Report {
     }
     let step = limit.map_or(1, |limit| (points.len() * PARTS_MAX / 2 / (limit.max(1) as usize)).max(1));
     let threads = options.threads.max(1);
-    let mut report = Report::default();
-    let work = |thread: usize| {
+    in_parallel(threads, |thread| {
         let mut report = Report::default();
         for (script, point) in points.iter().step_by(step).skip(thread).step_by(threads) {
             report.merge(run_point(*script, *point, options));
         }
         report
-    };
-    std::thread::scope(|scope| {
-        let work = &work;
-        let workers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || work(thread))).collect();
-        for worker in workers {
-            report.merge(worker.join().expect("panics of a run are caught within it"));
-        }
-    });
-    report
+    })
 }
 
 /// Runs all parts of one point.

@@ -16,15 +16,19 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs seeds and returns the result. `progress` is called for each seed done, from any thread.
 pub fn run(seeds: Range<u64>, options: Options, progress: &(dyn Fn(u64) + Sync)) -> Report {
-    let threads = options.threads.max(1) as u64;
-    let work = |thread: u64| {
+    let threads = options.threads.max(1);
+    in_parallel(threads, |thread| {
         let mut report = Report::default();
-        for seed in seeds.clone().skip(thread as usize).step_by(threads as usize) {
+        for seed in seeds.clone().skip(thread).step_by(threads) {
             report.merge(run_plan(&plan_of(seed, options), seed, options));
             progress(seed);
         }
         report
-    };
+    })
+}
+
+/// Does a part of the work in each thread, and merges the results.
+pub(crate) fn in_parallel(threads: usize, work: impl Fn(usize) -> Report + Sync) -> Report {
     let mut report = Report::default();
     std::thread::scope(|scope| {
         let work = &work;

@@ -66,7 +66,7 @@ struct Entry {
 
 /// A view whose record is made once the table of locks at its beginning is known.
 #[derive(Debug)]
-pub(crate) struct Beginning {
+pub(crate) struct PendingView {
     pub(crate) view: View,
     /// Its frame, in parts: see `ViewInfo`.
     pub(crate) info: Vec<u8>,
@@ -95,7 +95,7 @@ pub(crate) struct Storage {
     /// The last view of which a record was made, and whether that is stored.
     view: (View, bool),
     /// The view of which the record is being made.
-    begins: Option<Beginning>,
+    pending: Option<PendingView>,
 }
 
 impl Storage {
@@ -111,7 +111,7 @@ impl Storage {
                 recorded: marks.clone(),
                 freed: marks,
                 view: (View::none(Epoch(0), config.sequencer), false),
-                begins: None,
+                pending: None,
             })
         })
     }
@@ -216,19 +216,19 @@ impl Storage {
         self.entries.push_back(Entry { bytes, begins: Some(epoch), awaiting: Awaiting::Entry(epoch) });
     }
 
-    /// The record of this view is made later: [`Storage::pop_beginning`].
-    pub(crate) fn note_beginning(&mut self, begins: Beginning) {
-        self.begins = Some(begins);
+    /// The record of this view is made later: [`Storage::pop_pending`].
+    pub(crate) fn note_pending(&mut self, pending: PendingView) {
+        self.pending = Some(pending);
     }
 
     /// The view whose record can be made, now that the table of this ticket is known.
-    pub(crate) fn pop_beginning(&mut self, ticket: u64) -> Option<Beginning> {
-        self.begins.take_if(|begins| begins.ticket == ticket)
+    pub(crate) fn pop_pending(&mut self, ticket: u64) -> Option<PendingView> {
+        self.pending.take_if(|pending| pending.ticket == ticket)
     }
 
     /// Whether the record of this view is being made: what follows it is stored behind it.
-    pub(crate) fn is_beginning(&self, view: &View) -> bool {
-        self.begins.as_ref().is_some_and(|begins| begins.view == *view)
+    pub(crate) fn is_pending(&self, view: &View) -> bool {
+        self.pending.as_ref().is_some_and(|pending| pending.view == *view)
     }
 
     /// Whether this view is among the records, and whether its record is stored.

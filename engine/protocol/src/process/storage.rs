@@ -2,7 +2,7 @@
 
 use super::{Process, Standing, steps};
 use crate::control::view_change::{Ballot, Step, Value};
-use crate::data::durable::{self, Awaiting};
+use crate::data::durable::{Awaiting, PendingView};
 use crate::mutant::Mutant;
 use crate::outbox::{sealed, sealed_frames};
 use crate::values::handover::EndReport;
@@ -20,7 +20,7 @@ impl Process {
     /// its caller takes them after each step, before it sleeps.
     pub fn take_records(&mut self, now: Instant, mut take: impl FnMut(&[u8])) -> u64 {
         let Some(mut storage) = self.storage.take() else { return 0 };
-        if self.state.takes_part() && !storage.is_beginning(&self.data.view) {
+        if self.state.takes_part() && !storage.is_pending(&self.data.view) {
             storage.hand_out(Some(self.data.view.epoch), &mut take);
             storage.hand_out_datagrams(&self.data, &mut take);
             if storage.is_row_due(&self.data) {
@@ -110,7 +110,7 @@ impl Process {
         if let (true, is_stored) = storage.has_view(&next) {
             return is_stored;
         }
-        if storage.is_beginning(&next) {
+        if storage.is_pending(&next) {
             return false;
         }
         let step = steps::encode(Ballot(0), &Step::Decide(value.clone()));
@@ -129,16 +129,16 @@ impl Process {
         let (info, entries) = self.view_record((&view, beginning, 0), 0);
         let (info, entries) = (info.as_bytes().to_vec(), entries.as_bytes().to_vec());
         let (clients, ticket) = (self.clients.runs(), self.want_table());
-        let begins = durable::Beginning { view, info, entries, decision, clients, ticket };
+        let pending = PendingView { view, info, entries, decision, clients, ticket };
         if let Some(storage) = &mut self.storage {
-            storage.note_beginning(begins);
+            storage.note_pending(pending);
         }
     }
 
     /// The table with which a view begins has come: its record is made.
     pub(super) fn store_table(&mut self, now: Instant, ticket: u64, table: &[u8]) {
-        let Some(begins) = self.storage.as_mut().and_then(|storage| storage.pop_beginning(ticket)) else { return };
-        let durable::Beginning { view, info, entries, decision, clients, .. } = begins;
+        let Some(pending) = self.storage.as_mut().and_then(|storage| storage.pop_pending(ticket)) else { return };
+        let PendingView { view, info, entries, decision, clients, .. } = pending;
         let (record, mut position) = (self.transfer_record(transfer_steps::PART, 0, 0, 1, 0), Vec::new());
         let mut frames = vec![(Kind::View, [&info[..], &entries])];
         if !clients.is_empty() || !table.is_empty() {
