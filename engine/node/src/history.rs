@@ -287,7 +287,8 @@ impl Source {
         let live_limit = if self.merge.mode() == Mode::Live { limit } else { LIVE_LIMIT };
         let count = self.take_live(live, live_limit, &mut handed, &mut hand_out)?;
         let read = self.take_read(limit, &mut handed, &mut hand_out)?;
-        while handed < limit {
+        // Also at the limit it is noticed that nothing waits any more.
+        while handed < limit || self.merge.queue_bytes() == 0 {
             let before = self.merge.position();
             let Some(waiting) = self.merge.pop() else { break };
             handed += 1;
