@@ -15,7 +15,7 @@ pub use store::{Store, StoreState};
 use bourdon_port::{Port, PortError, Sleep, To};
 use bourdon_protocol::control::detector::Judgement;
 use bourdon_protocol::{
-    self as protocol, CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer,
+    self as protocol, Again, CallId, Claim, Config, ControlPlane, Coordinator, Counters, Destination, DirectAnswer,
     DirectContent, DirectMessage, DirectOutcome, DirectRequest, Event, FromControl, Message, Outgoing, Process,
     Recovery, Refusal, Satisfied, SnapshotAnswer, SnapshotTicket, ToControl,
 };
@@ -61,7 +61,7 @@ pub enum Item<'a> {
 struct Storing {
     store: Box<dyn Store>,
     /// What the member delivers again, after a restart.
-    again: VecDeque<store::Again>,
+    again: VecDeque<store::Kept>,
     /// How many records the process knows to be stored.
     stored: u64,
 }
@@ -159,8 +159,8 @@ impl<P: Port, C: Time> Engine<P, C> {
         let Some(storing) = &mut self.storing else { return Ok(()) };
         let (records, config) = (storing.store.read()?, self.process.config().clone());
         storing.again.clear();
-        let emit = |message: &Message<'_>| storing.again.push_back(store::Again::new(message));
-        self.process = Process::restore(self.now, config, records, emit).expect("it has taken this configuration");
+        let emit = |again: Again<'_>| storing.again.push_back(store::Kept::new(again));
+        self.process = Process::restore(self.now, config, &records, emit).expect("it has taken this configuration");
         Ok(())
     }
 
@@ -169,8 +169,11 @@ impl<P: Port, C: Time> Engine<P, C> {
     fn deliver_again(&mut self, limit: usize, on_item: &mut impl FnMut(Item<'_>)) -> Result<usize, PortError> {
         self.store()?;
         let Some(storing) = &mut self.storing else { return Ok(0) };
+        if self.process.holds_back() {
+            return Ok(0); // the application's state comes first
+        }
         let count = storing.again.len().min(limit);
-        storing.again.drain(..count).for_each(|again| on_item(Item::Message(&again.message())));
+        storing.again.drain(..count).for_each(|kept| kept.hand_out(on_item));
         self.owes |= !storing.again.is_empty();
         Ok(count)
     }
@@ -564,9 +567,13 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.hand_over(self.now, to);
     }
 
-    /// Begins a snapshot at this place, if a joiner waits for one: see [`Process::begin_snapshot`].
+    /// Begins a snapshot at this place, if one is wanted: see [`Process::begin_snapshot`]. None before all has been
+    /// delivered that a restarted member delivers again.
     pub fn begin_snapshot(&mut self) -> Option<SnapshotTicket> {
         self.owes = true;
+        if self.storing.as_ref().is_some_and(|storing| !storing.again.is_empty()) {
+            return None;
+        }
         self.process.begin_snapshot(self.now)
     }
 
@@ -577,9 +584,9 @@ impl<P: Port, C: Time> Engine<P, C> {
         self.process.finish_snapshot(self.now, ticket, answer);
     }
 
-    /// The application's state at another member, if it has come: see [`Process::take_snapshot`].
+    /// The application's state, as it was stored or at another member, if it has come: see [`Process::take_snapshot`].
     pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
-        self.may_deliver = true;
+        (self.may_deliver, self.owes) = (true, true);
         self.process.take_snapshot()
     }
 

@@ -1,7 +1,8 @@
 //! Where a durable member's records are stored: see `docs/protocols/durable.md`.
 
+use crate::Item;
 use bourdon_port::PortError;
-use bourdon_protocol::Message;
+use bourdon_protocol::{Again, Event, Message};
 use std::fmt::Debug;
 
 /// How the storage of a member is.
@@ -38,21 +39,31 @@ pub trait Store: Debug + Send {
     fn state(&self) -> StoreState;
 }
 
-/// A message that a restarted member delivers again.
+/// What a restarted member delivers again.
 #[derive(Debug)]
-pub(crate) struct Again {
-    message: Message<'static>,
-    name: Option<Box<str>>,
-    payload: Box<[u8]>,
+pub(crate) enum Kept {
+    /// A message, its topic's name and its payload.
+    Message(Message<'static>, Option<Box<str>>, Box<[u8]>),
+    Event(Event),
 }
 
-impl Again {
-    pub(crate) fn new(message: &Message<'_>) -> Self {
-        let (name, payload) = (message.name.map(Box::from), Box::from(message.payload));
-        Self { message: Message { name: None, payload: &[], ..*message }, name, payload }
+impl Kept {
+    pub(crate) fn new(again: Again<'_>) -> Self {
+        match again {
+            Again::Event(event) => Self::Event(event),
+            Again::Message(message) => {
+                let (name, payload) = (message.name.map(Box::from), Box::from(message.payload));
+                Self::Message(Message { name: None, payload: &[], ..*message }, name, payload)
+            }
+        }
     }
 
-    pub(crate) fn message(&self) -> Message<'_> {
-        Message { name: self.name.as_deref(), payload: &self.payload, ..self.message }
+    pub(crate) fn hand_out(&self, on_item: &mut impl FnMut(Item<'_>)) {
+        match self {
+            Self::Event(event) => on_item(Item::Event(*event)),
+            Self::Message(message, name, payload) => {
+                on_item(Item::Message(&Message { name: name.as_deref(), payload, ..*message }));
+            }
+        }
     }
 }

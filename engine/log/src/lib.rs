@@ -35,7 +35,7 @@ pub use directory::{Directory, PlainFile};
 pub use disk::{Disk, File};
 pub use error::Error;
 pub use format::Record;
-pub use ledger::{DAMAGED_MAX, Found, Ledger};
+pub use ledger::{DAMAGED_MAX, Found, Ledger, Mark};
 pub use log::{Log, Pruned, Recovery, Retention, Settings, prepare};
 pub use mutant::Mutant;
 pub use reader::{Entry, Reader};

@@ -1,7 +1,7 @@
 //! A ledger hands out what is needed without a gap, or nothing: then it has set the damaged log aside.
 
 use bourdon_log::sim_disk::SimDisk;
-use bourdon_log::{DAMAGED_MAX, Error, Found, Ledger, Settings};
+use bourdon_log::{DAMAGED_MAX, Error, Found, Ledger, Mark, Settings};
 use fastrand::Rng;
 
 const SEGMENT_BYTES: u64 = 20_480;
@@ -13,14 +13,18 @@ fn settings() -> Settings {
     Settings { segment_bytes: SEGMENT_BYTES, ..Settings::new(5) }
 }
 
-fn begins(record: &[u8]) -> bool {
-    record[0] == b'B'
+fn mark(record: &[u8]) -> Mark {
+    match record[0] {
+        b'B' => Mark::Begins,
+        b'S' => Mark::State,
+        _ => Mark::Plain,
+    }
 }
 
-type Begins = fn(&[u8]) -> bool;
+type Opened = (Ledger<SimDisk, fn(&[u8]) -> Mark>, Found);
 
-fn open(disk: &SimDisk) -> Result<(Ledger<SimDisk, Begins>, Found), Error> {
-    Ledger::open(disk.clone(), settings(), begins as Begins)
+fn open(disk: &SimDisk) -> Result<Opened, Error> {
+    Ledger::open(disk.clone(), settings(), false, mark as fn(&[u8]) -> Mark)
 }
 
 fn record(index: usize, length: u64, begins: bool) -> Vec<u8> {
@@ -142,4 +146,50 @@ fn too_many_damaged_logs_are_refused_and_kept() {
     let names = disk.names();
     assert!(matches!(open(&disk), Err(Error::DamagedTooOften { count: DAMAGED_MAX })));
     assert_eq!(disk.names(), names, "nothing is moved or deleted");
+}
+
+fn find(bytes: &[u8], part: &[u8]) -> Option<usize> {
+    bytes.windows(part.len()).position(|window| window == part)
+}
+
+/// Four views, of which the second has a state.
+fn records_with_states() -> Vec<Vec<u8>> {
+    let mut records = records();
+    records[6][0] = b'S';
+    records
+}
+
+#[test]
+fn what_stands_before_the_view_of_the_last_state_is_not_needed() {
+    let records = records_with_states();
+    let disk = SimDisk::default();
+    let reopen =
+        |needs_state| Ledger::open(disk.clone(), settings(), needs_state, mark as fn(&[u8]) -> Mark).expect("it opens");
+    let begins = |index: usize| records[index][0] == b'B';
+    for count in 0..records.len() {
+        let (mut ledger, found) = reopen(true);
+        let from = count - found.records.len();
+        assert!(
+            found.records.iter().map(|record| &record[..]).eq(records[from..count].iter().map(|r| &r[..])),
+            "{count}"
+        );
+        let state = (0..count).rfind(|index| records[*index][0] == b'S');
+        let view = state.and_then(|state| (0..state).rfind(|index| begins(*index)));
+        // One view before it, and what led to that.
+        let before = view.and_then(|view| (0..view).rfind(|index| begins(*index)));
+        assert_eq!(from, before.map_or(0, |before| before.saturating_sub(1)), "after {count} records");
+        ledger.append(0, &records[count]).expect("it takes it");
+        ledger.sync().expect("it syncs");
+    }
+    let (_, found) = reopen(true);
+    assert_eq!((found.records.len(), found.beginnings), (13, 4), "the view before the one with the state stays");
+    // Damage between the beginning of the second view and its state: without states only the last two views matter.
+    let lies_in = |name: &String| Some((name.clone(), find(&disk.bytes(name), &records[5][100..200])?));
+    let (name, place) = disk.names().iter().find_map(lies_in).expect("it was written");
+    for (needs_state, is_set_aside) in [(true, true), (false, false)] {
+        let copy = disk.copy();
+        copy.change(&name, |bytes| bytes[place] ^= 1);
+        let (_, found) = Ledger::open(copy, settings(), needs_state, mark as fn(&[u8]) -> Mark).expect("it opens");
+        assert_eq!(found.damage.is_some(), is_set_aside, "{found:?}");
+    }
 }

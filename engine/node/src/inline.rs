@@ -141,9 +141,9 @@ impl InlineNode {
 
     /// As [`InlineNode::join`]. Of the messages, only those are handed out that it subscribes to.
     pub(crate) fn join_to(settings: &Settings, subscribe: &Subscribe) -> Result<Self, Error> {
-        let chosen = subscribe.chosen(settings, true)?;
         let mut settings = settings.clone();
-        settings.process.snapshots |= chosen.snapshots;
+        settings.process.snapshots |= subscribe.takes_snapshots();
+        let chosen = subscribe.chosen(&settings, true)?;
         let mut node = Self::join(&settings)?;
         node.filter = chosen.filter;
         node.requests = if chosen.requests { Requests::Deliver } else { Requests::Decline };

@@ -12,10 +12,10 @@
 
 use crate::config::{Role, Settings};
 use bourdon_engine::{Store, StoreState};
-use bourdon_log::{Directory, Error, Found, Ledger, prepare};
+use bourdon_log::{Directory, Error, Found, Ledger, Mark, prepare};
 use bourdon_port::{PortError, Waker};
-use bourdon_protocol::{Config, Reliability};
-use bourdon_wire::{Datagram, GroupId, Kind};
+use bourdon_protocol::{Config, Reliability, begins_view, ends_stored_state};
+use bourdon_wire::GroupId;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -71,8 +71,14 @@ fn failed(doing: &'static str) -> impl Fn(Error) -> PortError {
     move |error| PortError::Io { doing, source: io::Error::other(error) }
 }
 
-fn begins_view(record: &[u8], group: GroupId) -> bool {
-    Datagram::parse(record, group).is_ok_and(|datagram| datagram.frames().any(|frame| frame.kind() == Some(Kind::View)))
+fn mark(record: &[u8], group: GroupId) -> Mark {
+    if ends_stored_state(record, group) {
+        Mark::State
+    } else if begins_view(record, group) {
+        Mark::Begins
+    } else {
+        Mark::Plain
+    }
 }
 
 impl Storage {
@@ -98,8 +104,9 @@ impl Storage {
         let opening = failed("opening storage.directory");
         let directory = Directory::lock(path).map_err(&opening)?;
         let log_settings = bourdon_log::Settings::new(owner);
-        let begins = move |record: &[u8]| begins_view(record, group);
-        let (mut ledger, found) = Ledger::open(directory, log_settings, begins).map_err(&opening)?;
+        let mark = move |record: &[u8]| mark(record, group);
+        let opened = Ledger::open(directory, log_settings, settings.process.snapshots, mark);
+        let (mut ledger, found) = opened.map_err(&opening)?;
         ledger.sync().map_err(&opening)?;
         if found.beginnings == 0 {
             config.storage_damaged = found.set_aside;
@@ -201,8 +208,8 @@ impl Drop for Storage {
 }
 
 /// The thread of storage: one sync for all that has come since the last.
-struct Writer<B> {
-    ledger: Ledger<Directory, B>,
+struct Writer<M> {
+    ledger: Ledger<Directory, M>,
     batches: Receiver<Batch>,
     reports: Sender<Report>,
     waker: Waker,
@@ -212,7 +219,7 @@ struct Writer<B> {
 /// The node has ended, or nothing can be stored any more.
 struct Ended;
 
-impl<B: Fn(&[u8]) -> bool> Writer<B> {
+impl<M: Fn(&[u8]) -> Mark> Writer<M> {
     fn run(mut self) {
         let mut written = Vec::new();
         while let Ok(first) = self.next() {
@@ -282,7 +289,7 @@ impl<B: Fn(&[u8]) -> bool> Writer<B> {
 }
 
 /// Appends what the log does not have yet, and syncs.
-fn append<B: Fn(&[u8]) -> bool>(ledger: &mut Ledger<Directory, B>, written: &mut [Batch]) -> Result<(), Error> {
+fn append<M: Fn(&[u8]) -> Mark>(ledger: &mut Ledger<Directory, M>, written: &mut [Batch]) -> Result<(), Error> {
     let now_ns = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     for batch in written {
         while let Some(end) = batch.ends.get(batch.appended) {
@@ -306,7 +313,7 @@ struct Segments {
 
 impl Segments {
     /// Takes what is prepared, and has the next segment prepared.
-    fn tend<B: Fn(&[u8]) -> bool>(&mut self, ledger: &mut Ledger<Directory, B>) {
+    fn tend<M: Fn(&[u8]) -> Mark>(&mut self, ledger: &mut Ledger<Directory, M>) {
         let log = ledger.log_mut();
         let helper = self.helper.take_if(|helper| helper.is_finished());
         if helper.is_some_and(|helper| matches!(helper.join(), Ok(Ok(())))) {

@@ -1,6 +1,6 @@
 //! What a subscription is to receive, and from where on.
 
-use crate::config::{Flow, Role, Settings, Start};
+use crate::config::{Flow, Reliability, Role, Settings, Start};
 use crate::node_error::Error;
 use crate::patterns::{Filter, Pattern};
 
@@ -103,9 +103,9 @@ impl Subscribe {
     /// delivered its first message, or before the process was given a snapshot. Without one this process declines, and
     /// a joiner asks another member.
     ///
-    /// A process that has joined takes them only with `process.snapshots`. There a snapshot that comes waits for a
-    /// subscription that takes it, and nothing is delivered meanwhile: the process follows its view, does not become a
-    /// member, and reports [`Event::Waiting`](crate::Event::Waiting).
+    /// A process that has joined, and a member at `durable`, take them only with `process.snapshots`. There a snapshot
+    /// that comes waits for a subscription that takes it, and nothing is delivered meanwhile: the process follows its
+    /// view, does not become a member, and reports [`Event::Waiting`](crate::Event::Waiting).
     ///
     /// ```
     /// let state = bourdon::Subscribe::to("commands").snapshots();
@@ -152,6 +152,10 @@ impl Subscribe {
         Self { start: Some(start), ..self }
     }
 
+    pub(crate) fn takes_snapshots(&self) -> bool {
+        self.snapshots
+    }
+
     /// What that means for a process with these settings.
     pub(crate) fn chosen(&self, settings: &Settings, is_before_join: bool) -> Result<Chosen, Error> {
         let filter = match &self.topics {
@@ -163,9 +167,16 @@ impl Subscribe {
             }
         };
         let unsupported = |setting, what| Err(Error::Unsupported { setting, what });
-        if self.snapshots && !is_before_join && !settings.process.snapshots {
-            let what = "this process has joined without them: subscribe before join, or set process.snapshots";
-            return unsupported("Subscribe::snapshots", what.to_owned());
+        if self.snapshots && !settings.process.snapshots {
+            let is_stored = settings.group.reliability == Reliability::Durable && settings.process.role == Role::Member;
+            if is_stored || !is_before_join {
+                let what = if is_stored {
+                    "a durable member stores them, and reads its storage when it opens: set process.snapshots"
+                } else {
+                    "this process has joined without them: subscribe before join, or set process.snapshots"
+                };
+                return unsupported("Subscribe::snapshots", what.to_owned());
+            }
         }
         let begins = if is_before_join { settings.process.start } else { Start::Live };
         if let Some(start) = self.start.filter(|start| *start != begins) {

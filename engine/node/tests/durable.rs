@@ -20,7 +20,7 @@ fn settings(world: &World, rank: u16, directory: PathBuf) -> Settings {
     settings
 }
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a directory can be made");
     for entry in std::fs::read_dir(from).expect("it is there") {
         let entry = entry.expect("it can be read");

@@ -2,6 +2,7 @@
 //! where the state was taken, however late the application gives it.
 
 use crate::common::{TOPIC, World, until};
+use bourdon::settings::{Order, Reliability};
 use bourdon::{
     Delivery, Event, InlineNode, Node, Publication, Refusal, Settings, SnapshotRequest, Subscribe, Subscription,
 };
@@ -351,4 +352,61 @@ fn a_snapshot_waits_for_a_subscription_that_takes_it() {
     });
     assert_eq!(items[0], b"state", "nothing comes before it");
     assert_eq!(items.iter().filter(|item| *item == b"state").count(), 1);
+}
+
+/// Members at `durable`, each with a directory of its own.
+fn durable(world: &World, rank: u16, directory: &std::path::Path) -> Settings {
+    let mut settings = world.member(rank);
+    settings.group.order = Order::Total;
+    settings.group.reliability = Reliability::Durable;
+    settings.storage.directory = Some(directory.to_owned());
+    settings.process.snapshots = true;
+    settings.network.links = false; // the others are not to hear that a process has ended
+    settings
+}
+
+#[test]
+fn an_application_of_a_durable_member_goes_on_from_the_state_that_was_stored() {
+    for kind in [Kind::Inline, Kind::Threads] {
+        let world = World::new(3);
+        let mut directories: Vec<_> = (0..3).map(|rank| world.path().join(format!("disk-{rank}"))).collect();
+        let mut published = 0_u64;
+        for round in 0..2 {
+            let start = |(rank, directory): (u16, &std::path::PathBuf)| {
+                let settings = durable(&world, rank, directory);
+                let (map, late, items) = (Map::default(), Vec::new(), Vec::new());
+                let face = Face::start(kind, &settings);
+                Member { face, map, answers: Answers::AtOnce, asked: 0, late, items, too_large: 0 }
+            };
+            let mut members: Vec<Member> = (0..).zip(&directories).map(start).collect();
+            let until_count = 200 * (round + 1);
+            until("all to have applied all commands", || {
+                if published < until_count {
+                    published += u64::from(members[0].face.publishes(&published.to_le_bytes()));
+                }
+                members.iter_mut().for_each(Member::poll);
+                members.iter().all(|member| member.map.count() == until_count && member.asked > 0)
+            });
+            let maps: Vec<_> = members.iter().map(|member| &member.map).collect();
+            assert!(maps.iter().all(|map| *map == maps[0]), "{kind:?}, round {round}: {maps:?}");
+            let begun: Vec<_> = members.iter().map(|member| member.begun_at().is_some()).collect();
+            assert_eq!(begun, [round > 0; 3], "{kind:?}, round {round}: with a state of its own");
+            // What a crash would leave: none takes part in what follows.
+            for directory in &mut directories {
+                let next = directory.with_extension(format!("{round}"));
+                crate::durable::copy(directory, &next);
+                *directory = next;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_subscription_of_a_durable_member_is_refused_snapshots_that_its_storage_does_not_know_of() {
+    let world = World::new(1);
+    let mut settings = durable(&world, 0, &world.path().join("disk"));
+    settings.process.snapshots = false;
+    let node = Node::open(&settings).expect("it opens");
+    let refusal = node.subscribe(Subscribe::all().snapshots()).err().map(|error| error.to_string());
+    assert!(refusal.as_ref().is_some_and(|why| why.contains("process.snapshots")), "{refusal:?}");
 }

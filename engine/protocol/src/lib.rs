@@ -80,7 +80,7 @@ pub use event::{
 };
 pub use mutant::Mutant;
 pub use outbox::Destination;
-pub use process::{MemoryUse, Process, Standing, is_for_one};
+pub use process::{Again, MemoryUse, Process, Standing, begins_view, ends_stored_state, is_for_one};
 pub use ranks::Ranks;
 pub use refusal::Refusal;
 pub use view::{Beginning, Member, View};

@@ -12,8 +12,8 @@
 //! `retention.rs` retains the epochs that have ended, `transfer.rs` moves state, `control_end.rs` meets the control
 //! plane, `coordinate.rs` drives locks and elections, `direct.rs` sends and receives direct messages,
 //! `client_requests.rs` publishes for clients, `storage.rs` and `restore.rs` store what a durable member reports and
-//! read it again, `recovery.rs` founds an instance again by hand, `trust.rs` decides what
-//! is believed and which addresses get long answers.
+//! read it again, `stored_state.rs` adds the application's state, `recovery.rs` founds an instance again by hand,
+//! `trust.rs` decides what is believed and which addresses get long answers.
 
 mod acks;
 mod across;
@@ -51,6 +51,7 @@ mod standing;
 mod start;
 mod steps;
 mod storage;
+mod stored_state;
 mod timers;
 mod transfer;
 mod trust;
@@ -58,6 +59,7 @@ mod views;
 
 pub use inspect::MemoryUse;
 pub use standing::Standing;
+pub use stored_state::{Again, begins_view, ends_stored_state};
 pub use trust::is_for_one;
 
 use crate::config::{Config, ConfigError, Feedback};
@@ -135,6 +137,7 @@ pub struct Process {
     gates_ended: Vec<Option<Instant>>,
     /// What this process stores, if it is a member that does.
     storage: Option<Box<Storage>>,
+    stored_state: stored_state::StoredState,
 }
 
 impl Process {
@@ -182,6 +185,7 @@ impl Process {
             pacer: pacing::pacer(now, &config),
             gates_ended: vec![None; usize::from(config.members)],
             storage: Storage::of(&config),
+            stored_state: stored_state::StoredState::default(),
             cx: Context::new(config),
         })
     }
@@ -392,9 +396,15 @@ impl Process {
         self.cx.events() > 0
     }
 
+    /// Whether nothing is delivered before the application has taken a snapshot that has come.
+    #[inline]
+    pub fn holds_back(&self) -> bool {
+        self.transfer.holds_back()
+    }
+
     /// Whether a snapshot is to be taken or begun, once no event waits.
     #[inline]
     pub fn has_snapshot(&self) -> bool {
-        self.transfer.is_due()
+        self.transfer.is_due() || self.wants_stored_state()
     }
 }

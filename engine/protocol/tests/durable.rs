@@ -1,7 +1,7 @@
 //! Restarts of members that have stored what they reported: one, some, all.
 
 use crate::common::net::Net;
-use bourdon_protocol::{Config, Event, Order, Reliability, Standing};
+use bourdon_protocol::{Config, Event, Order, Reliability, Standing, ends_stored_state};
 
 const MS: u64 = 1_000_000;
 
@@ -132,4 +132,100 @@ fn a_member_without_records_starts_as_any_other() {
     net.run(3000 * MS);
     assert_eq!(net.process(0).view().members.len(), 3);
     assert_eq!(net.process(2).standing(), Standing::Member);
+}
+
+// ---- the application's state ---------------------------------------------------------------------------------------
+
+/// As [`formed`], for applications that give snapshots: theirs is the sequences of what was delivered.
+fn formed_with_states() -> Net {
+    let mut net = Net::new(3, 0, |config| {
+        configure(config);
+        config.snapshots = true;
+    });
+    net.sync_ns = MS;
+    net.run(200 * MS);
+    assert!(net.agree(&[0, 1, 2], 3));
+    net
+}
+
+fn publish_one_each(net: &mut Net) {
+    for member in 0..3 {
+        net.publish(member, b"x").unwrap();
+    }
+    net.run(50 * MS);
+}
+
+fn states_stored(net: &Net, member: usize) -> usize {
+    let one = &net.processes[member];
+    one.disk[..one.synced].iter().filter(|record| ends_stored_state(record, crate::common::GROUP)).count()
+}
+
+#[test]
+fn an_application_goes_on_from_the_last_state_that_was_stored() {
+    let mut net = formed_with_states();
+    for round in 0..4 {
+        publish_one_each(&mut net);
+        let before = [0, 1, 2].map(|member| net.processes[member].state.clone());
+        assert!(before.iter().all(|state| *state == before[0]), "round {round}");
+        assert_eq!(before[0].len(), 8 * 3 * (round + 1), "round {round}");
+        (0..3).for_each(|member| net.kill(member));
+        (0..3).for_each(|member| net.restore(member, 100 + round as u32));
+        for (before, one) in before.iter().zip(&net.processes) {
+            assert!(before.starts_with(&one.state), "round {round}: {:?}", one.state);
+        }
+        net.run(300 * MS);
+        assert!((0..3).all(|member| net.processes[member].state == before[member]), "round {round}");
+        assert!((0..3).all(|member| states_stored(&net, member) == round + 2), "one in each view, round {round}");
+        // What the stored state has is not delivered again.
+        assert!((0..3).all(|member| net.messages(member).len() <= 3), "round {round}");
+    }
+}
+
+#[test]
+fn a_joiner_reports_nothing_as_held_before_its_application_has_given_the_state_it_began_with() {
+    let mut net = formed_with_states();
+    publish_one_each(&mut net);
+    net.kill(2);
+    net.run(3000 * MS);
+    net.start(2, 50);
+    net.processes[2].answers_after_ns = 1000 * MS;
+    net.run(700 * MS);
+    assert_eq!(net.process(2).standing(), Standing::Member);
+    publish_one_each(&mut net);
+    assert_eq!(net.processes[2].disk.len(), 0, "its state comes first");
+    assert_eq!(net.messages(2).len(), 3, "the others are a quorum");
+    // It crashes, and comes back as a process that knows nothing: it takes another member's state.
+    net.kill(2);
+    net.restore(2, 51);
+    net.processes[2].answers_after_ns = 0;
+    net.run(3000 * MS);
+    assert_eq!((net.process(2).standing(), net.process(2).view().members.len()), (Standing::Member, 3));
+    assert_eq!(net.processes[2].state, net.processes[0].state);
+    // Now it crashes with a state.
+    publish_one_each(&mut net);
+    assert_eq!(states_stored(&net, 2), 1);
+    let before = net.processes[2].state.clone();
+    (0..3).for_each(|member| net.kill(member));
+    (0..3).for_each(|member| net.restore(member, 60));
+    net.run(300 * MS);
+    assert_eq!(net.processes[2].state, before);
+    assert_eq!(net.process(2).view().members.len(), 3);
+}
+
+#[test]
+fn a_member_whose_application_declines_stores_its_votes_all_the_same() {
+    let mut net = formed_with_states();
+    publish_one_each(&mut net);
+    net.kill(2);
+    net.run(3000 * MS);
+    net.start(2, 50);
+    net.processes[2].declines = true;
+    net.run(3000 * MS);
+    publish_one_each(&mut net);
+    assert!(net.processes[2].synced > 0 && states_stored(&net, 2) == 0);
+    let incarnation = net.process(2).incarnation();
+    net.kill(2);
+    net.restore(2, 51);
+    net.run(300 * MS);
+    assert_eq!((net.process(2).incarnation(), net.process(2).view().members.len()), (incarnation, 3));
 }

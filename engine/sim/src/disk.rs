@@ -6,9 +6,9 @@
 //! disk, in which power fails.
 
 use bourdon_log::sim_disk::{Crash, SimDisk};
-use bourdon_log::{Error, Found, Ledger, Settings};
-use bourdon_protocol::Message;
-use bourdon_wire::{Datagram, Incarnation, Kind};
+use bourdon_log::{Error, Found, Ledger, Mark, Settings};
+use bourdon_protocol::{Message, begins_view, ends_stored_state};
+use bourdon_wire::{GroupId, Incarnation};
 use fastrand::Rng;
 use std::collections::VecDeque;
 use std::fmt;
@@ -29,18 +29,24 @@ pub(crate) enum Surviving<'r> {
     Part(usize),
 }
 
-type Begins = fn(&[u8]) -> bool;
+type Marks = fn(&[u8]) -> Mark;
 
-fn begins(record: &[u8]) -> bool {
-    let datagram = Datagram::parse(record, crate::plan::GROUP).ok();
-    datagram.is_some_and(|datagram| datagram.frames().any(|frame| frame.kind() == Some(Kind::View)))
+fn mark(record: &[u8]) -> Mark {
+    let is = |judge: fn(&[u8], GroupId) -> bool| judge(record, crate::plan::GROUP);
+    if is(ends_stored_state) {
+        Mark::State
+    } else if is(begins_view) {
+        Mark::Begins
+    } else {
+        Mark::Plain
+    }
 }
 
 #[derive(Default)]
 pub(crate) struct Disk {
     hardware: SimDisk,
     /// While its process runs.
-    ledger: Option<Ledger<SimDisk, Begins>>,
+    ledger: Option<Ledger<SimDisk, Marks>>,
     /// Handed over, and not stored.
     waiting: VecDeque<Box<[u8]>>,
     /// How many of them the sync that is under way covers.
@@ -64,7 +70,7 @@ impl Disk {
     pub(crate) fn open(&mut self, mutant: Option<bourdon_log::Mutant>) -> Option<Found> {
         let settings = Settings { segment_bytes: SEGMENT_BYTES, mutant, ..Settings::new(OWNER) };
         self.mutant = mutant;
-        let opened = Ledger::open(self.hardware.clone(), settings, begins as Begins);
+        let opened = Ledger::open(self.hardware.clone(), settings, true, mark as Marks);
         if self.hardware.is_off() {
             return None;
         }

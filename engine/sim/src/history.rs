@@ -9,7 +9,7 @@
 
 use crate::disk::NO_INCARNATION;
 use crate::names::name_of;
-use bourdon_protocol::{Member, Message, Process};
+use bourdon_protocol::{Event, Member, Message, Process};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
@@ -98,6 +98,8 @@ pub(crate) struct Lineage {
     /// The last view that it was in.
     pub(crate) last_epoch: u64,
     pub(crate) gaps: Vec<Gap>,
+    /// The view in which it began again with a state of its own: it gets the rest of that view at its end.
+    pub(crate) returned_in: Option<u64>,
     /// When it had heard every member.
     pub(crate) formed_at_ns: Option<u64>,
 }
@@ -138,6 +140,15 @@ impl Lineage {
             if gap.sender == void.sender { [before, after] } else { [*gap, Gap { to: gap.from, ..*gap }] }
         };
         self.gaps = self.gaps.iter().flat_map(parts).filter(|gap| gap.from < gap.to).collect();
+    }
+
+    /// An application that goes on from a state of its own comes to a view or a barrier again.
+    pub(crate) fn comes_to(&mut self, event: &Event) {
+        match event {
+            Event::View { epoch, .. } => self.epoch = Some(epoch.0),
+            Event::Synced { phase, .. } => self.phase = *phase,
+            _ => {}
+        }
     }
 
     /// The application's state, as bytes for another application.

@@ -35,6 +35,8 @@ pub struct Faults {
     pub restart: u64,
     /// Restarts with what a disk had.
     pub restored: u64,
+    /// Applications that began with a state that a disk had.
+    pub states: u64,
     /// Disks of which something was damaged.
     pub damage: u64,
     /// Restarts with nothing, because what was needed was damaged.
@@ -79,6 +81,7 @@ impl Faults {
             (&mut self.crash, other.crash),
             (&mut self.restart, other.restart),
             (&mut self.restored, other.restored),
+            (&mut self.states, other.states),
             (&mut self.damage, other.damage),
             (&mut self.set_aside, other.set_aside),
             (&mut self.leave, other.leave),

@@ -82,6 +82,18 @@ pub(crate) struct Donor {
     pub(crate) asked_at: Instant,
 }
 
+impl Unfinished {
+    /// Position and state, once nothing is lacking.
+    pub(crate) fn complete(unfinished: &mut Option<Self>) -> Option<Vec<u8>> {
+        let whole = unfinished.take_if(|it| it.state.is_some() && it.table.is_some())?;
+        let (table, state) = (whole.table?, whole.state?);
+        let mut bytes = Vec::with_capacity(state.len() + table.len() + 256);
+        Position { locks: table, ..whole.position }.write(&mut bytes);
+        bytes.extend_from_slice(&state);
+        Some(bytes)
+    }
+}
+
 impl Donor {
     pub(crate) fn new(now: Instant, ticket: u32, reply_to: Address) -> Self {
         Self { ticket, reply_to, unfinished: None, bytes: None, checksum: 0, asked_at: now }
@@ -99,12 +111,7 @@ impl Donor {
 
     /// Whether nothing is lacking from now on of what was begun.
     pub(crate) fn completes(&mut self) -> bool {
-        let is_whole = |it: &mut Unfinished| it.state.is_some() && it.table.is_some();
-        let whole = self.unfinished.take_if(is_whole);
-        let Some(Unfinished { position, state: Some(state), table: Some(table), .. }) = whole else { return false };
-        let mut bytes = Vec::with_capacity(state.len() + table.len() + 256);
-        Position { locks: table, ..position }.write(&mut bytes);
-        bytes.extend_from_slice(&state);
+        let Some(bytes) = Unfinished::complete(&mut self.unfinished) else { return false };
         self.give(bytes);
         true
     }

@@ -64,7 +64,8 @@ struct Entry {
     awaiting: Awaiting,
 }
 
-/// A view whose record is made once the table of locks at its beginning is known.
+/// A view whose record is made once the table of locks at its beginning is known, and the state of an application that
+/// began with another member's.
 #[derive(Debug)]
 pub(crate) struct PendingView {
     pub(crate) view: View,
@@ -77,6 +78,12 @@ pub(crate) struct PendingView {
     pub(crate) clients: Vec<(ClientId, Sequence, Sequence)>,
     /// The request for the table.
     pub(crate) ticket: u64,
+    /// The table.
+    pub(crate) table: Option<Vec<u8>>,
+    /// Nothing of the view is stored before the application's state.
+    pub(crate) awaits_state: bool,
+    /// Its record has a row, for a state that stands before it.
+    pub(crate) has_row: bool,
 }
 
 /// What a durable member keeps about its records.
@@ -177,16 +184,7 @@ impl Storage {
 
     /// How far a quorum holds each stream, and how far it is delivered here: a restarted member delivers as far.
     pub(crate) fn record_row(&mut self, data: &Pipeline, header: DatagramHeader, wall_ns: u64) {
-        let row = Row {
-            reached_phase: data.barrier.phase.into(),
-            delivered_order: data.delivered_order().0.into(),
-            heard_from: 0.into(),
-            progress: 0.into(),
-        };
-        let none = DatagramNumber(0);
-        let stop = |stop: DatagramNumber| if stop.0 == u64::MAX { none } else { stop };
-        let entries = data.streams.iter().map(|stream| RowEntry::new(stop(stream.stop), stream.floor()));
-        let entries: Vec<RowEntry> = entries.collect();
+        let (row, entries) = data.stored_row();
         let bytes = sealed(header, Kind::Row, [row.as_bytes(), entries.as_bytes()], wall_ns);
         self.freed = data.streams.iter().map(|stream| stream.floor()).collect();
         self.push(bytes, Awaiting::Freed(self.freed.clone()));
@@ -221,9 +219,20 @@ impl Storage {
         self.pending = Some(pending);
     }
 
-    /// The view whose record can be made, now that the table of this ticket is known.
-    pub(crate) fn pop_pending(&mut self, ticket: u64) -> Option<PendingView> {
-        self.pending.take_if(|pending| pending.ticket == ticket)
+    /// The table of this ticket is known.
+    pub(crate) fn note_table(&mut self, ticket: u64, table: &[u8]) {
+        let awaiting = self.pending.as_mut().filter(|pending| pending.ticket == ticket);
+        awaiting.into_iter().for_each(|pending| pending.table = Some(table.to_vec()));
+    }
+
+    /// The application's state comes next, or not at all.
+    pub(crate) fn note_state(&mut self) {
+        self.pending.iter_mut().for_each(|pending| pending.awaits_state = false);
+    }
+
+    /// The view whose record can be made.
+    pub(crate) fn pop_pending(&mut self) -> Option<PendingView> {
+        self.pending.take_if(|pending| pending.table.is_some() && !pending.awaits_state)
     }
 
     /// Whether the record of this view is being made: what follows it is stored behind it.
@@ -258,6 +267,20 @@ impl Storage {
 }
 
 impl Pipeline {
+    /// How far a quorum holds each stream, and how far it is delivered here.
+    pub(crate) fn stored_row(&self) -> (Row, Vec<RowEntry>) {
+        let row = Row {
+            reached_phase: self.barrier.phase.into(),
+            delivered_order: self.delivered_order().0.into(),
+            heard_from: 0.into(),
+            progress: 0.into(),
+        };
+        let none = DatagramNumber(0);
+        let stop = |stop: DatagramNumber| if stop.0 == u64::MAX { none } else { stop };
+        let entries = self.streams.iter().map(|stream| RowEntry::new(stop(stream.stop), stream.floor()));
+        (row, entries.collect())
+    }
+
     /// A restarted member learns how far a quorum held each stream.
     pub(crate) fn raise_stops_to(&mut self, marks: impl Iterator<Item = DatagramNumber>) {
         for (stream, mark) in self.streams.iter_mut().zip(marks) {

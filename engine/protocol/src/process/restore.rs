@@ -14,12 +14,13 @@
 //! Invariants: a restarted member sends no data in the view in which it restarts, and promises and accepts nothing
 //! below what it stored.
 
+use super::stored_state::{Again, FoundState};
 use super::{Process, Standing, steps};
 use crate::config::{Config, ConfigError};
 use crate::control::agreement::ToAgreement;
 use crate::control::view_change::{Ballot, Step, Value};
 use crate::data::DATA_CHANNEL;
-use crate::event::Message;
+use crate::event::Event;
 use crate::values::handover::{BallotNumber, EndOrder};
 use crate::values::position::Position;
 use crate::view::{Member, View};
@@ -48,25 +49,33 @@ impl Process {
     /// Creates a process from what it has stored: the records that [`Process::take_records`] handed out, in their
     /// order, from the beginning of the last view or an earlier one. Messages of these views that a quorum held are
     /// delivered again. A subscriber that had some of them skips those by their place: instance, epoch, and order, or
-    /// sender, incarnation and sequence. Without any view among the records, this is [`Process::new`].
+    /// sender, incarnation and sequence. If the application gives snapshots and a state of it was stored, it takes
+    /// that first ([`Process::take_snapshot`]), and only what comes behind it is delivered again, with the views and
+    /// barriers between. Without any view among the records, this is [`Process::new`].
     ///
     /// # Errors
     /// If the configuration contradicts itself.
     pub fn restore(
         now: Instant,
         config: Config,
-        records: impl IntoIterator<Item: AsRef<[u8]>>,
-        mut emit: impl FnMut(&Message<'_>),
+        records: &[impl AsRef<[u8]>],
+        mut emit: impl FnMut(Again<'_>),
     ) -> Result<Self, ConfigError> {
         let mut process = Self::outside(now, config)?;
-        let (mut promised, mut count) = (Promised::default(), 0);
-        for record in records {
-            count += 1;
-            if let Ok(datagram) = Datagram::parse(record.as_ref(), process.cx.config.group) {
-                process.replay(now, &datagram, &mut promised, &mut emit);
+        let (config, mut promised) = (&process.cx.config, Promised::default());
+        let (group, ranks) = (config.group, usize::from(config.members));
+        let found = config.snapshots.then(|| FoundState::among(records, group, ranks)).flatten();
+        for (index, record) in records.iter().enumerate() {
+            if let Ok(datagram) = Datagram::parse(record.as_ref(), group) {
+                process.replay(now, &datagram, &mut promised, &mut |again| {
+                    if found.as_ref().map_or(matches!(again, Again::Message(_)), |found| found.lacks(index, &again)) {
+                        emit(again);
+                    }
+                });
             }
         }
-        process.begin_again(now, promised, count);
+        process.begin_again(now, promised, records.len() as u64);
+        process.transfer.restored(found.and_then(|found| found.state));
         Ok(process)
     }
 
@@ -75,12 +84,15 @@ impl Process {
         now: Instant,
         datagram: &Datagram<'_>,
         promised: &mut Promised,
-        emit: &mut impl FnMut(&Message<'_>),
+        emit: &mut impl FnMut(Again<'_>),
     ) {
         let header = datagram.header;
-        let is_current = (header.instance(), header.epoch()) == (self.data.view.instance, self.data.view.epoch);
+        let is_current = |process: &Self| {
+            let View { instance, epoch, .. } = process.data.view;
+            (header.instance(), header.epoch()) == (instance, epoch)
+        };
         if header.channel() == DATA_CHANNEL {
-            if is_current && self.data.incarnation(header.rank()) == Some(header.incarnation()) {
+            if is_current(self) && self.data.incarnation(header.rank()) == Some(header.incarnation()) {
                 self.data.receive(now, datagram, 0, &mut self.cx.counters);
                 self.deliver_again(now, emit);
             }
@@ -89,11 +101,11 @@ impl Process {
         for frame in datagram.frames() {
             match frame.kind() {
                 Some(Kind::View) => self.replay_view(now, datagram, &frame, promised, emit),
-                Some(Kind::Row) if is_current => {
+                Some(Kind::Row) if is_current(self) => {
                     self.replay_row(&frame);
                     self.deliver_again(now, emit);
                 }
-                Some(Kind::Ballot) if is_current || header.epoch() == Epoch(0) => {
+                Some(Kind::Ballot) if is_current(self) || header.epoch() == Epoch(0) => {
                     self.replay_step(datagram, &frame, promised);
                 }
                 _ => {}
@@ -107,7 +119,7 @@ impl Process {
         datagram: &Datagram<'_>,
         frame: &Frame<'_>,
         promised: &mut Promised,
-        emit: &mut impl FnMut(&Message<'_>),
+        emit: &mut impl FnMut(Again<'_>),
     ) {
         let header = datagram.header;
         let Some((info, entries)) = ViewInfo::read_all(frame.body) else { return };
@@ -140,6 +152,7 @@ impl Process {
             stream.stored = DatagramNumber(0); // where one member is a quorum, what it held is no proof that it counted
             stream.free(DatagramNumber(u64::MAX));
         }
+        self.report_again(emit);
     }
 
     fn replay_row(&mut self, frame: &Frame<'_>) {
@@ -152,7 +165,7 @@ impl Process {
     }
 
     /// The view before ends: it is retained for members that are still in it.
-    fn conclude_again(&mut self, now: Instant, value: Value, emit: &mut impl FnMut(&Message<'_>)) {
+    fn conclude_again(&mut self, now: Instant, value: Value, emit: &mut impl FnMut(Again<'_>)) {
         if self.standing() == Standing::Member {
             let (wall_ns, stay) = (self.cx.wall(now), self.stay(&value));
             self.data.obey(now, wall_ns, EndOrder::Conclude(value.cut.clone(), stay));
@@ -178,12 +191,20 @@ impl Process {
         }
     }
 
-    /// Delivers what a quorum held. Its events were reported before.
-    fn deliver_again(&mut self, now: Instant, emit: &mut impl FnMut(&Message<'_>)) {
+    /// Delivers what a quorum held.
+    fn deliver_again(&mut self, now: Instant, emit: &mut impl FnMut(Again<'_>)) {
         loop {
-            while self.cx.poll_event().is_some() {}
-            if self.deliver(now, usize::MAX, &mut *emit) == 0 {
+            self.report_again(emit);
+            if self.deliver(now, usize::MAX, |message| emit(Again::Message(message))) == 0 {
                 return;
+            }
+        }
+    }
+
+    fn report_again(&mut self, emit: &mut impl FnMut(Again<'_>)) {
+        while let Some(event) = self.cx.poll_event() {
+            if matches!(event, Event::View { .. } | Event::Synced { .. }) {
+                emit(Again::Event(event));
             }
         }
     }

@@ -20,7 +20,12 @@ impl Process {
     /// its caller takes them after each step, before it sleeps.
     pub fn take_records(&mut self, now: Instant, mut take: impl FnMut(&[u8])) -> u64 {
         let Some(mut storage) = self.storage.take() else { return 0 };
-        if self.state.takes_part() && !storage.is_pending(&self.data.view) {
+        if storage.is_pending(&self.data.view) {
+            let taken = storage.taken();
+            self.storage = Some(storage);
+            return taken; // the beginning of the view comes first
+        }
+        if self.state.takes_part() {
             storage.hand_out(Some(self.data.view.epoch), &mut take);
             storage.hand_out_datagrams(&self.data, &mut take);
             if storage.is_row_due(&self.data) {
@@ -105,7 +110,7 @@ impl Process {
     /// the decision is stored, and where the view begins.
     pub(super) fn may_install(&mut self, now: Instant, value: &Value) -> bool {
         let (epoch, next) = (self.data.view.epoch, value.view(self.data.view.epoch.next()));
-        let own = self.cx.own_member().filter(|own| next.contains(*own));
+        let own = self.cx.own_member().filter(|own| next.contains(*own) && !self.lacks_stored_state());
         let Some(storage) = self.storage.as_mut().filter(|_| own.is_some()) else { return true };
         if let (true, is_stored) = storage.has_view(&next) {
             return is_stored;
@@ -129,21 +134,34 @@ impl Process {
         let (info, entries) = self.view_record((&view, beginning, 0), 0);
         let (info, entries) = (info.as_bytes().to_vec(), entries.as_bytes().to_vec());
         let (clients, ticket) = (self.clients.runs(), self.want_table());
-        let pending = PendingView { view, info, entries, decision, clients, ticket };
+        let awaits_state = self.data.view == view && self.lacks_stored_state();
+        let (table, has_row) = (None, awaits_state);
+        let pending = PendingView { view, info, entries, decision, clients, ticket, table, awaits_state, has_row };
         if let Some(storage) = &mut self.storage {
             storage.note_pending(pending);
         }
     }
 
-    /// The table with which a view begins has come: its record is made.
+    /// The table with which a view begins has come.
     pub(super) fn store_table(&mut self, now: Instant, ticket: u64, table: &[u8]) {
-        let Some(pending) = self.storage.as_mut().and_then(|storage| storage.pop_pending(ticket)) else { return };
-        let PendingView { view, info, entries, decision, clients, .. } = pending;
+        self.storage.iter_mut().for_each(|storage| storage.note_table(ticket, table));
+        self.record_pending(now);
+    }
+
+    /// Makes the record of the next view, if all is there.
+    pub(super) fn record_pending(&mut self, now: Instant) {
+        let Some(pending) = self.storage.as_mut().and_then(|storage| storage.pop_pending()) else { return };
+        let PendingView { view, info, entries, decision, clients, table, has_row, .. } = pending;
+        let (row, row_entries) = self.data.stored_row();
+        let table = table.unwrap_or_default();
         let (record, mut position) = (self.transfer_record(transfer_steps::PART, 0, 0, 1, 0), Vec::new());
         let mut frames = vec![(Kind::View, [&info[..], &entries])];
         if !clients.is_empty() || !table.is_empty() {
-            Position::between_views(view.epoch, clients, table.to_vec()).write(&mut position);
+            Position::between_views(view.epoch, clients, table).write(&mut position);
             frames.push((Kind::Transfer, [record.as_bytes(), &position]));
+        }
+        if has_row {
+            frames.push((Kind::Row, [row.as_bytes(), row_entries.as_bytes()]));
         }
         let bytes = sealed_frames(self.cx.header(view.instance, view.epoch), &frames, 0);
         let Some(storage) = &mut self.storage else { return };
@@ -154,6 +172,7 @@ impl Process {
 
     /// A view was entered: nothing in it counts as held before it is stored.
     pub(super) fn enter_stored(&mut self, is_member: bool) {
+        self.want_stored_state(is_member);
         let Some(storage) = &mut self.storage else { return };
         storage.enter();
         if !is_member {

@@ -31,6 +31,8 @@ pub(super) struct Transfer {
     target: Option<(View, Beginning)>,
     /// A snapshot that has arrived and that the application has not taken.
     arrived: Option<Vec<u8>>,
+    /// The state that a restarted member had stored, until the application takes it.
+    restored: Option<Vec<u8>>,
     tickets: u32,
     turn: usize,
     /// How far this process had come in the view that it lost last: it does not resume before that.
@@ -41,13 +43,13 @@ impl Transfer {
     /// Whether delivery waits for the application to take a snapshot.
     #[inline]
     pub(super) fn holds_back(&self) -> bool {
-        self.arrived.is_some()
+        self.arrived.is_some() || self.restored.is_some()
     }
 
     /// Whether a snapshot has come for the application, or the application is to be asked for one.
     #[inline]
     pub(super) fn is_due(&self) -> bool {
-        self.is_wanted || self.arrived.is_some()
+        self.is_wanted || self.holds_back()
     }
 
     pub(super) fn is_asking(&self) -> bool {
@@ -85,27 +87,36 @@ impl Transfer {
         (self.fetch, self.target) = (None, None);
     }
 
+    /// The application of a restarted member takes its state first.
+    pub(super) fn restored(&mut self, state: Option<Vec<u8>>) {
+        self.restored = state;
+    }
+
     pub(super) fn held_bytes(&self) -> usize {
         let made = |donor: &Donor| {
             let state = donor.unfinished.as_ref().and_then(|unfinished| unfinished.state.as_ref());
             donor.bytes.as_ref().or(state).map_or(0, Vec::len)
         };
         let made = self.donor.iter().chain(&self.position).map(made).sum::<usize>();
-        made + self.fetch.as_ref().map_or(0, SnapshotFetch::held_bytes) + self.arrived.as_ref().map_or(0, Vec::len)
+        let come = self.arrived.iter().chain(&self.restored).map(Vec::len).sum::<usize>();
+        made + self.fetch.as_ref().map_or(0, SnapshotFetch::held_bytes) + come
     }
 }
 
 impl Process {
     // ---- the donor ------------------------------------------------------------------------------------------------
 
-    /// Begins a snapshot for a joiner, if one waits and this is a place at which the application can be asked for its
-    /// state: what was delivered so far is in that state, and nothing that is delivered later. None in the middle of a
-    /// message of several datagrams or of a view change, and while an event waits that has its place here: then it is
-    /// to be begun later.
+    /// Begins a snapshot for a joiner, or for this member's storage, if one is wanted and this is a place at which the
+    /// application can be asked for its state: what was delivered so far is in that state, and nothing that is
+    /// delivered later. None in the middle of a message of several datagrams or of a view change, and while an event
+    /// waits that has its place here: then it is to be begun later.
     pub fn begin_snapshot(&mut self, now: Instant) -> Option<SnapshotTicket> {
         self.transfer.is_wanted &= self.transfer.donor.is_some(); // the joiner may be gone
-        if !self.transfer.is_wanted || self.cx.has_ordered() {
+        if self.cx.has_ordered() {
             return None;
+        }
+        if !self.transfer.is_wanted {
+            return self.begin_stored_state(now);
         }
         let unfinished = self.begin_unfinished(None)?;
         let ticket = unfinished.ticket;
@@ -119,6 +130,7 @@ impl Process {
     /// changed, or for a joiner that is gone, is discarded: the joiner asks again. What comes so late that a sender no
     /// longer retains what follows its position is refused: the joiner would begin there and have to start over.
     pub fn finish_snapshot(&mut self, now: Instant, ticket: SnapshotTicket, answer: SnapshotAnswer) {
+        let Some(answer) = self.finish_stored_state(now, ticket, answer) else { return };
         let position_now = (self.cx.config.mutant == Some(Mutant::PositionAtAnswer)).then(|| self.position());
         let limit_bytes = self.cx.config.limits.max_snapshot_bytes;
         let (epoch, mutant) = (self.data.view.epoch, self.cx.config.mutant);
@@ -148,7 +160,7 @@ impl Process {
     }
 
     /// A position here and now, for a snapshot with this state, or with one that comes later.
-    fn begin_unfinished(&mut self, state: Option<Vec<u8>>) -> Option<Unfinished> {
+    pub(super) fn begin_unfinished(&mut self, state: Option<Vec<u8>>) -> Option<Unfinished> {
         let position = self.position()?;
         Some(Unfinished { ticket: SnapshotTicket(self.want_table()), position, state, table: None })
     }
@@ -173,6 +185,7 @@ impl Process {
     pub(super) fn on_table(&mut self, now: Instant, ticket: u64, table: &[u8]) {
         self.store_table(now, ticket, table);
         let ticket = SnapshotTicket(ticket);
+        self.take_stored_table(now, ticket, table);
         if let Some(unfinished) = self.transfer.donor.as_mut().and_then(|donor| donor.unfinished(ticket)) {
             unfinished.table = Some(table.to_vec());
             self.serve_if_whole(now);
@@ -318,7 +331,7 @@ impl Process {
         self.cx.send(now, Destination::Peer(reply_to), Kind::Transfer, [record.as_bytes(), &[]]);
     }
 
-    fn part_bytes(&self) -> usize {
+    pub(super) fn part_bytes(&self) -> usize {
         self.cx.config.limits.frame_bytes() - bourdon_wire::FRAME_HEADER_BYTES - records::Transfer::BYTES
     }
 
@@ -385,7 +398,7 @@ impl Process {
 
     /// Begins to fetch a snapshot taken in this view.
     pub(super) fn begin_transfer(&mut self, now: Instant, view: View, beginning: Beginning) {
-        if self.transfer.fetch.is_some() || self.transfer.arrived.is_some() {
+        if self.transfer.fetch.is_some() || self.transfer.holds_back() {
             return;
         }
         // Never an earlier incarnation of ours; the sequencer last, because it has the most to do.
@@ -469,6 +482,7 @@ impl Process {
             return self.next_donor(now);
         }
         self.cx.counters.add(Counter::SnapshotsTaken, u64::from(takes_state));
+        self.replace_stored_state();
         self.follow(now, view, &beginning);
         self.data.resume(&position);
         self.clients.take_over(&position.clients);
@@ -506,10 +520,10 @@ impl Process {
         })
     }
 
-    /// The application's state at another member, if it has come: everything delivered from now on came after it, and
-    /// nothing is delivered before it is taken.
+    /// The application's state, as this member had stored it or at another member, if it has come: everything delivered
+    /// from now on came after it, and nothing is delivered before it is taken.
     pub fn take_snapshot(&mut self) -> Option<Vec<u8>> {
-        self.transfer.arrived.take()
+        self.transfer.restored.take().or_else(|| self.transfer.arrived.take())
     }
 
     /// The sequence from which on a sender's messages come after the snapshot.

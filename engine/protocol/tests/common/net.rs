@@ -3,7 +3,7 @@
 
 use super::GROUP;
 use bourdon_protocol::{
-    Config, Destination, Event, Message, Outgoing, Process, Refusal, Role, SnapshotAnswer, SnapshotTicket, Standing,
+    Again, Config, Destination, Event, Outgoing, Process, Refusal, Role, SnapshotAnswer, SnapshotTicket, Standing,
     Start,
 };
 use bourdon_wire::records::{BallotStep, Transfer};
@@ -119,9 +119,16 @@ impl Net {
         one.disk.truncate(one.synced);
         (one.written, one.syncs_at, one.asked) = (one.synced, None, Vec::new());
         one.shown.clear();
-        let shown = &mut one.shown;
-        let emit = |d: &Message<'_>| shown.push(Output::Message(d.sender.0, d.sequence.0, d.order.map(|o| o.0)));
-        one.process = Some(Process::restore(self.now, config, &one.disk, emit).unwrap());
+        let (shown, mut behind) = (&mut one.shown, Vec::new());
+        let emit = |again: Again<'_>| {
+            let Again::Message(d) = again else { return };
+            shown.push(Output::Message(d.sender.0, d.sequence.0, d.order.map(|o| o.0)));
+            behind.extend_from_slice(&d.sequence.0.to_le_bytes());
+        };
+        let mut process = Process::restore(self.now, config, &one.disk, emit).unwrap();
+        one.state = process.take_snapshot().unwrap_or_default();
+        one.state.extend(behind);
+        one.process = Some(process);
     }
 
     /// Hands records to the disk, and what has been synced back.

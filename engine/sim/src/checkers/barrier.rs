@@ -4,12 +4,13 @@
 //! member, whatever views come and go. A barrier's own message is delivered at that barrier. One process's barriers are
 //! complete in the order in which it asked for them. A process that gets the report that a barrier is complete may rely
 //! on it: every member that is still in the view has delivered all that this process has delivered. Not so where a view
-//! ends with the barrier: then every member completes it at the cut, each in its own time.
+//! ends with the barrier: then every member completes it at the cut, each in its own time. Nor for a member whose
+//! application began again with a state of its own in this view: what it had it gets once more by the end of that.
 //!
 //! Judged at members: they know how many barriers there were before they came, and lose none.
 
 use super::{Verdict, Violation};
-use crate::history::{Delivered, History, Id};
+use crate::history::{Delivered, History, Id, Lineage};
 
 pub(super) const NAME: &str = "barrier";
 
@@ -48,7 +49,11 @@ pub(super) fn complete(
     is_gone: impl Fn(Option<(u16, u32)>) -> bool,
 ) -> Verdict {
     let own = &history.lineages[lineage];
-    for other in others.map(|other| &history.lineages[other]).filter(|other| other.whole && own.whole) {
+    let others = others.map(|other| &history.lineages[other]);
+    let is_judged = |other: &&Lineage| {
+        other.whole && own.whole && (other.returned_in.is_none() || other.returned_in != other.epoch)
+    };
+    for other in others.filter(is_judged) {
         let message = |shown: &Delivered| &history.messages[shown.id as usize];
         let counts = |shown: &&Delivered| !message(shown).at_barrier && !is_gone(message(shown).publisher);
         let before = own.delivered.iter().filter(counts);

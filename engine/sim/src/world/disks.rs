@@ -1,13 +1,16 @@
 //! Members that store what they report to others, and come back with it.
 //!
-//! The application of such a member keeps what was delivered to it, and where it was: it skips what is delivered again.
+//! The application of such a member begins with the state that was stored with them. If there is none, it has kept what
+//! was delivered to it, and where it was: it skips what is delivered again.
 
 use super::{What, World};
+use crate::checkers::Checkers;
 use crate::disk::{Had, NO_INCARNATION, Surviving};
+use crate::history::Lineage;
 use crate::plan::{EventPlan, Happening, Plan};
 use crate::violation::{Verdict, Violation};
 use bourdon_log::Found;
-use bourdon_protocol::{Config, Member, Mutant, Process, Reliability, Standing};
+use bourdon_protocol::{Again, Config, Member, Mutant, Process, Reliability, Standing};
 use bourdon_wire::Rank;
 
 /// How long a member is down whose power has failed.
@@ -123,21 +126,44 @@ impl World<'_> {
         let fresh = config.incarnation;
         config.seed ^= u64::from(self.nodes[index].disk.lives) << 20; // it draws nothing that it drew before
         let safety = self.mode != crate::options::Mode::Liveness;
-        let Self { nodes, history, checkers, instances, now_ns, .. } = self;
-        let node = &mut nodes[index];
-        let lineage = node.lineage;
+        let now = self.nodes[index].clock.read(self.now_ns);
+        let mut is_anew = false; // the state comes first, if there is one
+        let before = Process::restore(now, config.clone(), &found.records, |again| {
+            is_anew |= matches!(again, Again::Event(_));
+        });
+        let state = before.ok().and_then(|mut process| process.take_snapshot());
+        is_anew |= state.is_some();
+        if is_anew {
+            self.begin_anew(index, state.as_deref())?;
+        }
+        let Self { nodes, history, checkers, instances, .. } = self;
+        let lineage = nodes[index].lineage;
         let had = &history.lineages[lineage];
         let mut had =
             Had { epoch: had.last_epoch, incarnation: NO_INCARNATION, next: had.next.clone(), phase: had.phase };
+        if is_anew {
+            (had.epoch, had.next) = (0, Vec::new()); // all is new to it
+        }
         let mut verdict = Ok(());
-        let process = Process::restore(node.clock.read(*now_ns), config, &found.records, |delivery| {
+        let process = Process::restore(now, config, &found.records, |again| {
+            let delivery = match again {
+                Again::Message(delivery) => delivery,
+                Again::Event(event) => return history.lineages[lineage].comes_to(&event),
+            };
             if verdict.is_ok() && !had.has(delivery) {
                 let judged = checkers.delivered(history, lineage, delivery, safety);
                 verdict = judged.and_then(|()| instances.delivered(history, lineage));
             }
         });
-        let process = process.expect("the plan was checked");
+        let mut process = process.expect("the plan was checked");
         verdict?;
+        if is_anew {
+            let _ = process.take_snapshot();
+            Checkers::resumed(&self.history.lineages[lineage], &process)?;
+            let lineage = &mut self.history.lineages[lineage];
+            (lineage.epoch, lineage.last_epoch) = (Some(process.view().epoch.0), process.view().epoch.0);
+            lineage.returned_in = lineage.epoch;
+        }
         let member = Member { rank: Rank(index as u16), incarnation: process.incarnation() };
         let is_same = member.incarnation != fresh;
         if is_same {
@@ -157,6 +183,29 @@ impl World<'_> {
         self.part_from_coordinator(index);
         self.store(index);
         self.wake(index, self.now_ns);
+        Ok(())
+    }
+
+    /// The application begins again, with a state that it gave in an earlier life, or as at the group's first view. All
+    /// in that was delivered to it.
+    fn begin_anew(&mut self, index: usize, state: Option<&[u8]>) -> Verdict {
+        let before = self.nodes[index].lineage;
+        let lineage = match state {
+            None => self.history.begin(index, true),
+            Some(state) => {
+                let (lineage, had) = (Lineage::resume(index, true, state), &self.history.lineages[before]);
+                let Some(lineage) = lineage.filter(|it| it.delivered.iter().all(|shown| had.has(shown.id))) else {
+                    let detail = format!("process {index} had stored a state that it was never in");
+                    return Err(Violation::new("snapshot", detail));
+                };
+                self.network.faults.states += 1;
+                self.history.enter(lineage)
+            }
+        };
+        let Lineage { generation, last_epoch, .. } = self.history.lineages[before];
+        let begun = &mut self.history.lineages[lineage];
+        (begun.generation, begun.last_epoch) = (generation, last_epoch);
+        self.nodes[index].lineage = lineage;
         Ok(())
     }
 
