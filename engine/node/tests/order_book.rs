@@ -1,4 +1,4 @@
-//! The order book example, small: five processes, one killed and back, all books equal.
+//! The order book example, small: five processes, one killed and back, then all killed and back, all books equal.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -17,13 +17,16 @@ fn example() -> PathBuf {
 }
 
 #[test]
-fn all_books_are_equal_though_a_member_was_killed() {
+fn all_books_are_equal_though_a_member_was_killed_and_then_all() {
     let done = Command::new(example()).args(["--events", "4000"]).output().expect("it runs");
     let text = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{text}{}", String::from_utf8_lossy(&done.stderr));
     let books = text.lines().filter_map(|line| Some(line.split_once("best offer: ")?.1)).collect::<Vec<_>>();
     assert_eq!(books.len(), 5, "{text}");
-    assert!(books.iter().all(|book| *book == books[0]) && text.contains("is back"), "{text}");
+    assert!(
+        books.iter().all(|book| *book == books[0]) && text.contains("is back") && text.contains("all were killed"),
+        "{text}"
+    );
     let none = Command::new(example()).arg("no-such-file.dbn").output().expect("it runs");
     assert_eq!(none.status.code(), Some(1));
 }
