@@ -196,6 +196,7 @@ fn a_count_or_time_outside_its_range_is_refused_with_the_range() {
         ("limits", "mtu_bytes", 65_508, "1280 to 65507"),
         ("limits", "max_message_bytes", 0, "1 to "),
         ("limits", "max_snapshot_bytes", 0, "1 to "),
+        ("storage", "view_bytes", 0, "1048576 to "),
         ("limits", "receivers", 0, "1 to "),
         ("limits", "repairs_per_s", 0, "1 to "),
         ("flow", "rate_limit_bytes_per_s", 0, "100000 to "),

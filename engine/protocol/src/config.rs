@@ -234,6 +234,9 @@ pub struct Limits {
     pub repairs_per_s: u32,
     /// The longest snapshot this process makes or accepts: it is kept whole.
     pub max_snapshot_bytes: usize,
+    /// At `durable`: the oldest member ends a view, and goes on with the same members, once it has stored so many bytes
+    /// of its messages. What lies before can then be discarded, and a restart reads no more than that.
+    pub stored_view_bytes: u64,
     /// Whether the logs' memory is touched at the start. Otherwise each page costs a fault, a microsecond or several in
     /// a virtual machine, when a log first reaches it: as long as a message takes.
     pub prefault: bool,
@@ -250,6 +253,7 @@ impl Default for Limits {
             receivers: 8,
             repairs_per_s: 50_000,
             max_snapshot_bytes: 256 << 20,
+            stored_view_bytes: 256 << 20,
             prefault: false,
         }
     }

@@ -182,6 +182,33 @@ fn an_application_goes_on_from_the_last_state_that_was_stored() {
 }
 
 #[test]
+fn a_view_of_which_much_is_stored_ends_with_the_same_members_in_the_next() {
+    let mut net = Net::new(3, 0, |config| {
+        configure(config);
+        config.snapshots = true;
+        config.limits.stored_view_bytes = 20_000;
+    });
+    net.sync_ns = MS;
+    net.run(200 * MS);
+    let (born, mut epoch) = instance(&mut net, 0);
+    let mut published = 0_usize;
+    for _ in 0..3 {
+        for _ in 0..100 {
+            published += usize::from(net.publish(1, &[7; 200]).is_ok()); // a view change refuses it
+            net.run(2 * MS);
+        }
+        net.run(100 * MS);
+        let (instance_now, epoch_now) = instance(&mut net, 0);
+        assert_eq!(instance_now, born);
+        assert!(epoch_now > epoch && epoch_now <= epoch + 2, "view {epoch_now} after {epoch}");
+        epoch = epoch_now;
+        assert!((0..3).all(|member| net.process(member).view().members.len() == 3));
+        assert!((0..3).all(|member| net.messages(member).len() == published), "none is lost");
+        assert!((0..3).all(|member| states_stored(&net, member) as u64 == epoch), "a state in each view");
+    }
+}
+
+#[test]
 fn a_joiner_reports_nothing_as_held_before_its_application_has_given_the_state_it_began_with() {
     let mut net = formed_with_states();
     publish_one_each(&mut net);

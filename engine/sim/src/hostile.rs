@@ -195,6 +195,7 @@ fn config(kind: u8) -> Config {
         repairs_per_s: 1000,
         prefault: false,
         max_snapshot_bytes: 1 << 16,
+        stored_view_bytes: 1 << 20,
     };
     config
 }

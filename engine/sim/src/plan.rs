@@ -258,6 +258,9 @@ pub struct Plan {
     /// How long an application takes at most to give its state to a joiner; some then give none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub snapshot_late_ns: u64,
+    /// How many bytes of a view's messages a member stores before the view ends; 0 for any number.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub stored_view_bytes: u64,
     /// What happens to processes, the earliest first.
     #[serde(default)]
     pub events: Vec<EventPlan>,
@@ -372,6 +375,7 @@ impl Plan {
             repairs_per_s: self.repairs_per_s,
             prefault: false,
             max_snapshot_bytes: SNAPSHOT_BYTES,
+            stored_view_bytes: if self.stored_view_bytes > 0 { self.stored_view_bytes } else { u64::MAX },
         };
         config
     }

@@ -65,6 +65,7 @@ const SIMPLER: &[fn(&mut Plan)] = &[
     |plan| plan.unsealed_permille = 0,
     |plan| plan.single_delivery_permille = 0,
     |plan| plan.snapshot_late_ns = 0,
+    |plan| plan.stored_view_bytes = 0,
     |plan| plan.publishers.truncate(1),
     |plan| plan.adversary = false,
     |plan| plan.duels = false,

@@ -96,8 +96,8 @@ impl Default for LimitSettings {
 }
 
 impl LimitSettings {
-    /// The protocol's limits, with a window of so many bytes.
-    pub(super) fn protocol(&self, window_bytes: usize) -> Limits {
+    /// The protocol's limits, with a window and a stored view of so many bytes.
+    pub(super) fn protocol(&self, window_bytes: usize, stored_view_bytes: u64) -> Limits {
         Limits {
             mtu_bytes: self.mtu_bytes,
             log_bytes: self.log_bytes,
@@ -107,6 +107,7 @@ impl LimitSettings {
             receivers: self.receivers,
             repairs_per_s: self.repairs_per_s,
             max_snapshot_bytes: self.max_snapshot_bytes,
+            stored_view_bytes,
             prefault: self.prefault,
         }
     }

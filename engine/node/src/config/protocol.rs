@@ -59,7 +59,8 @@ impl Settings {
         (config.mutex, config.election) = (self.group.mutex.unwrap_or_default(), self.group.election);
         config.start = self.process.start;
         let window_bytes = window_bytes(granted_bytes, limits.mtu_bytes, self.streams_a_buffer());
-        config.limits = limits.protocol(window_bytes.min(limits.receive_log_bytes / 2).min(limits.log_bytes / 2));
+        let window_bytes = window_bytes.min(limits.receive_log_bytes / 2).min(limits.log_bytes / 2);
+        config.limits = limits.protocol(window_bytes, self.storage.view_bytes);
         config.timing = self.timing();
         config.snapshots = self.process.snapshots;
         config

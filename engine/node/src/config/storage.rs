@@ -1,6 +1,8 @@
 //! `[storage]`: where a durable member stores what it reports to others.
 
+use super::ranges::in_range;
 use super::{Reliability, Role, Settings, SettingsError};
+use bourdon_protocol::Limits;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -9,8 +11,9 @@ use std::path::PathBuf;
 /// ```toml
 /// [storage]
 /// # directory = "/var/lib/bourdon/trades-0" # needed at the level durable
+/// view_bytes = 268435456
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct StorageSettings {
@@ -20,6 +23,20 @@ pub struct StorageSettings {
     /// Default: none; a member at the level `durable` is refused without it
     /// ([`NoStorage`](super::SettingsError::NoStorage)). Different at each member.
     pub directory: Option<PathBuf>,
+
+    /// Once the oldest member has stored so many bytes of a view's messages, that view ends, and the next has the same
+    /// members. Then the members discard what lies before it, as soon as the applications that give snapshots have
+    /// given theirs. A member that starts again reads up to three times as much into memory.
+    ///
+    /// Default: 268435456. Range: 1048576 to 2⁶²
+    /// ([`OutOfRange`](super::SettingsError::OutOfRange)). The same at every member, if it is to mean anything.
+    pub view_bytes: u64,
+}
+
+impl Default for StorageSettings {
+    fn default() -> Self {
+        Self { directory: None, view_bytes: Limits::default().stored_view_bytes }
+    }
 }
 
 impl StorageSettings {
@@ -33,6 +50,6 @@ impl StorageSettings {
         if stores && settings.storage.directory.is_none() {
             return Err(SettingsError::NoStorage);
         }
-        Ok(())
+        in_range("storage.view_bytes", settings.storage.view_bytes, 1 << 20, 1 << 62)
     }
 }

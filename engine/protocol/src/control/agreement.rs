@@ -62,6 +62,8 @@ pub struct Sight {
     pub(crate) leavers: u64,
     /// Until when this member waits for a joiner if it wants to leave and no other would be left.
     pub(crate) leave_by: Instant,
+    /// So much of the view is stored that it is to end, so that what lies before can be discarded.
+    pub(crate) is_long: bool,
 }
 
 /// From the data plane.
@@ -539,7 +541,7 @@ impl Agreement {
         // The configured majority stays in the view, even if some of it asks to leave.
         let remain = stay.count_ones() as usize;
         let stay = if remain + joiners.min(remain) < self.rules.members_min { bits } else { stay };
-        if joins || stay != bits || self.hand_over.is_some() {
+        if joins || stay != bits || self.hand_over.is_some() || sight.is_long {
             self.propose(part, moment, sight, (stay, bits & !stay));
         }
     }
@@ -577,7 +579,7 @@ mod tests {
         let mut all = [0; MEMBERS_MAX];
         all[..3].copy_from_slice(&heard);
         let (joiners, leave_by) = (joiners.to_vec(), Instant::NEVER);
-        Sight { heard: all, fresh: ALL, joiners, learns: false, leavers: 0, leave_by }
+        Sight { heard: all, fresh: ALL, joiners, learns: false, leavers: 0, leave_by, is_long: false }
     }
 
     /// The oldest of three members.

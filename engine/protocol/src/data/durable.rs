@@ -99,6 +99,8 @@ pub(crate) struct Storage {
     recorded: Vec<DatagramNumber>,
     /// By rank: up to where the stream was delivered when that was last recorded.
     freed: Vec<DatagramNumber>,
+    /// Bytes of the current view's datagrams that were taken.
+    view_bytes: u64,
     /// The last view of which a record was made, and whether that is stored.
     view: (View, bool),
     /// The view of which the record is being made.
@@ -117,6 +119,7 @@ impl Storage {
                 awaiting: VecDeque::new(),
                 recorded: marks.clone(),
                 freed: marks,
+                view_bytes: 0,
                 view: (View::none(Epoch(0), config.sequencer), false),
                 pending: None,
             })
@@ -134,6 +137,7 @@ impl Storage {
         self.entries.iter_mut().for_each(|entry| entry.awaiting = Awaiting::Nothing);
         self.recorded.fill(DatagramNumber(0));
         self.freed.fill(DatagramNumber(0));
+        self.view_bytes = 0;
     }
 
     /// Hands out the entries up to the beginning of this view, or all.
@@ -167,6 +171,7 @@ impl Storage {
             {
                 take(bytes);
                 self.taken += 1;
+                self.view_bytes += bytes.len() as u64;
                 *recorded = recorded.next();
             }
             assert!(*recorded >= end, "no slot is used again before its datagram was taken");
@@ -188,6 +193,11 @@ impl Storage {
         let bytes = sealed(header, Kind::Row, [row.as_bytes(), entries.as_bytes()], wall_ns);
         self.freed = data.streams.iter().map(|stream| stream.floor()).collect();
         self.push(bytes, Awaiting::Freed(self.freed.clone()));
+    }
+
+    /// Bytes of the current view's datagrams that were taken.
+    pub(crate) fn view_bytes(&self) -> u64 {
+        self.view_bytes
     }
 
     /// This view is among the records.

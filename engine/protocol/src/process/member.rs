@@ -32,6 +32,7 @@ impl Process {
         debug_assert!(bits & bit(own) != 0 && fresh & !bits == 0, "a member sees the members of its view");
         heard[own.index()] = bits & !self.detector.suspects();
         let leaves = if self.wishes.leave.is_some() { own_bit(&self.cx.config) } else { 0 };
+        let stored_bytes = self.storage.as_ref().map_or(0, |storage| storage.view_bytes());
         let mut sight = Sight {
             heard,
             fresh,
@@ -39,6 +40,7 @@ impl Process {
             learns: presence.learns(now, fresh_ns),
             leavers: presence.leavers(view) | leaves,
             leave_by: self.wishes.leave_by(),
+            is_long: stored_bytes >= self.cx.config.limits.stored_view_bytes,
         };
         self.break_narrow_paths(now, own, &mut sight);
         Some(sight)

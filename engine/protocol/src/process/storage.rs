@@ -27,7 +27,11 @@ impl Process {
         }
         if self.state.takes_part() {
             storage.hand_out(Some(self.data.view.epoch), &mut take);
+            let (before, limit) = (storage.view_bytes(), self.cx.config.limits.stored_view_bytes);
             storage.hand_out_datagrams(&self.data, &mut take);
+            if before < limit && storage.view_bytes() >= limit {
+                self.look_due = now;
+            }
             if storage.is_row_due(&self.data) {
                 let header = self.cx.header(self.data.view.instance, self.data.view.epoch);
                 storage.record_row(&self.data, header, self.cx.wall(now));

@@ -76,6 +76,14 @@ impl Views {
         self.continuation.crashed(member);
     }
 
+    /// What a member had stored was damaged: its incarnation in the latest view is gone, though a later one of the same
+    /// process may have crashed since.
+    pub(crate) fn forgotten(&mut self, rank: Rank) {
+        let latest =
+            self.latest().and_then(|latest| Some(Member { rank, incarnation: latest.view.incarnation(rank)? }));
+        latest.into_iter().for_each(|member| self.continuation.crashed(member));
+    }
+
     /// An incarnation that crashed is back.
     pub(super) fn restored(&mut self, member: Member) {
         self.continuation.crashed.remove(&member);

@@ -85,6 +85,7 @@ impl Plan {
             sync_max_ns: 0,
             unsealed_permille: pick(&mut Rng::with_seed(seed ^ 0x5ea1), &[0, 300, 1000]),
             single_delivery_permille: pick(&mut Rng::with_seed(seed ^ 0x51e), &[0, 0, 300, 1000]),
+            stored_view_bytes: 0,
             snapshot_late_ns: pick(&mut Rng::with_seed(seed ^ 0x5a9), &[0, 0, MS, 10 * MS, 100 * MS]),
         };
         plan.with_events(rng)

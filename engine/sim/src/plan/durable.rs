@@ -17,6 +17,8 @@ impl Plan {
         (plan.publishers, plan.window_slots) = ((0..members).collect(), vec![32; usize::from(members)]);
         (plan.adversary, plan.events, plan.clients, plan.relay) = (false, Vec::new(), 0, false);
         (plan.reliability, plan.deadline_ns, plan.socket_bytes) = (Reliability::Durable, 0, 1_000_000);
+        // Of its own, so that the other draws stay.
+        plan.stored_view_bytes = pick(&mut Rng::with_seed(seed ^ 0x10f9), &[0, 0, 30_000, 200_000]);
         plan.sync_max_ns = pick(rng, &[0, 100_000, MS, 10 * MS, 10 * MS]);
         let until_ns = pick(rng, &[500 * MS, 3000 * MS]);
         let drop_permille = pick(rng, &[0, 5, 50, 200]);
@@ -61,6 +63,7 @@ impl Plan {
         plan.detector = DetectorPlan { fast: true, ..DetectorPlan::default() };
         plan.observers.clear();
         plan.events.clear();
+        plan.stored_view_bytes = 0;
         plan.happens(240 * MS, Happening::Pause, 0, 0, 1); // where power fails, more goes wrong than this
         let crash = |plan: &mut Self, member, at_ns, down_ns| {
             plan.happens(at_ns, Happening::Crash, member, 0, 0);

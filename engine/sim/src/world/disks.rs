@@ -122,7 +122,10 @@ impl World<'_> {
             self.lose_power(index);
             return Ok(());
         };
-        self.network.faults.set_aside += u64::from(found.damage.is_some());
+        if found.damage.is_some() {
+            self.network.faults.set_aside += 1;
+            self.checkers.views.forgotten(Rank(index as u16));
+        }
         let fresh = config.incarnation;
         config.seed ^= u64::from(self.nodes[index].disk.lives) << 20; // it draws nothing that it drew before
         let safety = self.mode != crate::options::Mode::Liveness;
