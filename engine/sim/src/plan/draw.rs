@@ -22,8 +22,7 @@ impl Plan {
     pub fn draw(seed: u64) -> Self {
         let rng = &mut Rng::with_seed(seed);
         let order = pick(rng, &[Order::Unordered, Order::Fifo, Order::Causal, Order::Total]);
-        let members = draw_members(rng);
-        let observers = pick(rng, &[0, 0, 1, 1, 2, 3]);
+        let (members, observers) = (draw_members(rng), pick(rng, &[0, 0, 1, 1, 2, 3]));
         let [log_slots, receive_log_slots] = [(); 2].map(|()| pick(rng, &[16, 16, 32, 64, 256]));
         let mtu_bytes = pick(rng, &[1280, 1408, 1408, 1500, 4000]);
         let window_slots = (0..members).map(|_| rng.u32(16..=receive_log_slots.max(17))).collect::<Vec<_>>();

@@ -130,15 +130,7 @@ impl World<'_> {
         config.seed ^= u64::from(self.nodes[index].disk.lives) << 20; // it draws nothing that it drew before
         let safety = self.mode != crate::options::Mode::Liveness;
         let now = self.nodes[index].clock.read(self.now_ns);
-        let mut is_anew = false; // the state comes first, if there is one
-        let before = Process::restore(now, config.clone(), &found.records, |again| {
-            is_anew |= matches!(again, Again::Event(_));
-        });
-        let state = before.ok().and_then(|mut process| process.take_snapshot());
-        is_anew |= state.is_some();
-        if is_anew {
-            self.begin_anew(index, state.as_deref())?;
-        }
+        let is_anew = self.begins_anew(index, &config, &found)?;
         let Self { nodes, history, checkers, instances, .. } = self;
         let lineage = nodes[index].lineage;
         let had = &history.lineages[lineage];
@@ -189,11 +181,20 @@ impl World<'_> {
         Ok(())
     }
 
-    /// The application begins again, with a state that it gave in an earlier life, or as at the group's first view. All
-    /// in that was delivered to it.
-    fn begin_anew(&mut self, index: usize, state: Option<&[u8]>) -> Verdict {
+    /// Whether the application begins again, with a state that it gave in an earlier life, or as at the group's first
+    /// view. All in that was delivered to it.
+    fn begins_anew(&mut self, index: usize, config: &Config, found: &Found) -> Result<bool, Violation> {
+        let now = self.nodes[index].clock.read(self.now_ns);
+        let mut is_given_all = false; // the state comes first, if there is one
+        let process = Process::restore(now, config.clone(), &found.records, |again| {
+            is_given_all |= matches!(again, Again::Event(_));
+        });
+        let state = process.ok().and_then(|mut process| process.take_snapshot());
+        if state.is_none() && !is_given_all {
+            return Ok(false);
+        }
         let before = self.nodes[index].lineage;
-        let lineage = match state {
+        let lineage = match &state {
             None => self.history.begin(index, true),
             Some(state) => {
                 let (lineage, had) = (Lineage::resume(index, true, state), &self.history.lineages[before]);
@@ -209,7 +210,7 @@ impl World<'_> {
         let begun = &mut self.history.lineages[lineage];
         (begun.generation, begun.last_epoch) = (generation, last_epoch);
         self.nodes[index].lineage = lineage;
-        Ok(())
+        Ok(true)
     }
 
     /// Whether the application of a restored process is in this view already, or in a later one: as a member that had
