@@ -193,3 +193,30 @@ fn what_stands_before_the_view_of_the_last_state_is_not_needed() {
         assert_eq!(found.damage.is_some(), is_set_aside, "{found:?}");
     }
 }
+
+/// Any blocks but the last, which has the mark, may be lost: the end is never cut because of that.
+#[test]
+fn lost_blocks_are_never_taken_for_the_end_of_a_crash() {
+    let (whole, records) = (written(), records());
+    let names = whole.names();
+    let blocks: Vec<(&String, usize)> =
+        names.iter().flat_map(|name| (1..SEGMENT_BYTES as usize / 4096).map(move |block| (name, block))).collect();
+    for first in &blocks {
+        for second in &blocks {
+            let disk = whole.copy();
+            for (name, block) in [first, second] {
+                disk.change(name, |bytes| {
+                    let last = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last / 4096);
+                    let is_mark = Some(*name) == names.last() && *block >= last;
+                    let end = bytes.len().min(block * 4096 + 4096);
+                    if !is_mark && block * 4096 < end {
+                        bytes[block * 4096..end].fill(0);
+                    }
+                });
+            }
+            let (_, found) = open(&disk).expect("it opens");
+            let ends = found.records.last().map(|record| &record[..]) == records.last().map(|record| &record[..]);
+            assert!(found.damage.is_some() || ends, "{first:?} {second:?}: {} records", found.records.len());
+        }
+    }
+}

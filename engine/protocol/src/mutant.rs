@@ -164,6 +164,10 @@ pub enum Mutant {
     AckBeforeSync,
     /// A ballot is promised, and a value accepted, without a record of it.
     PromiseNotStored,
+    /// A member stores its application's state without a row before it.
+    StateWithoutRow,
+    /// A member stores the first view of a joiner before the state that its application began with.
+    JoinedBeforeState,
     /// A member whose storage is damaged comes back as if that had not been there.
     DamageIgnored,
     /// Harmless: uniform delivery goes on after a promise, on acknowledgements that came before.
@@ -176,7 +180,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that the simulator plants. Those that only the model shows are not among them.
-    pub const ALL: [Self; 79] = [
+    pub const ALL: [Self; 81] = [
         Self::PromiseBeforeWedged,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
@@ -252,6 +256,8 @@ impl Mutant {
         Self::LateOrderObeyed,
         Self::AckBeforeSync,
         Self::PromiseNotStored,
+        Self::StateWithoutRow,
+        Self::JoinedBeforeState,
         Self::DamageIgnored,
         Self::WedgedUniform,
         Self::ShortRuns,
@@ -353,6 +359,8 @@ impl Mutant {
             Self::LateOrderObeyed => "late-order-obeyed",
             Self::AckBeforeSync => "ack-before-sync",
             Self::PromiseNotStored => "promise-not-stored",
+            Self::StateWithoutRow => "state-without-row",
+            Self::JoinedBeforeState => "joined-before-state",
             Self::DamageIgnored => "damage-ignored",
             _ => panic!("a mutant without a name"),
         }

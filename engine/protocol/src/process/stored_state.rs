@@ -16,6 +16,7 @@ use super::Process;
 use crate::control::state_transfer::{SnapshotAnswer, SnapshotTicket, Unfinished};
 use crate::data::durable::Awaiting;
 use crate::event::{Event, Message};
+use crate::mutant::Mutant;
 use crate::outbox::sealed;
 use crate::values::position::Position;
 use alloc::vec;
@@ -60,7 +61,8 @@ impl Process {
 
     /// The application's state is another member's from now on.
     pub(super) fn replace_stored_state(&mut self) {
-        self.stored_state.is_lacking = self.stores_state();
+        let forgets = self.cx.config.mutant == Some(Mutant::JoinedBeforeState);
+        self.stored_state.is_lacking = self.stores_state() && !forgets;
     }
 
     /// Whether nothing is to be stored before the application's state.
@@ -144,7 +146,9 @@ impl Process {
         }
         let storage = self.storage.as_mut().filter(|storage| storage.has_view(&self.data.view).0);
         let Some(storage) = storage else { return }; // the record of the next view stands there already
-        storage.record_row(&self.data, header, wall_ns);
+        if self.cx.config.mutant != Some(Mutant::StateWithoutRow) {
+            storage.record_row(&self.data, header, wall_ns);
+        }
         parts.into_iter().for_each(|part| storage.push(part, Awaiting::Nothing));
         self.look_due = now;
     }
