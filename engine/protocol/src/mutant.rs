@@ -164,8 +164,6 @@ pub enum Mutant {
     AckBeforeSync,
     /// A ballot is promised, and a value accepted, without a record of it.
     PromiseNotStored,
-    /// A member stores its application's state without a row before it.
-    StateWithoutRow,
     /// A member stores the first view of a joiner before the state that its application began with.
     JoinedBeforeState,
     /// A member whose storage is damaged comes back as if that had not been there.
@@ -180,7 +178,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All that the simulator plants. Those that only the model shows are not among them.
-    pub const ALL: [Self; 81] = [
+    pub const ALL: [Self; 80] = [
         Self::PromiseBeforeWedged,
         Self::DeliverBeforeOrdered,
         Self::OtherInstanceBelieved,
@@ -256,7 +254,6 @@ impl Mutant {
         Self::LateOrderObeyed,
         Self::AckBeforeSync,
         Self::PromiseNotStored,
-        Self::StateWithoutRow,
         Self::JoinedBeforeState,
         Self::DamageIgnored,
         Self::WedgedUniform,
@@ -359,7 +356,6 @@ impl Mutant {
             Self::LateOrderObeyed => "late-order-obeyed",
             Self::AckBeforeSync => "ack-before-sync",
             Self::PromiseNotStored => "promise-not-stored",
-            Self::StateWithoutRow => "state-without-row",
             Self::JoinedBeforeState => "joined-before-state",
             Self::DamageIgnored => "damage-ignored",
             _ => panic!("a mutant without a name"),

@@ -18,8 +18,7 @@ const SEGMENT_BYTES: u64 = 32 << 10;
 /// The owner that segments name.
 const OWNER: u64 = 7;
 /// What a flipped bit, a sector that was lost and a block that was lost damage.
-const DAMAGED_BYTES: [usize; 3] = [1, 512, BLOCK_BYTES];
-const BLOCK_BYTES: usize = 4096;
+const DAMAGED_BYTES: [usize; 3] = [1, 512, 4096];
 
 /// What of the writes that were not synced survives a crash.
 #[derive(Debug)]
@@ -165,7 +164,7 @@ impl Disk {
 
     /// Some of what was stored by now changes, or can't be read. The node marks its log when nothing comes for a while;
     /// damage in what it has not marked can't be distinguished from the end of a crash. Nor can damage in the last
-    /// records and in the mark at once, so the mark, which has a block of its own, is left.
+    /// records and in the mark at once: the mark has a block of its own, and the segment with it is damaged in one place.
     pub(crate) fn damage(&mut self, rng: &mut Rng) -> bool {
         let Some(ledger) = self.ledger.as_mut().filter(|_| !self.hardware.is_off()) else { return false };
         if ledger.mark().is_err() {
@@ -176,14 +175,16 @@ impl Disk {
         if names.is_empty() {
             return false;
         }
-        let marked = names.iter().max().cloned();
+        let (marked, mut marked_hits) = (names.iter().max(), 0);
         for _ in 0..rng.usize(1..4) {
             let name = &names[rng.usize(..names.len())];
+            marked_hits += usize::from(marked == Some(name));
+            if marked == Some(name) && marked_hits > 1 {
+                continue;
+            }
             let (length, place) = (DAMAGED_BYTES[rng.usize(..DAMAGED_BYTES.len())], rng.u64(..) as usize);
             self.hardware.change(name, |bytes| {
                 let written = bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0);
-                let is_marked = Some(name) == marked.as_ref();
-                let written = if is_marked { (written / BLOCK_BYTES * BLOCK_BYTES).saturating_sub(1) } else { written };
                 let start = place % (written + 1) / length * length;
                 if length == 1 {
                     bytes[start] ^= 1 << (place % 8);

@@ -55,7 +55,7 @@ pub(crate) fn broken_by(mutant: Mutant) -> &'static [&'static str] {
         Mutant::RelayForgets => &["relay"],
         Mutant::ClockUncorrected | Mutant::LateUnflagged => &["realtime"],
         Mutant::MarkerIgnored => &["barrier"],
-        Mutant::StateWithoutRow | Mutant::JoinedBeforeState => {
+        Mutant::JoinedBeforeState => {
             &["snapshot", "integrity", "agreement", "fifo", "total", "completeness", "barrier", "places", "uniform"]
         }
         Mutant::SnapshotAhead | Mutant::PositionAtAnswer => &["snapshot", "agreement", "fifo", "total"],
@@ -102,11 +102,9 @@ pub(crate) fn shows_in(mutant: Mutant) -> Option<Family> {
     match mutant {
         Mutant::OtherInstanceBelieved => Some(Family::Restarted),
         Mutant::HeartbeatsShort => Some(Family::BlackHole),
-        Mutant::AckBeforeSync
-        | Mutant::PromiseNotStored
-        | Mutant::DamageIgnored
-        | Mutant::StateWithoutRow
-        | Mutant::JoinedBeforeState => Some(Family::Durable),
+        Mutant::AckBeforeSync | Mutant::PromiseNotStored | Mutant::DamageIgnored | Mutant::JoinedBeforeState => {
+            Some(Family::Durable)
+        }
         Mutant::GateNeverEnds | Mutant::GateOutlivesRestart => Some(Family::Gated),
         Mutant::TakeoverAlone | Mutant::RespondersLeftOut | Mutant::SmallView => Some(Family::Stalled),
         Mutant::DecisionForgotten => Some(Family::Departed),

@@ -146,9 +146,7 @@ impl Process {
         }
         let storage = self.storage.as_mut().filter(|storage| storage.has_view(&self.data.view).0);
         let Some(storage) = storage else { return }; // the record of the next view stands there already
-        if self.cx.config.mutant != Some(Mutant::StateWithoutRow) {
-            storage.record_row(&self.data, header, wall_ns);
-        }
+        storage.record_row(&self.data, header, wall_ns);
         parts.into_iter().for_each(|part| storage.push(part, Awaiting::Nothing));
         self.look_due = now;
     }

@@ -76,12 +76,12 @@ impl Views {
         self.continuation.crashed(member);
     }
 
-    /// What a member had stored was damaged: its incarnation in the latest view is gone, though a later one of the same
-    /// process may have crashed since.
+    /// What a member had stored was damaged: none of its incarnations comes back, though it may have been a later one
+    /// that crashed.
     pub(crate) fn forgotten(&mut self, rank: Rank) {
-        let latest =
-            self.latest().and_then(|latest| Some(Member { rank, incarnation: latest.view.incarnation(rank)? }));
-        latest.into_iter().for_each(|member| self.continuation.crashed(member));
+        let incarnations = self.epochs.values().filter_map(|installed| installed.view.incarnation(rank));
+        let gone: Vec<_> = incarnations.map(|incarnation| Member { rank, incarnation }).collect();
+        gone.into_iter().for_each(|member| self.continuation.crashed(member));
     }
 
     /// An incarnation that crashed is back.
