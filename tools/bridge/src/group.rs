@@ -59,7 +59,7 @@ impl Configured {
         let settings = self.settings()?;
         if settings.process.role != Role::Member {
             return Err(Failure::unusable(
-                "a bridge into a group is one of its members: set process.role = \"member\", and a process.rank of its own",
+                "a bridge into a group is one of its members: set process.role = \"member\", and a rank of its own",
             ));
         }
         check(&settings)?;
@@ -124,7 +124,7 @@ fn check(settings: &Settings) -> Result<(), Failure> {
     if reliability < Reliability::Reliable {
         let reliability = reliability.name();
         return Err(Failure::unusable(format!(
-            "a bridge needs group.reliability = \"reliable\" or above: the group has {reliability}, which loses messages"
+            "a bridge needs group.reliability = \"reliable\" or above: the group has {reliability}, which loses some"
         )));
     }
     Ok(())

@@ -47,7 +47,7 @@ pub(crate) struct Args {
     group: Configured,
     #[command(flatten)]
     nats: Place,
-    /// The archive of all topics ('**') that is recorded on this host: it shows what the group has of the stream already
+    /// The archive of all topics ('**') that is recorded on this host: it shows what the group has already
     #[arg(long, value_name = "DIR", required_unless_present = "from_sequence")]
     history: Option<PathBuf>,
     /// Begin with this message of the stream where the archive can't show what the group has
@@ -86,6 +86,7 @@ pub(crate) fn run(args: &Args, run: &Run) -> Result<(), Failure> {
     let settings = args.group.member()?;
     Topic::<[u8]>::new(&Position::topic(&args.nats.stream))
         .map_err(|why| Failure::unusable(format!("stream {:?} can't name a topic: {why}", args.nats.stream)))?;
+    args.history.as_deref().map_or(Ok(0), learn::last_segment)?; // a wrong directory is refused before it joins
     let runtime = Runtime::new().map_err(Failure::broken)?;
     let nats = runtime.block_on(Nats::open(&args.nats, run))?;
     let bridge = Bridge { args, run, settings: &settings, runtime: &runtime, nats: &nats };
@@ -171,7 +172,7 @@ impl Bridge<'_> {
             if request.ahead().is_some_and(|ahead| ahead > 0) {
                 if taken_since.get_or_insert_with(Instant::now).elapsed() > LOCK_WAIT {
                     return Err(Failure::unusable(format!(
-                        "another bridge carries stream {:?} into this group (it holds lock {name:?}): end that one first",
+                        "another bridge carries stream {:?} into this group (it holds lock {name:?}): end it first",
                         self.args.nats.stream
                     )));
                 }
@@ -260,7 +261,7 @@ impl Member {
                 }
                 Err(Refusal::TooLarge { limit_bytes }) => {
                     return Err(Failure::unusable(format!(
-                        "a message of {} bytes is longer than {limit_bytes}, the group's limits.max_message_bytes: raise it",
+                        "a message of {} bytes is longer than limits.max_message_bytes of the group, {limit_bytes}",
                         payload.len()
                     )));
                 }

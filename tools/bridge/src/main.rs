@@ -1,8 +1,9 @@
 //! `bourdon-bridge`: carries a group's messages into a stream of NATS JetStream, and a stream's messages into a group.
 //!
-//! A group spans one site. What goes further goes through a store that both sites reach, and each message must get there
-//! once: a bridge is killed, a server restarts, an acknowledgement is lost. The bridge keeps no state of its own. What
-//! has been carried stands in the stream (`outbound`) or in the group (`inbound`), and a second bridge is refused.
+//! A group spans one site. What goes further goes through a store that both sites reach, and each message must get
+//! there once: a bridge is killed, a server restarts, an acknowledgement is lost. The bridge keeps no state of its
+//! own. What has been carried stands in the stream (`outbound`) or in the group (`inbound`), and a second bridge is
+//! refused.
 #![forbid(unsafe_code)]
 
 mod failure;

@@ -10,8 +10,7 @@ use async_nats::jetstream::stream::{Info, RawMessageErrorKind, Stream};
 use async_nats::jetstream::{Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long the server may take to answer: many times a round trip between continents.
@@ -56,7 +55,7 @@ pub(crate) struct Nats {
     pub(crate) context: Context,
     stream: String,
     servers: String,
-    connections: Arc<AtomicU64>,
+    connections: Arc<Mutex<u64>>,
     run: Run,
 }
 
@@ -77,7 +76,7 @@ impl Trouble {
 impl Nats {
     /// Begins to connect.
     pub(crate) async fn open(place: &Place, run: &Run) -> Result<Self, Failure> {
-        let connections = Arc::new(AtomicU64::new(0));
+        let connections = Arc::new(Mutex::new(0));
         let counter = Arc::clone(&connections);
         let mut options = ConnectOptions::new();
         if let Some(path) = &place.credentials {
@@ -91,7 +90,7 @@ impl Nats {
             .reconnect_delay_callback(|attempts| PAUSE.saturating_mul(attempts as u32).min(CONNECT_PAUSE_MAX))
             .event_callback(move |event| {
                 match &event {
-                    Event::Connected => drop(counter.fetch_add(1, Ordering::Relaxed)),
+                    Event::Connected => *counter.lock().unwrap_or_else(PoisonError::into_inner) += 1,
                     Event::Disconnected | Event::LameDuckMode | Event::SlowConsumer(_) => {}
                     Event::Draining | Event::Closed | Event::ServerError(_) | Event::ClientError(_) => {}
                 }
@@ -110,7 +109,7 @@ impl Nats {
 
     /// How often it has connected.
     pub(crate) fn connections(&self) -> u64 {
-        self.connections.load(Ordering::Relaxed)
+        *self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn is_connected(&self) -> bool {

@@ -1,7 +1,7 @@
 //! From a group into a stream.
 //!
-//! **Problem.** A bridge that was killed, or lost an acknowledgement, does not know which of its messages the stream has.
-//! A server drops what it has seen before only within a window of time, and a bridge may be away for longer.
+//! **Problem.** A bridge that was killed, or lost an acknowledgement, does not know which of its messages the stream
+//! has. A server drops what it has seen before only within a window of time, and a bridge may be away for longer.
 //!
 //! **Rule.** The messages of the group have one order, and so has the stream: the message at the stream's end has the
 //! place of the last that was carried in its headers (`headers`). A session reads it, begins behind its place
@@ -9,8 +9,8 @@
 //! takes each message at one sequence only, and a copy that comes late is refused there. Whatever goes wrong, the
 //! session ends, and the next one reads the stream's end again.
 //!
-//! A second bridge is refused at its start, because the first answers on a subject of its own. Should both publish, each
-//! message still goes into the stream once; the one that finds the other's message at the stream's end is over.
+//! A second bridge is refused at its start, because the first answers on a subject of its own. Should both publish,
+//! each message still goes into the stream once; the one that finds the other's message at the stream's end is over.
 
 mod source;
 

@@ -1,10 +1,10 @@
 //! How far a stream has been carried into a group, as the group itself knows it.
 //!
-//! A bridge that was killed left messages under way, and no file of its own shows which of them the group delivered. So
-//! the group's order shows it: before the messages that it carries, the bridge publishes a *position* on a topic of its
-//! own, with the stream sequence of the next message. Each further message of the same publisher and incarnation, unless
-//! a client sent it through that member, is the next of the stream, up to the next position. Topic and payload of what
-//! is carried are unchanged, and a subscriber that does not care for positions does not subscribe to them.
+//! A bridge that was killed left messages under way, and no file of its own shows which of them the group delivered.
+//! So the group's order shows it: before the messages that it carries, the bridge publishes a *position* on a topic of
+//! its own, with the stream sequence of the next message. Each further message of the same publisher and incarnation,
+//! unless a client sent it through that member, is the next of the stream, up to the next position. Topic and payload
+//! of what is carried are unchanged, and a subscriber that does not care for positions does not subscribe to them.
 //!
 //! A bridge that starts publishes a position without a sequence: a *beginning*. It holds the stream's lock by then, so
 //! the messages of every bridge before it stand before its beginning, or are void. What an archive has up to the

@@ -4,7 +4,8 @@ use crate::failure::note;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Read;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -19,13 +20,12 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// What both directions share: the signal to end, and the waits.
 #[derive(Clone, Default)]
-pub(crate) struct Run {
-    stop: Arc<AtomicBool>,
-    waits: Arc<Mutex<Waits>>,
-}
+pub(crate) struct Run(Arc<Mutex<Waits>>);
 
 #[derive(Default)]
 struct Waits {
+    /// A signal came.
+    is_over: bool,
     current: Option<Wait>,
     /// For each cause, how often it was waited for and how long.
     past: BTreeMap<&'static str, (u64, Duration)>,
@@ -42,15 +42,21 @@ impl Run {
     /// Ends with SIGINT, SIGTERM and SIGHUP.
     pub(crate) fn until_signal() -> std::io::Result<Self> {
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        let run = Self::default();
+        let (mut reader, writer) = UnixStream::pair()?;
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&run.stop))?;
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
         }
+        let run = Self::default();
+        let shared = run.clone();
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            let _ = reader.read(&mut [0]); // there is no other end but the signals
+            shared.lock().is_over = true;
+        })?;
         Ok(run)
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.lock().is_over
     }
 
     /// It waits for this now; `class` is the cause as scripts read it.
@@ -92,7 +98,7 @@ impl Run {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waits> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner) // counters: none is half done
+        self.0.lock().unwrap_or_else(PoisonError::into_inner) // counters: none is half done
     }
 }
 

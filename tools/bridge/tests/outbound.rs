@@ -23,7 +23,7 @@ struct World {
 impl World {
     #[track_caller]
     fn new() -> Option<Self> {
-        let mut group = Group::new(1, false);
+        let mut group = Group::new(1);
         let server = Server::start(group.path())?;
         server.create(&["bourdon.>"]);
         let publication = group.members[0].publication().expect("a member has one");
@@ -109,6 +109,7 @@ fn each_message_is_in_the_stream_once_though_bridge_and_server_are_killed() {
                 bridge = Some(world.bridge(&url));
             }
             1 => {
+                crate::common::fails(&world.arguments(&url), "another bridge");
                 world.server.kill();
                 world.server.run();
             }
@@ -122,7 +123,9 @@ fn each_message_is_in_the_stream_once_though_bridge_and_server_are_killed() {
     }
     world.publish(size.messages - step * size.kills - 1);
     world.until_carried(world.published);
-    let counted = bridge.take().expect("it runs").end();
+    let bridge = bridge.take().expect("it runs");
+    bridge.until_begun();
+    let counted = bridge.end();
     assert_eq!(counted["sequence"], world.published);
     world.judge();
     println!("out: {} messages, {} kills: {counted}", world.published, size.kills);

@@ -73,7 +73,7 @@ impl Bridge<'_> {
 }
 
 /// The first position of the segment that grows.
-fn last_segment(path: &Path) -> Result<u64, Failure> {
+pub(super) fn last_segment(path: &Path) -> Result<u64, Failure> {
     match Archive::open(path) {
         Ok(archive) => Ok(archive.segments().last().map_or(0, |segment| segment.first_position)),
         Err(error) if error.is_empty() => Ok(0),

@@ -1,8 +1,8 @@
 //! A group's messages in its order, behind a place: a subscription over the archive on this host and the live group.
 //!
-//! An observer that does not poll loses messages, and a server may take none for hours. So the subscription has a thread
-//! of its own, which hands over as many messages as its channel has room for; while there is none the subscription
-//! falls behind, and goes on in the archive.
+//! An observer that does not poll loses messages, and a server may take none for hours. So the subscription has a
+//! thread of its own, which hands over as many messages as its channel has room for; while there is none the
+//! subscription falls behind, and goes on in the archive.
 
 use crate::failure::{Failure, note};
 use crate::headers::Place;
@@ -104,7 +104,8 @@ fn hand_over(
             if let Some(item) = item(&delivery, filter)
                 && !is_over
             {
-                is_over = matches!(item, Item::NoRecorder(_)) || sender.blocking_send(Ok(item)).is_err();
+                let is_last = matches!(item, Item::NoRecorder(_));
+                is_over = sender.blocking_send(Ok(item)).is_err() || is_last;
             }
         });
         if polled.map_err(Failure::of_node)? == 0 {

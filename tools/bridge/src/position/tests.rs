@@ -1,3 +1,5 @@
+//! Archives in short, and what they show.
+
 use super::*;
 use bourdon_log::{Damage, Record};
 

@@ -11,9 +11,10 @@ use bourdon::settings::Flow;
 use bourdon::{Delivery, Event, InlineNode, Node, Settings, Subscribe};
 use bourdon_archive::Recorder;
 use serde_json::Value;
+use std::ffi::OsStr;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::thread::JoinHandle;
@@ -27,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
-/// Messages and faults of a test: few, or those of the long form.
+/// Messages and faults of a test: few, or as `BOURDON_BRIDGE_MESSAGES` and `BOURDON_BRIDGE_KILLS` give.
 pub(crate) struct Size {
     pub(crate) messages: u64,
     pub(crate) kills: u64,
@@ -35,12 +36,15 @@ pub(crate) struct Size {
 
 impl Size {
     pub(crate) fn of_test() -> Self {
-        let is_long = std::env::var_os("BOURDON_BRIDGE_LONG").is_some();
-        if is_long { Self { messages: 100_000, kills: 20 } } else { Self { messages: 3_000, kills: 4 } }
+        let number = |name: &str, short| match std::env::var(name) {
+            Ok(text) => text.parse().unwrap_or_else(|error| panic!("{name} is {text:?}: {error}")),
+            Err(_) => short,
+        };
+        Self { messages: number("BOURDON_BRIDGE_MESSAGES", 3_000), kills: number("BOURDON_BRIDGE_KILLS", 4) }
     }
 }
 
-/// A group of three members, of which the first two run in this process; an archive of all that it delivers.
+/// A group, of which the first members run in this process; an archive of all that it delivers.
 pub(crate) struct Group {
     pub(crate) directory: TempDir,
     address: String,
@@ -49,14 +53,14 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// A group of `members`; the last runs elsewhere if `is_bridge_a_member`.
-    pub(crate) fn new(members: u16, is_bridge_a_member: bool) -> Self {
+    /// A group of `members`.
+    pub(crate) fn new(members: u16) -> Self {
         let (number, pid) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
         let port = 20_000 + pid as u16 % 16_384 + number * 7;
         let address = format!("239.78.{}.{}:{port}", pid >> 8 & 0xff, pid & 0xff);
         let directory = tempfile::tempdir().expect("a directory can be made");
         let mut group = Self { directory, address, members: Vec::new(), recorder: None };
-        for rank in 0..members - u16::from(is_bridge_a_member) {
+        for rank in 0..members {
             let settings: Settings = group.text(members, rank).parse().expect("they are right");
             group.members.push(Node::open(&settings).expect("it opens"));
         }
@@ -71,9 +75,17 @@ impl Group {
         )
     }
 
-    /// The first `count` members join, once the subscriptions that must miss nothing are made.
+    /// The members join, once the subscriptions that must miss nothing are made.
     pub(crate) fn join(&self) {
         self.members.iter().for_each(|member| member.join().expect("it joins"));
+        until("there is a view", || self.members.iter().all(|member| !member.view().members.is_empty()));
+    }
+
+    /// The last members leave: bridges take their places.
+    pub(crate) fn leave(&mut self, count: usize) {
+        for member in self.members.split_off(self.members.len() - count).into_iter().rev() {
+            member.close(PATIENCE).expect("it leaves");
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -93,12 +105,6 @@ impl Group {
 
     /// Starts to record, and waits until the recorder follows the group.
     pub(crate) fn record(&mut self, members: u16) {
-        let follows = self.record_once_formed(members);
-        until("the recorder follows the group", || follows.load(Ordering::Relaxed));
-    }
-
-    /// Starts to record; the group may still have to form.
-    pub(crate) fn record_once_formed(&mut self, members: u16) -> Arc<AtomicBool> {
         let mut settings: Settings = self.text(members, 0).parse().expect("they are right");
         settings.process.role = bourdon::settings::Role::Observer;
         settings.process.start = bourdon::Start::Oldest;
@@ -127,7 +133,7 @@ impl Group {
             recorder.close().expect("it closes");
         });
         self.recorder = Some((stop, thread));
-        follows
+        until("the recorder follows the group", || follows.load(Ordering::Relaxed));
     }
 
     /// Ends the recorder.
@@ -172,7 +178,7 @@ pub(crate) struct Bridge {
 }
 
 impl Bridge {
-    pub(crate) fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start<S: AsRef<OsStr>>(arguments: &[S]) -> Self {
         let mut child = command(arguments).spawn().expect("it runs");
         let talk = Arc::new(std::sync::Mutex::new(String::new()));
         let (shared, mut stderr) = (Arc::clone(&talk), child.stderr.take().expect("piped"));
@@ -199,6 +205,11 @@ impl Bridge {
 
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().expect("it is ours").is_none()
+    }
+
+    /// Waits until it has found how far it has come.
+    pub(crate) fn until_begun(&self) {
+        until("the bridge begins", || self.talk().contains("stream \"PRICES\""));
     }
 
     /// As `kill -9`.
@@ -231,23 +242,19 @@ impl Drop for Bridge {
     }
 }
 
-fn command(arguments: &[&str]) -> Command {
+fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bourdon-bridge"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// Runs a bridge that is to end by itself.
-pub(crate) fn run(arguments: &[&str]) -> Output {
-    command(arguments).output().expect("it runs")
-}
-
 /// Runs a bridge that is to be refused.
-pub(crate) fn fails(arguments: &[&str], expected: &str) {
-    let output = run(arguments);
+#[track_caller]
+pub(crate) fn fails<S: AsRef<OsStr>>(arguments: &[S], expected: &str) {
+    let output = command(arguments).output().expect("it runs");
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
-    assert!(text.contains(expected), "{arguments:?} should print {expected:?}: {text}");
+    assert_eq!(output.status.code(), Some(2), "it should print {expected:?}: {text}");
+    assert!(text.contains(expected), "it should print {expected:?}: {text}");
 }
 
 pub(crate) fn signal(pid: u32, name: &str) {

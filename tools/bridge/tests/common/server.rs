@@ -106,6 +106,17 @@ impl Server {
         });
     }
 
+    /// Publishes one message with headers.
+    pub(crate) fn publish_with(&self, subject: &str, headers: &[(&str, &str)]) {
+        let mut map = async_nats::HeaderMap::new();
+        headers.iter().for_each(|(name, value)| map.insert(*name, *value));
+        self.runtime.block_on(async {
+            let sent =
+                self.context().publish_with_headers(subject.to_owned(), map, "".into()).await.expect("it is sent");
+            sent.await.expect("it is acknowledged");
+        });
+    }
+
     /// Removes a message.
     pub(crate) fn remove(&self, sequence: u64) {
         self.runtime.block_on(async {
