@@ -68,6 +68,8 @@ struct Counts {
     void: u64,
     /// Why the archive does not have what comes next, until it comes.
     no_recorder: Option<String>,
+    /// The run that had published the stream's last message when this one began.
+    predecessor: String,
     /// The last message that this run has found or published in the stream.
     last: Option<Place>,
     sequence: u64,
@@ -190,7 +192,12 @@ impl Bridge<'_> {
                 ))
             })?;
             let author = message.headers.get(BRIDGE).map_or("", |id| id.as_str());
-            if counts.sessions > 1 && last > counts.sequence && author != self.id {
+            if counts.sessions == 1 {
+                author.clone_into(&mut counts.predecessor);
+            }
+            // The server may take late what a bridge had under way when it was killed.
+            let is_known = author == self.id || author == counts.predecessor;
+            if last > counts.sequence && !is_known {
                 return Err(Failure::unusable(format!(
                     "another bridge (run {author}) publishes into stream {name:?}, and has taken over: end one of them"
                 )));

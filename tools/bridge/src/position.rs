@@ -89,8 +89,8 @@ pub(crate) struct Learner<'a> {
     last: Option<Last>,
     /// Whether nothing is missing since the last position, or since the group's first message.
     is_whole: bool,
-    /// The last order number that was read.
-    order: Option<u64>,
+    /// The epoch and order number that were read last.
+    place: Option<(u64, u64)>,
     /// The only order number that is missing: that of a command, perhaps, by which a bridge acquired its lock.
     command: Option<u64>,
     /// A recorder began since then.
@@ -101,7 +101,7 @@ pub(crate) struct Learner<'a> {
 
 impl<'a> Learner<'a> {
     pub(crate) fn new(stream: &'a str, token: &'a str) -> Self {
-        Self { stream, token, last: None, is_whole: false, order: None, command: None, has_begun: true, is_over: false }
+        Self { stream, token, last: None, is_whole: false, place: None, command: None, has_begun: true, is_over: false }
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -116,7 +116,7 @@ impl<'a> Learner<'a> {
     /// Takes what stands next in the archive; breaks at the beginning.
     pub(crate) fn take(&mut self, archived: &Archived<'_>) -> ControlFlow<()> {
         match archived {
-            Archived::Record(_, Some(Entry::Message(recorded))) => self.take_message(recorded),
+            Archived::Record(record, Some(Entry::Message(recorded))) => self.take_message(record.epoch, recorded),
             Archived::Record(_, Some(Entry::Begins { .. })) => self.has_begun = true,
             Archived::Record(_, Some(Entry::Retracted { sender, from, .. })) => self.retract(*sender, *from),
             Archived::Record(_, Some(Entry::Lost { .. }) | None) | Archived::Damage(_) => {
@@ -126,16 +126,18 @@ impl<'a> Learner<'a> {
         if self.is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    fn take_message(&mut self, recorded: &Recorded<'_>) {
+    fn take_message(&mut self, epoch: u64, recorded: &Recorded<'_>) {
         if let Some(order) = recorded.order {
-            // What the recorder missed before it began shows in the order numbers.
+            // What the recorder missed before it began shows in the order numbers. A member that restarts from its
+            // storage delivers messages of the last view again.
             if std::mem::take(&mut self.has_begun) {
-                let next = self.order.map_or(0, |last| last + 1);
-                let was_whole = self.is_whole || self.order.is_none();
-                self.is_whole = was_whole && order == next;
+                let next = self.place.map_or(0, |(_, last)| last + 1);
+                let was_whole = self.is_whole || self.place.is_none();
+                let is_again = self.place.is_some_and(|last| last.0 == epoch && order < next);
+                self.is_whole = was_whole && (order == next || is_again);
                 self.command = Some(next).filter(|next| was_whole && order == next + 1);
             }
-            self.order = Some(order);
+            self.place = Some((epoch, order)).max(self.place);
         }
         let (sender, incarnation, sequence) = (recorded.sender, recorded.incarnation, recorded.sequence);
         let position = Position::decode(recorded, self.stream);
@@ -154,6 +156,7 @@ impl<'a> Learner<'a> {
                 if recorded.barrier.is_none()
                     && !recorded.is_from_client
                     && let Some(last) = self.last.as_mut().filter(is_own)
+                    && last.sequences.last() < Some(&sequence)
                 {
                     last.sequences.push(sequence);
                 }

@@ -112,6 +112,18 @@ fn what_stands_behind_the_own_beginning_does_not_count() {
 }
 
 #[test]
+fn what_was_delivered_again_counts_once() {
+    let again = [
+        Kind::Begins,
+        Kind::Message(2, 2, 5, 1, false, None),
+        Kind::Message(3, 0, 1, 1, false, None),
+        Kind::Message(4, 2, 5, 2, false, None),
+        Kind::Message(5, 2, 5, 3, false, None),
+    ];
+    assert_eq!(known(carried().into_iter().chain(again)), next(13));
+}
+
+#[test]
 fn what_became_void_does_not_count() {
     assert_eq!(known(carried().into_iter().chain([Kind::Retracted(2, 2)])), next(11));
     assert_eq!(known(carried().into_iter().chain([Kind::Retracted(0, 0)])), next(12));

@@ -40,7 +40,7 @@ impl Size {
             Ok(text) => text.parse().unwrap_or_else(|error| panic!("{name} is {text:?}: {error}")),
             Err(_) => short,
         };
-        Self { messages: number("BOURDON_BRIDGE_MESSAGES", 3_000), kills: number("BOURDON_BRIDGE_KILLS", 4) }
+        Self { messages: number("BOURDON_BRIDGE_MESSAGES", 1_500), kills: number("BOURDON_BRIDGE_KILLS", 4) }
     }
 }
 
