@@ -1,7 +1,6 @@
 //! From a stream into a group.
 
-use crate::common::{Bridge, Group, Server, Size, until};
-use std::sync::{Arc, Mutex};
+use crate::common::{Bridge, Deliveries, Group, Server, Size, until};
 
 /// Messages that are removed from the stream.
 const HOLES: u64 = 5;
@@ -17,7 +16,7 @@ fn topic(sequence: u64) -> String {
 /// A group of five members, of which three run here, and bridges have the places of two; an archive and a server.
 struct World {
     server: Server,
-    deliveries: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    deliveries: Deliveries,
     /// Sequences in the stream, without those that were removed.
     stream: Vec<u64>,
     /// Of the members that may be bridges.

@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(5);
 
 static NEXT: AtomicU16 = AtomicU16::new(0);
 
+/// Topics and payloads that were delivered, but for positions.
+pub(crate) type Deliveries = Arc<std::sync::Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// Messages and faults of a test: few, or as `BOURDON_BRIDGE_MESSAGES` and `BOURDON_BRIDGE_KILLS` give.
 pub(crate) struct Size {
     pub(crate) messages: u64,
@@ -144,7 +147,7 @@ impl Group {
     }
 
     /// The payloads that a member delivers from now on, but for positions, by a thread.
-    pub(crate) fn deliveries(&self, member: usize) -> Arc<std::sync::Mutex<Vec<(String, Vec<u8>)>>> {
+    pub(crate) fn deliveries(&self, member: usize) -> Deliveries {
         let mut subscription = self.members[member].subscribe(Subscribe::all()).expect("it subscribes");
         let deliveries = Arc::new(std::sync::Mutex::new(Vec::new()));
         let shared = Arc::clone(&deliveries);
