@@ -60,6 +60,8 @@ pub struct Recorded<'a> {
     pub order: Option<u64>,
     /// The phase of the barrier, if it is a barrier's own message.
     pub barrier: Option<u64>,
+    /// Whether a client sent it, through its publisher.
+    pub is_from_client: bool,
     /// The application's bytes.
     pub payload: &'a [u8],
 }
@@ -98,6 +100,7 @@ impl<'a> Entry<'a> {
             sequence: message.sequence.0,
             order: message.order.map(|order| order.0),
             barrier: message.barrier,
+            is_from_client: message.client.is_some(),
             payload: message.payload,
         })
     }
@@ -109,6 +112,7 @@ impl<'a> Entry<'a> {
             Self::Message(recorded) => {
                 header[4..8].copy_from_slice(&recorded.incarnation.to_le_bytes());
                 header[24..26].copy_from_slice(&recorded.topic.to_le_bytes());
+                header[26] = recorded.is_from_client.into();
                 let (kind, order) = match recorded.barrier {
                     Some(phase) => (AT_BARRIER, phase),
                     None => (MESSAGE, recorded.order.unwrap_or(NO_ORDER)),
@@ -146,6 +150,7 @@ impl<'a> Entry<'a> {
                 sequence,
                 order: Some(number(16)).filter(|order| kind == MESSAGE && *order != NO_ORDER),
                 barrier: Some(number(16)).filter(|_| kind == AT_BARRIER),
+                is_from_client: header[26] == 1,
                 payload,
             })),
             LOST => Some(Self::Lost { sender: Some(sender).filter(|sender| *sender != u16::MAX), count: sequence }),
@@ -170,6 +175,7 @@ mod tests {
             sequence: 11,
             order: Some(12),
             barrier: None,
+            is_from_client: false,
             payload: b"price",
         };
         let mut bytes = Vec::new();
@@ -177,6 +183,7 @@ mod tests {
             Entry::Message(recorded),
             Entry::Message(Recorded { name: None, order: None, payload: b"", ..recorded }),
             Entry::Message(Recorded { order: None, barrier: Some(3), ..recorded }),
+            Entry::Message(Recorded { is_from_client: true, ..recorded }),
             Entry::Lost { sender: Some(1), count: 5 },
             Entry::Lost { sender: None, count: 5 },
             Entry::Begins { group: "prices" },

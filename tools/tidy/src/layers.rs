@@ -42,6 +42,7 @@ pub const MAY_KNOW: &[(&str, &[&str])] = &[
     ("bourdon-bench", &["bourdon", "bourdon-ring", "bourdon-udp", "bourdon-xdp"]), // the last two for raw peers
     // the lab for its format of histories
     ("bourdon-cli", &["bourdon", "bourdon-archive", "bourdon-lab", "bourdon-log", "bourdon-sim"]),
+    ("bourdon-bridge", &["bourdon", "bourdon-archive", "bourdon-log"]),
     ("bourdon-lab", &["bourdon"]), // its members only: see `ENGINE_IN_LAB`
     ("bourdon-perf", &["bourdon-engine", "bourdon-port", "bourdon-protocol", "bourdon-ring", "bourdon-wire"]),
     ("bourdon-tidy", &[]),
