@@ -164,7 +164,8 @@ impl Disk {
 
     /// Some of what was stored by now changes, or can't be read. The node marks its log when nothing comes for a while;
     /// damage in what it has not marked can't be distinguished from the end of a crash. Nor can damage in the last
-    /// records and in the mark at once: the mark has a block of its own, and the segment with it is damaged in one place.
+    /// records and in the mark at once: the mark has a block of its own, and the segment with it is damaged in one
+    /// place.
     pub(crate) fn damage(&mut self, rng: &mut Rng) -> bool {
         let Some(ledger) = self.ledger.as_mut().filter(|_| !self.hardware.is_off()) else { return false };
         if ledger.mark().is_err() {
