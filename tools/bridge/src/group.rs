@@ -56,7 +56,9 @@ impl Configured {
 
     /// The settings of the member that the configuration describes.
     pub(crate) fn member(&self) -> Result<Settings, Failure> {
-        let settings = self.settings()?;
+        let mut settings = self.settings()?;
+        // A session that is lost must not publish what waits in it: the next one learns without that.
+        settings.threads.drop_timeout_ns = 0;
         if settings.process.role != Role::Member {
             return Err(Failure::unusable(
                 "a bridge into a group is one of its members: set process.role = \"member\", and a rank of its own",

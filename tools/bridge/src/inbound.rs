@@ -38,6 +38,8 @@ const POSITION_AFTER: Duration = Duration::from_secs(1);
 const POSITION_AGAIN: Duration = Duration::from_secs(60);
 /// How long another process may hold the lock: longer than a group takes to remove a member that was killed.
 const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// A bridge that did not run for so long may have been removed: shorter than a group takes for that.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// How long the last messages have, at the end, until the group has them.
 const CLOSE: Duration = Duration::from_secs(5);
 
@@ -130,7 +132,7 @@ impl Bridge<'_> {
         node.join().map_err(Failure::broken)?;
         let group = &self.settings.group.name;
         note(format!("member {} of {group:?}: joins", self.settings.process.rank));
-        let mut member = Member { node, events, publication, lost: None };
+        let mut member = Member { node, events, publication, lost: None, looked_at: None };
         let Some(guard) = self.lock(&mut member)? else { return Ok(End::Signal) };
         let Some((stream, info)) = self.runtime.block_on(self.nats.stream())? else { return Ok(End::Signal) };
         let Some(next) = self.learn(&mut member, &guard, &info)? else {
@@ -218,6 +220,8 @@ struct Member {
     publication: Publication,
     /// Why what is under way is in doubt.
     lost: Option<String>,
+    /// When a carrier looked last whether it is.
+    looked_at: Option<Instant>,
 }
 
 impl Member {
@@ -276,6 +280,11 @@ impl Member {
     /// Whether this session can't go on.
     fn is_lost(&mut self, bridge: &Bridge<'_>, guard: &Guard) -> Result<bool, Failure> {
         self.look(&bridge.settings.group.name)?;
+        if let Some(looked_at) = &mut self.looked_at
+            && std::mem::replace(looked_at, Instant::now()).elapsed() > PAUSE_MAX
+        {
+            self.lost.get_or_insert_with(|| format!("did not run for {} ms", PAUSE_MAX.as_millis()));
+        }
         if let Some(lost) = guard.lost() {
             self.lost.get_or_insert_with(|| format!("the lock is lost: {lost}"));
         }
@@ -302,6 +311,7 @@ struct Carrier<'a> {
 impl Carrier<'_> {
     fn carry(mut self, mut member: Member) -> Result<End, Failure> {
         let topic = Topic::new(&Position::topic(&self.position.stream)).map_err(Failure::unusable)?;
+        member.looked_at = Some(Instant::now());
         loop {
             if self.bridge.run.is_over() {
                 return self.close(member);

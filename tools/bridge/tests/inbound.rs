@@ -101,7 +101,9 @@ fn each_message_is_in_the_group_once_though_bridge_and_server_are_killed() {
                 bridge = Some(world.bridge());
             }
             1 => {
-                crate::common::fails(&world.arguments(1), "another bridge");
+                if kill % 8 == 5 {
+                    crate::common::fails(&world.arguments(1), "another bridge"); // it takes 5 s: in the long form
+                }
                 world.server.kill();
                 world.server.run();
             }

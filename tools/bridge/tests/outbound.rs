@@ -190,3 +190,18 @@ fn a_second_bridge_is_refused_and_one_that_was_stopped_ends() {
     second.end();
     world.judge();
 }
+
+#[test]
+fn an_archive_without_its_recorder_is_waited_for() {
+    let Some(mut world) = World::new() else { return };
+    world.group.stop_recorder();
+    world.publish(1); // it is in no archive
+    let bridge = world.bridge(&world.server.url());
+    world.until_carried(1);
+    until("the wait is reported", || {
+        world.publish(1);
+        bridge.talk().contains("is its recorder running?")
+    });
+    assert_eq!(world.server.last(), Some(1), "nothing is left out");
+    assert_eq!(bridge.end()["missing"], 0);
+}

@@ -131,24 +131,6 @@ fn a_server_that_can_not_be_reached_is_waited_for() {
 }
 
 #[test]
-fn an_archive_without_its_recorder_is_waited_for() {
-    let Some(mut world) = World::new(&["bourdon.prices.>"]) else { return };
-    world.group.stop_recorder();
-    let mut publication = world.group.members[0].publication().expect("a member has one");
-    let topic = Topic::<[u8]>::new("md.es").expect("a name");
-    let mut publish = || publication.publish(&topic, b"price", crate::common::PATIENCE).expect("the group takes it");
-    publish(); // it is in no archive
-    let bridge = Bridge::start(&[world.out("", ""), vec!["--json".to_owned()]].concat());
-    until("the first message is carried", || world.server.last() == Some(1));
-    until("the wait is reported", || {
-        publish();
-        bridge.talk().contains("is its recorder running?")
-    });
-    assert_eq!(world.server.last(), Some(1), "nothing is left out");
-    assert_eq!(bridge.end()["missing"], 0);
-}
-
-#[test]
 fn a_stream_or_an_archive_that_does_not_fit_is_refused_on_the_way_in() {
     let mut group = Group::new(4);
     let Some(server) = Server::start(group.path()) else { return };
