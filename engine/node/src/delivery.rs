@@ -35,7 +35,7 @@ pub enum Delivery<'a> {
     /// So many messages were skipped here, because the ring of this subscription had no room: at an observer for which
     /// the group does not wait.
     Skipped(u64),
-    /// A process joins and needs the application's state at this place. With
+    /// A process joins and needs the application's state at this place, or this member, at `durable`, stores it. With
     /// [`Subscribe::snapshots`](crate::Subscribe::snapshots), or at an inline node with `process.snapshots`.
     SnapshotRequest(SnapshotRequest),
     /// The application goes on from this state, another member's: once this process has joined or come back.

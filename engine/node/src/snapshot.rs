@@ -88,8 +88,9 @@ impl Drop for SnapshotRequest {
     }
 }
 
-/// The state of another member's application, which this application begins with: everything that is delivered behind
-/// this item came after that state, and what was delivered before is in it, or void.
+/// The state that this application begins with: that of another member's application or, at `durable`, its own.
+/// Everything that is delivered behind this item came after that state, and what was delivered before is in it, or
+/// void.
 pub struct Snapshot(Vec<u8>);
 
 impl Snapshot {

@@ -105,7 +105,8 @@ impl Storage {
         let directory = Directory::lock(path).map_err(&opening)?;
         let log_settings = bourdon_log::Settings::new(owner);
         let mark = move |record: &[u8]| mark(record, group);
-        let opened = Ledger::open(directory, log_settings, settings.process.snapshots, mark);
+        let needs_state = settings.process.snapshots && settings.storage.snapshots;
+        let opened = Ledger::open(directory, log_settings, needs_state, mark);
         let (mut ledger, found) = opened.map_err(&opening)?;
         ledger.sync().map_err(&opening)?;
         if found.beginnings == 0 {

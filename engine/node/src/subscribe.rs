@@ -168,7 +168,8 @@ impl Subscribe {
         };
         let unsupported = |setting, what| Err(Error::Unsupported { setting, what });
         if self.snapshots && !settings.process.snapshots {
-            let is_stored = settings.group.reliability == Reliability::Durable && settings.process.role == Role::Member;
+            let is_durable = settings.group.reliability == Reliability::Durable;
+            let is_stored = is_durable && settings.process.role == Role::Member && settings.storage.snapshots;
             if is_stored || !is_before_join {
                 let what = if is_stored {
                     "a durable member stores them, and reads its storage when it opens: set process.snapshots"

@@ -324,6 +324,9 @@ pub struct Config {
     pub start: Start,
     /// Whether the application makes and takes snapshots; without them a joiner begins with the messages that follow.
     pub snapshots: bool,
+    /// At `durable`: whether a member stores the snapshots of its application, and hands the last one out when it
+    /// starts again. Without it the application keeps its state itself.
+    pub stores_snapshots: bool,
     /// The address at which other processes reach this process.
     pub address: Address,
     /// The TCP port at which this process's links are, or 0.
@@ -441,6 +444,7 @@ impl Config {
             sequencer: Rank(0),
             start: Start::Live,
             snapshots: false,
+            stores_snapshots: true,
             address: Address::default(),
             link_port: 0,
             wall_offset_ns: 0,

@@ -37,7 +37,8 @@ pub struct ProcessSettings {
     /// Whether the application gives its state to members that join, and takes a member's state when it joins
     /// ([`Delivery::SnapshotRequest`](crate::Delivery::SnapshotRequest)). Without it a joiner begins with the messages
     /// that follow. At a node with threads a subscription with [`snapshots`](crate::Subscribe::snapshots) has the same
-    /// effect.
+    /// effect. At [`Durable`](super::Reliability::Durable) a member also stores its application's state, and hands it
+    /// out when it starts again; there only this setting counts.
     ///
     /// Default `false`. Each process may have its own.
     pub snapshots: bool,

@@ -63,6 +63,7 @@ impl Settings {
         config.limits = limits.protocol(window_bytes, self.storage.view_bytes);
         config.timing = self.timing();
         config.snapshots = self.process.snapshots;
+        config.stores_snapshots = self.storage.snapshots;
         config
     }
 }

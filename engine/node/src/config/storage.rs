@@ -12,6 +12,7 @@ use std::path::PathBuf;
 /// [storage]
 /// # directory = "/var/lib/bourdon/trades-0" # needed at the level durable
 /// view_bytes = 268435456
+/// snapshots = true
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -31,11 +32,17 @@ pub struct StorageSettings {
     /// Default: 268435456. Range: 1048576 to 2⁶²
     /// ([`OutOfRange`](super::SettingsError::OutOfRange)). The same at every member, if it is to mean anything.
     pub view_bytes: u64,
+
+    /// With `process.snapshots`: whether this member stores its application's state, and hands the last one out when it
+    /// starts again. An application that keeps its state itself, with the place behind it, has no use for that.
+    ///
+    /// Default: `true`. Each member may have its own.
+    pub snapshots: bool,
 }
 
 impl Default for StorageSettings {
     fn default() -> Self {
-        Self { directory: None, view_bytes: Limits::default().stored_view_bytes }
+        Self { directory: None, view_bytes: Limits::default().stored_view_bytes, snapshots: true }
     }
 }
 

@@ -64,7 +64,8 @@ impl Process {
         let mut process = Self::outside(now, config)?;
         let (config, mut promised) = (&process.cx.config, Promised::default());
         let (group, ranks) = (config.group, usize::from(config.members));
-        let found = config.snapshots.then(|| FoundState::among(records, group, ranks)).flatten();
+        let stores = config.snapshots && config.stores_snapshots;
+        let found = stores.then(|| FoundState::among(records, group, ranks)).flatten();
         for (index, record) in records.iter().enumerate() {
             if let Ok(datagram) = Datagram::parse(record.as_ref(), group) {
                 process.replay(now, &datagram, &mut promised, &mut |again| {

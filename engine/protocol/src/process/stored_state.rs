@@ -46,7 +46,7 @@ pub(super) struct StoredState {
 
 impl Process {
     fn stores_state(&self) -> bool {
-        self.storage.is_some() && self.cx.config.snapshots
+        self.storage.is_some() && self.cx.config.snapshots && self.cx.config.stores_snapshots
     }
 
     /// A view was entered.

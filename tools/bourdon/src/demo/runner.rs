@@ -144,6 +144,7 @@ fn assignment(plan: &Plan, settings: &Settings, messages: u64, history: Option<&
     let storage = &mut assignment.settings.storage.directory;
     *storage = storage.take().filter(|_| role == Role::Member).map(|all| all.join(format!("member-{rank}")));
     assignment.journal = storage.as_ref().map(|directory| directory.with_extension("journal"));
+    assignment.settings.storage.snapshots = false; // its journal has the state
     let archive = &mut assignment.settings.archive.directory;
     *archive = archive.take().map(|all| all.join(name_of(role, rank).replace(':', "-")));
     // Every receiver draws its own faults from the one seed.
