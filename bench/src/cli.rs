@@ -3,8 +3,8 @@
 use crate::settings::{Mode, Settings};
 use crate::worker::{Spec, WorkerKind};
 use crate::{
-    Failure, Peer, agents, coordination, corosync, detect, elect, ends, fanout, inline, joins, latency, load, lock,
-    raw, raw_xdp, report, ring, targets, threaded, throughput, total_order, worker,
+    Failure, Peer, agents, coordination, corosync, detect, durable, elect, ends, fanout, inline, joins, latency, load,
+    lock, raw, raw_xdp, report, ring, targets, threaded, throughput, total_order, worker,
 };
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -35,6 +35,8 @@ enum Command {
     Lock(lock::Settings),
     /// From a leader's death to the next leader, beside etcd
     Elect(elect::Settings),
+    /// From publish to acknowledgement where a majority has synced it, beside the disk alone and NATS JetStream
+    Durable(durable::Settings),
     /// The rings between threads
     Ring(Settings),
     /// One data agent and two: what the second adds, and what it costs the first
@@ -60,6 +62,7 @@ fn play(spec: &Spec) -> Result<(), Failure> {
         (WorkerKind::BourdonMember, _) => total_order::bourdon(spec, spec.task()?),
         (WorkerKind::CorosyncMember, _) => corosync::run(spec, spec.task()?),
         (WorkerKind::Joiners, _) => joins::play(spec),
+        (WorkerKind::Disk, _) => ends::play(spec, durable::open_disk(spec.durable_task()?)?),
         (_, Some(Peer::Raw)) => raw::play(spec),
         (_, Some(Peer::RawXdp)) => raw_xdp::play(spec),
         (_, None) if spec.mode == Mode::Threaded => ends::play(spec, threaded::open(spec)?),
@@ -81,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Detect(settings) => detect::run(&settings),
         Command::Lock(settings) => lock::run(&settings),
         Command::Elect(settings) => elect::run(&settings),
+        Command::Durable(settings) => durable::run(&settings),
         Command::Targets(settings) => targets::run(&settings),
         Command::Report(settings) => report::run(&settings),
         Command::DetectMember => detect::member(),

@@ -9,7 +9,7 @@
 //! still need its acknowledgements and retransmissions.
 
 use crate::worker::{Found, Spec, WorkerKind, WorkerReport, has_begun, pin, report};
-use crate::{Failure, Link, echo, latency, load, stream};
+use crate::{Failure, Link, durable, echo, latency, load, stream};
 
 /// Plays the end that the spec describes over an open link: reports that it is ready, measures, reports the figures,
 /// and serves the link until the harness ends this process.
@@ -22,6 +22,10 @@ pub fn play(spec: &Spec, mut link: impl Link) -> Result<(), Failure> {
         serve(spec, &mut link)?;
     }
     let found = match spec.role {
+        WorkerKind::DurablePublisher | WorkerKind::Disk => {
+            return durable::publish(spec, &mut link).and_then(|()| hold(spec, link));
+        }
+        WorkerKind::DurableMember => return hold(spec, link),
         WorkerKind::Pinger => latency::ping(spec, &mut link)?,
         WorkerKind::Client => load::client(spec, &mut link)?,
         WorkerKind::Publisher => stream::publish(spec, &mut link)?,
@@ -30,6 +34,11 @@ pub fn play(spec: &Spec, mut link: impl Link) -> Result<(), Failure> {
         other => return Err(Failure::Broken(format!("{other:?} is no end of a link"))),
     };
     report(&WorkerReport::Found(found));
+    hold(spec, link)
+}
+
+/// Serves a link until the harness ends this process.
+fn hold(spec: &Spec, mut link: impl Link) -> Result<(), Failure> {
     loop {
         serve(spec, &mut link)?;
     }

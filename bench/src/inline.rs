@@ -7,7 +7,7 @@ use crate::worker::{Spec, WorkerKind};
 use crate::{Failure, Idle, Link, Transport, broken};
 use bourdon::counters::Counter;
 use bourdon::id::{Rank, TopicId};
-use bourdon::settings::{Flow, Role};
+use bourdon::settings::{Flow, Reliability, Role};
 use bourdon::time::Idler;
 use bourdon::{Delivery, Event, InlineNode, Refusal, Topic};
 use std::time::{Duration, Instant};
@@ -23,6 +23,8 @@ pub(crate) struct InlineLink {
     node: InlineNode,
     /// The node's own rank: its own messages are delivered to it too, and are none of the other end's.
     own: Rank,
+    /// Whether its own messages are taken instead: those that are delivered here are acknowledged.
+    takes_own: bool,
     /// How many members each view must have.
     members: u16,
     idler: Idler,
@@ -36,15 +38,20 @@ pub(crate) fn open(spec: &Spec) -> Result<InlineLink, Failure> {
     let observed = spec.members == 1;
     let (role, rank) = match spec.role {
         WorkerKind::Receiver if observed => (Role::Observer, 0),
-        kind => (Role::Member, u16::from(!kind.is_near())),
+        kind => (Role::Member, spec.durable.as_ref().map_or(u16::from(!kind.is_near()), |task| task.rank)),
     };
-    let settings = spec.node(role, rank);
+    let mut settings = spec.node(role, rank);
+    if let Some(task) = &spec.durable {
+        settings.group.reliability = Reliability::Durable;
+        settings.storage.directory = Some(task.directory.clone());
+    }
     let node = InlineNode::join(&settings).map_err(|error| Failure::Unusable(error.to_string()))?;
     check_bypass(spec, node.io(), node.fallback())?;
     let own = if role == Role::Observer { Rank::OBSERVER } else { Rank(rank) };
     let mut link = InlineLink {
         node,
         own,
+        takes_own: spec.durable.is_some(),
         members: spec.members,
         idler: Idler::new(settings.threads.idle),
         worked: false,
@@ -115,10 +122,10 @@ impl Link for InlineLink {
 
     #[inline]
     fn poll(&mut self, mut on_message: impl FnMut(&[u8])) -> Result<usize, Failure> {
-        let (own, mut count) = (self.own, 0);
+        let (own, takes_own, mut count) = (self.own, self.takes_own, 0);
         let events = &mut self.events;
         let work = self.node.poll(usize::MAX, |delivery| match delivery {
-            Delivery::Message(message) if message.sender != own => {
+            Delivery::Message(message) if (message.sender == own) == takes_own => {
                 count += 1;
                 on_message(message.payload);
             }

@@ -16,6 +16,7 @@ mod cli;
 mod coordination;
 mod corosync;
 mod detect;
+mod durable;
 mod echo;
 mod elect;
 pub mod ends;
@@ -56,6 +57,7 @@ mod total_order;
 pub mod worker;
 
 pub use cli::main;
+pub use durable::Task as DurableTask;
 pub use link::{Link, Stage};
 pub use schedule::Shape;
 pub use settings::{Idle, Peer};

@@ -33,11 +33,12 @@ pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> Option<f64> {
     sorted.get(sorted.len() / 2).copied()
 }
 
-/// Whether a row's latencies are of a round trip or of one way.
+/// What a row's latencies are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Latency {
     RoundTrip,
     OneWay,
+    PublishToAck,
 }
 
 /// One system's figures.
@@ -118,6 +119,10 @@ impl Row {
             "cpu_ns_per_message": self.cpu_ns_per_message,
             "settings": self.settings,
         });
+        let to_ack = latency(Latency::PublishToAck);
+        if !to_ack.is_null() {
+            row["publish_to_ack_ns"] = to_ack;
+        }
         if let Some((_, histogram)) = &self.latency {
             row["percentiles"] = percentiles(histogram);
         }

@@ -45,8 +45,21 @@ impl Storage {
 }
 
 /// Whether a readable folder is on tmpfs.
-fn is_tmpfs(folder: &Path) -> Option<bool> {
+pub(crate) fn is_tmpfs(folder: &Path) -> Option<bool> {
     statfs(folder).ok().map(|info| info.f_type == TMPFS)
+}
+
+/// The file system that a folder is on, and its device.
+pub(crate) fn file_system(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ');
+        let (device, at, kind) = (words.next()?, words.next()?, words.next()?);
+        folder.starts_with(at).then(|| (at.len(), format!("{kind} on {device}")))
+    });
+    // Of two mounts at one place the later one hides the other, and `max_by_key` takes the last.
+    mounts.max_by_key(|(length, _)| *length).map_or_else(|| "unknown".to_owned(), |(_, name)| name)
 }
 
 /// A folder of this run's own, with a keeper that removes it.
@@ -57,8 +70,13 @@ pub(crate) struct Scratch {
 
 impl Scratch {
     pub(crate) fn make(storage: Storage) -> Result<Self, Failure> {
+        Self::make_in(&storage.folder()?)
+    }
+
+    /// As [`Self::make`], in this folder.
+    pub(crate) fn make_in(parent: &Path) -> Result<Self, Failure> {
         let unusable = |error: std::io::Error| Failure::Unusable(format!("can't make a folder for a peer: {error}"));
-        let folder = tempfile::Builder::new().prefix("bourdon-bench-").tempdir_in(storage.folder()?);
+        let folder = tempfile::Builder::new().prefix("bourdon-bench-").tempdir_in(parent);
         let folder = folder.map_err(unusable)?;
         let mut command = Command::new("sh");
         command.args(["-c", "cat; rm -rf -- \"$1\"", "sh"]).arg(folder.path()).process_group(0);

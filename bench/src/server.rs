@@ -80,7 +80,10 @@ const PORTS: u16 = 20_000;
 
 /// This many free ports on the loopback interface, all different. Another process may take one before it is used; then
 /// the server that needs it fails and reports this.
-pub(crate) fn free_ports(count: usize) -> Result<Vec<SocketAddr>, Failure> {
+///
+/// # Errors
+/// If there are not so many.
+pub fn free_ports(count: usize) -> Result<Vec<SocketAddr>, Failure> {
     let begin = (std::process::id().wrapping_mul(0x9E37_79B9) >> 8) as u16 % PORTS;
     let all = (0..PORTS).map(|index| FIRST_PORT + (begin + index) % PORTS);
     // All ports are held until the last is found.

@@ -95,6 +95,8 @@ pub enum Peer {
     Zeromq,
     /// NATS, through its server
     Nats,
+    /// NATS JetStream, through three servers that store
+    Jetstream,
     /// crossbeam's queue between threads
     Crossbeam,
     /// rtrb's ring between threads

@@ -60,7 +60,7 @@ impl System {
             None => self.transport.unwrap_or(common.transport).name(),
             Some(Peer::RawXdp) => "af_xdp",
             Some(Peer::Raw | Peer::Aeron | Peer::Corosync) => "udp",
-            Some(Peer::Zeromq | Peer::Nats) => "tcp",
+            Some(Peer::Zeromq | Peer::Nats | Peer::Jetstream) => "tcp",
             Some(Peer::AeronIpc | Peer::Iceoryx2) => "shared-memory",
             Some(Peer::Crossbeam | Peer::Rtrb | Peer::Disruptor) => "ring",
         }

@@ -6,6 +6,7 @@
 //!
 //! Invariant: every wait for a worker has a limit, and a worker that ended is reported with how it ended.
 
+use crate::durable::Task as DurableTask;
 use crate::schedule::{Iteration, Shape};
 use crate::storm::{NodeFigures, Storm};
 use crate::task::Task;
@@ -74,6 +75,8 @@ pub struct Spec {
     pub(crate) storm: Option<Storm>,
     /// What a member of a total-order measurement does.
     pub(crate) order: Option<Task>,
+    /// What a process of a durable measurement does.
+    pub(crate) durable: Option<DurableTask>,
 }
 
 /// The kinds of worker.
@@ -97,12 +100,18 @@ pub enum WorkerKind {
     CorosyncMember,
     /// Members that join and leave beside a load.
     Joiners,
+    /// Near: publishes, and times the acknowledgements.
+    DurablePublisher,
+    /// A member of a durable group that publishes nothing.
+    DurableMember,
+    /// Near: writes and syncs each message itself.
+    Disk,
 }
 
 impl WorkerKind {
     /// Whether it waits for the harness to start the measurement, and then sends first.
     pub fn is_near(self) -> bool {
-        matches!(self, Self::Pinger | Self::Client | Self::Publisher | Self::Pair)
+        matches!(self, Self::Pinger | Self::Client | Self::Publisher | Self::Pair | Self::DurablePublisher | Self::Disk)
     }
 
     /// Whether messages go both ways.
@@ -301,7 +310,7 @@ pub fn run(play: impl FnOnce(&Spec) -> Result<(), Failure>) -> Result<(), Failur
     });
     // A node with its own threads needs more than one core, and more members than cores share them best unbound.
     let is_member = matches!(spec.role, WorkerKind::BourdonMember | WorkerKind::CorosyncMember);
-    if !is_member && spec.mode == Mode::Inline {
+    if !is_member && spec.durable.is_none() && spec.mode == Mode::Inline {
         pin(spec.core);
     }
     match play(&spec) {
@@ -354,7 +363,16 @@ impl Spec {
             load: None,
             storm: None,
             order: None,
+            durable: None,
         }
+    }
+
+    /// What a process of a durable measurement does.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn durable_task(&self) -> Result<&DurableTask, Failure> {
+        self.durable.as_ref().ok_or_else(|| Failure::Broken("a process of a durable measurement got no task".into()))
     }
 
     /// What a member of a total-order measurement does.

@@ -1,6 +1,7 @@
 //! All tests of this folder, in one program: it is built and linked once.
 
 mod detect;
+mod durable;
 mod elect;
 mod fanout;
 mod latency;

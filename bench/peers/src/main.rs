@@ -19,6 +19,8 @@ mod disruptor;
 #[cfg(feature = "iceoryx2")]
 mod iceoryx2;
 #[cfg(feature = "nats")]
+mod jetstream;
+#[cfg(feature = "nats")]
 mod nats;
 #[cfg(feature = "rtrb")]
 mod rtrb;
@@ -46,6 +48,8 @@ fn play(spec: &Spec) -> Result<(), Failure> {
         Some(Peer::Iceoryx2) => bourdon_bench::ends::play(spec, iceoryx2::open(spec)?),
         #[cfg(feature = "nats")]
         Some(Peer::Nats) => bourdon_bench::ends::play(spec, nats::open(spec)?),
+        #[cfg(feature = "nats")]
+        Some(Peer::Jetstream) => bourdon_bench::ends::play(spec, jetstream::open(spec)?),
         #[cfg(feature = "zeromq")]
         Some(Peer::Zeromq) => bourdon_bench::ends::play(spec, zeromq::open(spec)?),
         #[cfg(feature = "crossbeam")]
@@ -77,7 +81,7 @@ fn feature(peer: Peer) -> &'static str {
         Peer::Aeron | Peer::AeronIpc => "aeron",
         Peer::Iceoryx2 => "iceoryx2",
         Peer::Zeromq => "zeromq",
-        Peer::Nats => "nats",
+        Peer::Nats | Peer::Jetstream => "nats",
         Peer::Crossbeam => "crossbeam",
         Peer::Rtrb => "rtrb",
         Peer::Disruptor => "disruptor",

@@ -17,7 +17,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-const PROGRAM: &str = "nats-server";
+pub(crate) const PROGRAM: &str = "nats-server";
 /// Bytes that are gathered before they are written.
 const GATHER_BYTES: usize = 64 << 10;
 /// Bytes that wait to be written before a message is refused.
@@ -43,7 +43,7 @@ pub(crate) struct Nats {
     _server: Option<(Server, Cleaner)>,
 }
 
-fn broken(why: impl std::fmt::Display) -> Failure {
+pub(crate) fn broken(why: impl std::fmt::Display) -> Failure {
     Failure::Broken(format!("nats: {why}"))
 }
 
@@ -59,12 +59,16 @@ fn start(spec: &Spec) -> Result<(Server, Cleaner), Failure> {
     Ok((server, cleaner))
 }
 
+/// The version of the server, if it is installed.
+pub(crate) fn installed() -> Result<String, Failure> {
+    let missing = || Failure::Unusable("nats-server is not installed: apt-get install nats-server".into());
+    server::version(PROGRAM).ok_or_else(missing)
+}
+
 /// Opens an end and waits until it is connected.
 pub(crate) fn open(spec: &Spec) -> Result<Nats, Failure> {
     // Each end checks, so that none reports only that another one is missing.
-    let version = server::version(PROGRAM);
-    let version =
-        version.ok_or_else(|| Failure::Unusable("nats-server is not installed: apt-get install nats-server".into()))?;
+    let version = installed()?;
     let near = spec.role.is_near();
     let mut server = near.then(|| start(spec)).transpose()?;
     let deadline = Instant::now() + PATIENCE;
@@ -94,7 +98,7 @@ pub(crate) fn open(spec: &Spec) -> Result<Nats, Failure> {
         _server: server,
     };
     let inward = if spec.role == WorkerKind::Publisher { REPORTS } else { inward };
-    end.connection.unsent.extend_from_slice(format!("SUB {inward} 1\r\nPING\r\n").as_bytes());
+    end.connection.send(format!("SUB {inward} 1\r\nPING\r\n").as_bytes());
     end.wait_until(deadline, "the server did not answer", |end| end.connection.pongs > 0)?;
     match spec.role {
         WorkerKind::Publisher if gated => {
@@ -135,11 +139,8 @@ impl Link for Nats {
             self.poll(|_| {})?;
             return Ok(false);
         }
-        if self.connection.unsent.len() >= GATHER_BYTES {
-            self.connection.write()?;
-            if self.connection.unsent.len() >= UNSENT_MAX {
-                return Ok(false);
-            }
+        if self.connection.is_full()? {
+            return Ok(false);
         }
         self.connection.publish(&self.subject, message);
         if let Some(window) = &mut self.window {
@@ -152,7 +153,7 @@ impl Link for Nats {
         self.connection.write()?;
         let window = &mut self.window;
         let mut count = 0;
-        self.connection.read(|message| match window {
+        self.connection.read(|_, message| match window {
             Some(window) => window.on_report(message),
             None => {
                 on_message(message);
@@ -185,7 +186,7 @@ impl Link for Nats {
 }
 
 /// A connection to the server that never blocks.
-struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     unsent: Vec<u8>,
     received: Vec<u8>,
@@ -194,22 +195,44 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(address: SocketAddr) -> Result<Self, Failure> {
+    pub(crate) fn open(address: SocketAddr) -> Result<Self, Failure> {
         let stream = TcpStream::connect(address).map_err(broken)?;
         stream.set_nodelay(true).and_then(|()| stream.set_nonblocking(true)).map_err(broken)?;
         let hello = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"echo\":false}\r\n".to_vec();
         Ok(Self { stream, unsent: hello, received: Vec::new(), pongs: 0 })
     }
 
-    fn publish(&mut self, subject: &str, message: &[u8]) {
+    /// Sends lines of the protocol, with the next write.
+    pub(crate) fn send(&mut self, lines: &[u8]) {
+        self.unsent.extend_from_slice(lines);
+    }
+
+    /// Sends a message to a subject, after which a space and a reply subject may stand.
+    pub(crate) fn publish(&mut self, subject: &str, message: &[u8]) {
         // Formatting into the buffer cannot fail.
         let _ = write!(self.unsent, "PUB {subject} {}\r\n", message.len());
         self.unsent.extend_from_slice(message);
         self.unsent.extend_from_slice(b"\r\n");
     }
 
+    /// Whether there is no room for another message, after a write if much has been gathered.
+    pub(crate) fn is_full(&mut self) -> Result<bool, Failure> {
+        if self.unsent.len() >= GATHER_BYTES {
+            self.write()?;
+        }
+        Ok(self.unsent.len() >= UNSENT_MAX)
+    }
+
+    /// Waits until something has arrived, at most this long.
+    pub(crate) fn wait(&mut self, longest: Duration) -> Result<(), Failure> {
+        let stream = &self.stream;
+        stream.set_read_timeout(Some(longest)).and_then(|()| stream.set_nonblocking(false)).map_err(broken)?;
+        let _ = stream.peek(&mut [0]); // what it found, or why it failed, the next read finds again
+        stream.set_nonblocking(true).map_err(broken)
+    }
+
     /// Writes what the socket takes.
-    fn write(&mut self) -> Result<(), Failure> {
+    pub(crate) fn write(&mut self) -> Result<(), Failure> {
         let mut written = 0;
         while written < self.unsent.len() {
             match self.stream.write(&self.unsent[written..]) {
@@ -223,8 +246,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads what has arrived, and passes on the messages in it.
-    fn read(&mut self, mut on_message: impl FnMut(&[u8])) -> Result<(), Failure> {
+    /// Reads what has arrived, and passes on the messages in it, each with its subject.
+    pub(crate) fn read(&mut self, mut on_message: impl FnMut(&[u8], &[u8])) -> Result<(), Failure> {
         let kept = self.received.len();
         self.received.resize(kept + GATHER_BYTES, 0);
         let count = match self.stream.read(&mut self.received[kept..]) {
@@ -237,7 +260,7 @@ impl Connection {
         let mut parsed = 0;
         while let Some((length, event)) = parse(&self.received[parsed..])? {
             match event {
-                Event::Message(message) => on_message(message),
+                Event::Message(subject, message) => on_message(subject, message),
                 Event::Ping => self.unsent.extend_from_slice(b"PONG\r\n"),
                 Event::Pong => self.pongs += 1,
                 Event::Other => {}
@@ -252,7 +275,8 @@ impl Connection {
 /// What the server sent.
 #[derive(Debug, PartialEq, Eq)]
 enum Event<'a> {
-    Message(&'a [u8]),
+    /// Its subject and its payload.
+    Message(&'a [u8], &'a [u8]),
     Ping,
     Pong,
     Other,
@@ -263,13 +287,15 @@ fn parse(bytes: &[u8]) -> Result<Option<(usize, Event<'_>)>, Failure> {
     let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else { return Ok(None) };
     let line = bytes[..end].strip_suffix(b"\r").unwrap_or(&bytes[..end]);
     let begin = end + 1;
-    let event = match line.split(|byte| *byte == b' ').next().unwrap_or_default() {
+    let mut words = line.split(|byte| *byte == b' ');
+    let event = match words.next().unwrap_or_default() {
         b"MSG" => {
+            let subject = words.next().unwrap_or_default();
             let length = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
             let length = std::str::from_utf8(length).ok().and_then(|length| length.parse::<usize>().ok());
             let length = length.ok_or_else(|| broken("the server sent a message without its length"))?;
             let whole = bytes.len() >= begin.saturating_add(length).saturating_add(2);
-            return Ok(whole.then(|| (begin + length + 2, Event::Message(&bytes[begin..begin + length]))));
+            return Ok(whole.then(|| (begin + length + 2, Event::Message(subject, &bytes[begin..begin + length]))));
         }
         b"PING" => Event::Ping,
         b"PONG" => Event::Pong,
@@ -287,7 +313,7 @@ mod tests {
     fn events_are_whole_or_none() {
         let stream = b"MSG there 1 4\r\na\r\nb\r\nPING\r\nMSG there 1 3\r\nabc\r";
         let first = parse(stream).ok().flatten().expect("it is whole");
-        assert_eq!(first, (21, Event::Message(b"a\r\nb")));
+        assert_eq!(first, (21, Event::Message(b"there", b"a\r\nb")));
         assert_eq!(parse(&stream[21..]).ok().flatten(), Some((6, Event::Ping)));
         assert!(matches!(parse(&stream[27..]), Ok(None)), "its last byte is missing");
         assert!(parse(b"-ERR 'Slow Consumer'\r\n").is_err());

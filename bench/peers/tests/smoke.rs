@@ -83,6 +83,27 @@ fn the_rings_lose_nothing() {
     }
 }
 
+#[test]
+fn jetstream_acknowledges_every_message() {
+    let mut command = bench(&["durable", "--peer", "jetstream", "--count", "100"]);
+    let output = command.output().expect("the bench starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let shown: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON object");
+    let rows = shown["rows"].as_array().expect("there are rows");
+    for system in ["jetstream", "jetstream-synced"] {
+        let rows: Vec<_> = rows.iter().filter(|row| row["system"] == system).collect();
+        if rows.is_empty() && errors.contains(&format!("{system} is left out: ")) {
+            crate::skipped::report(&errors);
+            continue;
+        }
+        assert_eq!(rows.len(), 4, "two figures at two sizes: {shown}");
+        for row in rows {
+            assert_eq!((&row["lost"], row["publish_to_ack_ns"]["p50"].as_u64() > Some(0)), (&0.into(), true), "{row}");
+        }
+    }
+}
+
 /// Files in shared memory of the bench that has this process id.
 fn files(process: u32) -> Vec<String> {
     let prefix = format!("bench-{}-", process.wrapping_mul(0x9E37_79B9));

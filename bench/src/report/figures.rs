@@ -49,7 +49,11 @@ fn conditions(row: &Value) -> String {
 
 /// Which times the row has: of round trips or of one way.
 fn times(row: &Value) -> Option<(&'static str, &Value)> {
-    let kinds = [("round trip", &row["rtt_ns"]), ("one way", &row["one_way_ns"])];
+    let kinds = [
+        ("round trip", &row["rtt_ns"]),
+        ("one way", &row["one_way_ns"]),
+        ("publish to ack", &row["publish_to_ack_ns"]),
+    ];
     kinds.into_iter().find(|(_, times)| times.is_object())
 }
 
