@@ -30,7 +30,7 @@ pub struct StorageSettings {
     /// given theirs. A member that starts again reads up to three times as much into memory.
     ///
     /// Default: 268435456. Range: 1048576 to 2⁶²
-    /// ([`OutOfRange`](super::SettingsError::OutOfRange)). The same at every member, if it is to mean anything.
+    /// ([`Range`](super::SettingsError::Range)). The same at every member, if it is to mean anything.
     pub view_bytes: u64,
 
     /// With `process.snapshots`: whether this member stores its application's state, and hands the last one out when it
